@@ -1,0 +1,166 @@
+//===- QlmAttrs.td - Attributes of the qlm dialect ---------*- tablegen -*-===//
+//
+// Part of the QLM project, under the Apache License v2.0 with LLVM Exceptions.
+// SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
+//
+//===----------------------------------------------------------------------===//
+
+#ifndef QLM_DIALECT_QLMATTRS
+#define QLM_DIALECT_QLMATTRS
+
+include "mlir/IR/AttrTypeBase.td"
+include "mlir/IR/EnumAttr.td"
+include "qlm/Dialect/QlmDialect.td"
+
+class Qlm_Attr<string name, string attrMnemonic, list<Trait> traits = []>
+    : AttrDef<Qlm_Dialect, name, traits> {
+  let mnemonic = attrMnemonic;
+}
+
+def Qlm_Granularity : I32EnumAttr<"Granularity",
+    "how many values share one scale", [
+      I32EnumAttrCase<"Tensor", 0, "tensor">,
+      I32EnumAttrCase<"Channel", 1, "channel">,
+      I32EnumAttrCase<"Group", 2, "group">,
+      I32EnumAttrCase<"Row", 3, "row">]> {
+  let cppNamespace = "::mlir::qlm";
+  let genSpecializedAttr = 0;
+}
+
+def Qlm_SchemeAttr : Qlm_Attr<"Scheme", "scheme"> {
+  let summary = "how real numbers are stored as small ones";
+  let description = [{
+    Uniform quantization of a matrix `[rows, columns]`:
+    `real = (code - zeroPoint) * scale`.
+
+    - `storage`: element type of the codes: `i8`, `i4` (signed) or `ui8`,
+      `ui4` (with zero points).
+    - `granularity`: `tensor` (one scale), `channel` (one per row: `[rows]`),
+      `group` (`groupSize` consecutive columns of a row share a scale:
+      `[rows, columns / groupSize]`), or `row` (activations: one per token,
+      found at run time).
+    - `zeroPoints`: whether codes are asymmetric. Zero points have the
+      storage type and the shape of the scales.
+    - `lo`, `hi`: the codes' range after clamping.
+    - `bound`: a symmetric scale is `absmax / bound`. The convention is part
+      of the scheme because it changes accuracy: `127` for int8, `7.5` for
+      int4 (the full range `[-8, 7]`, as GPTQ does).
+    - `scaleType`: `f32` or `f16`; scales are rounded to it before codes are
+      computed.
+
+    Rounding is half to even; a group of zeros has scale 0 and codes equal to
+    its zero point, 0.
+
+    Examples:
+    ```mlir
+    #qlm.scheme<i4, group, 128, range [-8, 7], bound 7.5, scales f16>
+    #qlm.scheme<ui4, group, 64, zero_points, range [0, 15], scales f16>
+    #qlm.scheme<i8, channel, range [-127, 127], bound 127.0, scales f32>
+    #qlm.scheme<i8, row, range [-127, 127], bound 127.0, scales f32>
+    ```
+  }];
+  let parameters = (ins
+    "::mlir::Type":$storage,
+    "::mlir::qlm::Granularity":$granularity,
+    "int64_t":$groupSize,
+    "bool":$zeroPoints,
+    "int64_t":$lo,
+    "int64_t":$hi,
+    APFloatParameter<"the divisor of absmax, f64">:$bound,
+    "::mlir::Type":$scaleType
+  );
+  let hasCustomAssemblyFormat = 1;
+  let genVerifyDecl = 1;
+  let extraClassDeclaration = [{
+    /// Bits of one stored code: 4 or 8.
+    unsigned getBits() const { return getStorage().getIntOrFloatBitWidth(); }
+    /// Columns that share a scale in rows of \p columns columns.
+    int64_t getColumnsPerScale(int64_t columns) const {
+      return getGranularity() == Granularity::Group ? getGroupSize() : columns;
+    }
+    /// The divisor of the largest magnitude in a symmetric scale.
+    double getBoundValue() const { return getBound().convertToDouble(); }
+    /// Shape of the scales (and zero points) of a [rows, columns] matrix.
+    ::llvm::SmallVector<int64_t> getScaleShape(int64_t rows,
+                                               int64_t columns) const;
+    /// The scheme's name in commands and files: "int8", "int4-g128",
+    /// "int4-g64-zp".
+    std::string getName() const;
+  }];
+}
+
+def Qlm_LayoutKind : I32EnumAttr<"LayoutKind", "order of packed weights", [
+      I32EnumAttrCase<"Float32", 0, "f32x16">,
+      I32EnumAttrCase<"BFloat16", 1, "bf16x16x2">,
+      I32EnumAttrCase<"Float16", 2, "f16x16">,
+      I32EnumAttrCase<"Int8", 3, "i8x16x4">,
+      I32EnumAttrCase<"Int4", 4, "i4x16x8">,
+      I32EnumAttrCase<"Scale", 5, "scale16">,
+      I32EnumAttrCase<"ZeroPoint", 6, "zero16">,
+      I32EnumAttrCase<"Bias", 7, "bias">]> {
+  let cppNamespace = "::mlir::qlm";
+  let genSpecializedAttr = 0;
+}
+
+def Qlm_LayoutAttr : Qlm_Attr<"Layout", "layout"> {
+  let summary = "the order of a weight's bytes in a package";
+  let description = [{
+    Rows (output features) are taken in blocks of 16, so that a 512-bit vector
+    holds the same column of 16 rows; rows and columns are padded with zeros.
+    One order serves GEMV and GEMM. The formulas are in
+    `docs/design/packed-layouts.md` and `qlm/Package/Format.h`.
+  }];
+  let parameters = (ins "::mlir::qlm::LayoutKind":$kind);
+  let assemblyFormat = "`<` $kind `>`";
+}
+
+def Qlm_ArgSpace : I32EnumAttr<"ArgSpace", "where a launch's buffer lives", [
+      I32EnumAttrCase<"Weight", 0, "weight">,
+      I32EnumAttrCase<"Arena", 1, "arena">,
+      I32EnumAttrCase<"Step", 2, "step">,
+      I32EnumAttrCase<"Cache", 3, "cache">,
+      I32EnumAttrCase<"Logits", 4, "logits">]> {
+  let cppNamespace = "::mlir::qlm";
+  let genSpecializedAttr = 0;
+}
+
+def Qlm_ArgAttr : Qlm_Attr<"Arg", "arg"> {
+  let summary = "one buffer of a launch";
+  let description = [{
+    - `weight i`: the launch's i-th operand, a parameter program's result;
+    - `arena o`: byte offset `o` in the activation arena;
+    - `step i`: the i-th step argument (`qlm::format::StepArgument`);
+    - `cache l`: the pages of layer `l`;
+    - `logits`: the step's result, float32 `[logit rows, vocabulary]`.
+  }];
+  let parameters = (ins
+    "::mlir::qlm::ArgSpace":$space,
+    DefaultValuedParameter<"int64_t", "0">:$value
+  );
+  let assemblyFormat = "`<` $space (`,` $value^)? `>`";
+}
+
+def Qlm_SizeKind : I32EnumAttr<"SizeKind", "a size known only at run time", [
+      I32EnumAttrCase<"One", 0, "one">,
+      I32EnumAttrCase<"Tokens", 1, "tokens">,
+      I32EnumAttrCase<"Sequences", 2, "sequences">,
+      I32EnumAttrCase<"LogitRows", 3, "logit_rows">]> {
+  let cppNamespace = "::mlir::qlm";
+  let genSpecializedAttr = 0;
+}
+
+def Qlm_TilesAttr : Qlm_Attr<"Tiles", "tiles"> {
+  let summary = "how many tiles a launch has";
+  let description = [{
+    `count * ceil(size / block)`, where `size` is a size of the step
+    (`one` is 1). `#qlm.tiles<128 * one, block 1>`, `#qlm.tiles<4 * tokens, block 1>`.
+  }];
+  let parameters = (ins
+    "int64_t":$count,
+    "::mlir::qlm::SizeKind":$size,
+    "int64_t":$block
+  );
+  let assemblyFormat = "`<` $count `*` $size `,` `block` $block `>`";
+}
+
+#endif // QLM_DIALECT_QLMATTRS

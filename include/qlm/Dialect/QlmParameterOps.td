@@ -1,0 +1,160 @@
+//===- QlmParameterOps.td - Weights outside the IR ---------*- tablegen -*-===//
+//
+// Part of the QLM project, under the Apache License v2.0 with LLVM Exceptions.
+// SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
+//
+//===----------------------------------------------------------------------===//
+
+#ifndef QLM_DIALECT_QLMPARAMETEROPS
+#define QLM_DIALECT_QLMPARAMETEROPS
+
+def Qlm_ParameterOp : Qlm_Op<"parameter", [Symbol]> {
+  let summary = "Names a tensor of an archive";
+  let description = [{
+    A weight that stays in its file. `file` is relative to the model's folder,
+    which the module attribute `qlm.source` holds; `key` is the tensor's name
+    in that file. The symbol's name is the model's own name of the weight.
+
+    Constraints:
+    - (C1) `type` is a ranked, static tensor of f32, f16 or bf16.
+    - (C2) `file` is a plain relative path: not absolute, without `..`.
+
+    Made by Import; stays until Package.
+
+    ```mlir
+    qlm.parameter @model.norm.weight : tensor<2048xbf16> from "model.safetensors" key "model.norm.weight"
+    ```
+  }];
+  let arguments = (ins SymbolNameAttr:$sym_name, TypeAttr:$type,
+                       StrAttr:$file, StrAttr:$key);
+  let assemblyFormat = [{
+    $sym_name `:` $type `from` $file `key` $key attr-dict
+  }];
+}
+
+def Qlm_LoadOp : Qlm_Op<"load",
+    [Pure, DeclareOpInterfaceMethods<SymbolUserOpInterface>]> {
+  let summary = "The value of a parameter";
+  let description = [{
+    Constraints:
+    - (C1) `parameter` names a `qlm.parameter`.
+    - (C2) the result's type is the parameter's.
+
+    ```mlir
+    %w = qlm.load @model.norm.weight : tensor<2048xbf16>
+    ```
+  }];
+  let arguments = (ins FlatSymbolRefAttr:$parameter);
+  let results = (outs AnyStaticShapeTensor:$result);
+  let assemblyFormat = "$parameter attr-dict `:` type($result)";
+  let hasVerifier = 0;
+}
+
+def Qlm_ConvertOp : Qlm_DefinedPureOp<"convert"> {
+  let summary = "Rounds or extends a floating-point parameter";
+  let description = [{
+    `result[i] = element type(operand[i])`, half to even.
+
+    Constraints:
+    - (C1) operand and result have the same shape.
+    - (C2) element types are f32, f16 or bf16.
+
+    ```mlir
+    %1 = qlm.convert %0 : tensor<4x8xbf16> to tensor<4x8xf32>
+    ```
+  }];
+  let arguments = (ins Qlm_FloatTensor:$input);
+  let results = (outs Qlm_FloatTensor:$result);
+  let assemblyFormat = "$input attr-dict `:` type($input) `to` type($result)";
+}
+
+def Qlm_RopeTableOp : Qlm_DefinedPureOp<"rope_table"> {
+  let summary = "Tabulates the cosines and sines of rotary embedding";
+  let description = [{
+    `result[p, i, 0] = cos(a)`, `result[p, i, 1] = sin(a)` where
+    `a = f32(p) * inverseFrequencies[i]` is rounded to f32 and the cosine and
+    sine are computed in f64 and rounded to f32, times `factor`.
+
+    Constraints:
+    - (C1) `inverseFrequencies` is `[headDim / 2]` f32.
+    - (C2) the result is `[contextLength, headDim / 2, 2]` f32.
+
+    Made by Lower from the frequencies of `qlm.rope`, so that a step computes
+    no trigonometry.
+
+    ```mlir
+    %t = qlm.rope_table %f : tensor<32xf32> to tensor<2048x32x2xf32>
+    ```
+  }];
+  let arguments = (ins Qlm_F32Tensor:$inverseFrequencies);
+  let results = (outs Qlm_F32Tensor:$result);
+  let assemblyFormat = [{
+    $inverseFrequencies attr-dict `:` type($inverseFrequencies) `to`
+    type($result)
+  }];
+}
+
+def Qlm_RtnOp : Qlm_DefinedPureOp<"rtn"> {
+  let summary = "Quantizes a weight, rounding each value to the nearest code";
+  let description = [{
+    With `g` the group of columns that share a scale (all of them for
+    `channel`, all rows too for `tensor`), in f32:
+
+    - symmetric: `scale = scaleType(max|w_g| / bound)`,
+      `code = clamp(round(w / scale), lo, hi)`;
+    - with zero points: `a = min(0, min w_g)`, `b = max(0, max w_g)`,
+      `scale = scaleType((b - a) / hi)`,
+      `zeroPoint = clamp(round(-a / scale), 0, hi)`,
+      `code = clamp(round(w / scale) + zeroPoint, 0, hi)`;
+    - where `scale` is 0, codes and zero point are 0.
+
+    Rounding is half to even; `w / scale` divides by the rounded scale.
+
+    Constraints:
+    - (C1) the weight is a static matrix `[rows, columns]`.
+    - (C2) the group size divides the columns.
+    - (C3) codes have the weight's shape and the scheme's storage type; scales
+      (and zero points, if the scheme has them) have the scheme's scale shape
+      and types.
+
+    Made and kept by Quantize; evaluated by Package.
+
+    ```mlir
+    %c, %s = qlm.rtn %w {scheme = #qlm.scheme<i4, group, 128, range [-8, 7], bound 7.5, scales f16>}
+        : tensor<64x256xbf16> to tensor<64x256xi4>, tensor<64x2xf16>
+    ```
+  }];
+  let arguments = (ins Qlm_FloatTensor:$weight, Qlm_SchemeAttr:$scheme);
+  let results = (outs Qlm_CodeTensor:$codes, Qlm_ScaleTensor:$scales,
+                      Optional<Qlm_CodeTensor>:$zeroPoints);
+  let assemblyFormat = [{
+    $weight attr-dict `:` type($weight) `to` type($codes) `,` type($scales)
+    (`,` type($zeroPoints)^)?
+  }];
+}
+
+def Qlm_PackOp : Qlm_DefinedPureOp<"pack"> {
+  let summary = "Orders a weight's values as the kernels read them";
+  let description = [{
+    `name` is the tensor's key in the package's `weights.safetensors`.
+
+    Constraints:
+    - (C1) the input's rank and element type fit the layout: a float or code
+      matrix, scales or zero points `[rows]` or `[rows, groups]`, or a bias
+      `[rows]`.
+    - (C2) the result's shape and type are `getPackedType(input, layout)`.
+
+    Made by Quantize, last; evaluated by Package.
+
+    ```mlir
+    %p = qlm.pack %c {layout = #qlm.layout<i4x16x8>, name = "layers.0.qkv.codes"}
+        : tensor<64x256xi4> to tensor<4x32x64xi8>
+    ```
+  }];
+  let arguments = (ins AnyStaticShapeTensor:$input, Qlm_LayoutAttr:$layout,
+                       StrAttr:$name);
+  let results = (outs AnyStaticShapeTensor:$result);
+  let assemblyFormat = "$input attr-dict `:` type($input) `to` type($result)";
+}
+
+#endif // QLM_DIALECT_QLMPARAMETEROPS

@@ -1,0 +1,174 @@
+//===- QlmPlannedOps.td - The planned step -----------------*- tablegen -*-===//
+//
+// Part of the QLM project, under the Apache License v2.0 with LLVM Exceptions.
+// SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
+//
+//===----------------------------------------------------------------------===//
+//
+// A step runs a ragged batch: `tokens` rows in all, of `sequences` sequences,
+// each a run of consecutive rows. Its arguments are described in
+// qlm/Package/Format.h (StepArgument).
+//
+// The cache of one layer is `[pages, 2, kvHeads, headDim * pageTokens]`:
+// for K (index 0) the last dimension is `[headDim, pageTokens]`, for V
+// (index 1) `[pageTokens, headDim]`.
+//
+//===----------------------------------------------------------------------===//
+
+#ifndef QLM_DIALECT_QLMPLANNEDOPS
+#define QLM_DIALECT_QLMPLANNEDOPS
+
+def Qlm_CacheTensor : TensorOf<[F32, F16, BF16]>;
+
+def Qlm_PackedLinearOp
+    : Qlm_DefinedPureOp<"packed_linear", [AttrSizedOperandSegments]> {
+  let summary = "Multiplies by a packed weight, quantized or not";
+  let description = [{
+    `qlm.linear` or `qlm.quantized_linear` (with `scheme`) on operands that
+    `qlm.pack` has ordered. The scheme's own formulas hold.
+
+    Constraints:
+    - (C1) `input` is `[tokens, inFeatures]`, f32 without and i8 with
+      `inputScales`, which are `[tokens]` f32.
+    - (C2) `weight` has the packed type of `[outFeatures, inFeatures]` in
+      `layout`; `scales` and `zeroPoints` are packed too and present as the
+      scheme says; without a scheme there are none.
+    - (C3) `bias`, if any, has the packed type of `[outFeatures]`; result and
+      `residual`, if any, are `[tokens, outFeatures]` f32.
+
+    ```mlir
+    %y = qlm.packed_linear %x, %p scales %s {inFeatures = 256, outFeatures = 64, layout = #qlm.layout<i4x16x8>, scheme = #qlm.scheme<i4, group, 128, range [-8, 7], bound 7.5, scales f16>}
+        : (tensor<?x256xf32>, tensor<4x32x64xi8>, tensor<4x2x16xf16>) -> tensor<?x64xf32>
+    ```
+  }];
+  let arguments = (ins TensorOf<[F32, I8]>:$input,
+                       Optional<Qlm_F32Tensor>:$inputScales,
+                       Qlm_WeightTensor:$weight,
+                       Optional<Qlm_ScaleTensor>:$scales,
+                       Optional<TensorOf<[I8]>>:$zeroPoints,
+                       Optional<Qlm_F32Tensor>:$bias,
+                       Optional<Qlm_F32Tensor>:$residual,
+                       I64Attr:$inFeatures, I64Attr:$outFeatures,
+                       Qlm_LayoutAttr:$layout,
+                       OptionalAttr<Qlm_SchemeAttr>:$scheme);
+  let results = (outs Qlm_F32Tensor:$result);
+  let assemblyFormat = [{
+    $input (`input_scales` $inputScales^)? `,` $weight (`scales` $scales^)?
+    (`zero_points` $zeroPoints^)? (`bias` $bias^)? (`residual` $residual^)?
+    attr-dict `:` functional-type(operands, results)
+  }];
+}
+
+def Qlm_SelectRowsOp : Qlm_DefinedPureOp<"select_rows"> {
+  let summary = "Gathers the rows whose logits are wanted";
+  let description = [{
+    `result[r, :] = input[rows[r], :]`.
+
+    Constraints:
+    - (C1) `input` is `[tokens, features]` f32, `rows` `[logitRows]` i32, the
+      result `[logitRows, features]` f32.
+
+    ```mlir
+    %y = qlm.select_rows %x, %rows : tensor<?x2048xf32>, tensor<?xi32>
+    ```
+  }];
+  let arguments = (ins Qlm_F32Tensor:$input, Qlm_IndexTensor:$rows);
+  let results = (outs Qlm_F32Tensor:$result);
+  let assemblyFormat = [{
+    $input `,` $rows attr-dict `:` type($input) `,` type($rows) `->`
+    type($result)
+  }];
+}
+
+def Qlm_RopeAppendOp : Qlm_DefinedPureOp<"rope_append"> {
+  let summary = "Rotates queries and keys and appends keys and values to pages";
+  let description = [{
+    `qkv[t]` holds the token's query, key and value features in this order.
+    Queries and keys are rotated as in `qlm.rope`, with the cosines and sines
+    of row `positions[t]` of `table`. The rotated queries are `query`; the
+    rotated key and the value are rounded to the cache's element type and
+    written at slot `positions[t] % pageTokens` of page
+    `blockTables[tokenSequences[t], positions[t] / pageTokens]`;
+    `updatedCache` is the cache after that.
+
+    Constraints:
+    - (C1) `qkv` is `[tokens, (heads + 2 * kvHeads) * headDim]` f32 and
+      `query` `[tokens, heads * headDim]` f32.
+    - (C2) `table` is `[contextLength, headDim / 2, 2]` f32.
+    - (C3) `cache` is `[pages, 2, kvHeads, headDim * pageTokens]`.
+    - (C4) `blockTables` is `[sequences, maxPages]` i32.
+
+    Made by `qlm-plan-kv-cache`.
+  }];
+  let arguments = (ins Qlm_F32Tensor:$qkv, Qlm_F32Tensor:$table,
+                       Qlm_CacheTensor:$cache, Qlm_IndexTensor:$positions,
+                       Qlm_IndexTensor:$tokenSequences,
+                       Qlm_IndexTensor:$blockTables, I64Attr:$heads,
+                       I64Attr:$kvHeads, I64Attr:$pageTokens);
+  let results = (outs Qlm_F32Tensor:$query, Qlm_CacheTensor:$updatedCache);
+  let assemblyFormat = [{
+    $qkv `,` $table `,` $cache `at` $positions `,` $tokenSequences `,`
+    $blockTables `heads` custom<Integer>($heads) `kv_heads`
+    custom<Integer>($kvHeads) `page_tokens` custom<Integer>($pageTokens)
+    attr-dict `:` functional-type(operands, results)
+  }];
+  let extraClassDeclaration = [{
+    int64_t getHeadDim() { return 2 * getTable().getType().getDimSize(1); }
+  }];
+}
+
+def Qlm_PagedAttentionOp : Qlm_DefinedPureOp<"paged_attention"> {
+  let summary = "Attends to the pages of each token's sequence";
+  let description = [{
+    `qlm.attention`, causal, where row `t` attends to the keys and values at
+    positions `0 .. positions[t]` of sequence `tokenSequences[t]`, found
+    through `blockTables`.
+
+    Constraints:
+    - (C1) `query` and result are `[tokens, heads * headDim]` f32.
+    - (C2) `cache` is `[pages, 2, kvHeads, headDim * pageTokens]`.
+    - (C3) `kvHeads` divides `heads`.
+
+    Made by `qlm-plan-kv-cache`.
+  }];
+  let arguments = (ins Qlm_F32Tensor:$query, Qlm_CacheTensor:$cache,
+                       Qlm_IndexTensor:$positions,
+                       Qlm_IndexTensor:$tokenSequences,
+                       Qlm_IndexTensor:$blockTables, I64Attr:$heads,
+                       I64Attr:$kvHeads, I64Attr:$pageTokens, F32Attr:$scale);
+  let results = (outs Qlm_F32Tensor:$result);
+  let assemblyFormat = [{
+    $query `,` $cache `at` $positions `,` $tokenSequences `,` $blockTables
+    `heads` custom<Integer>($heads) `kv_heads` custom<Integer>($kvHeads)
+    `page_tokens` custom<Integer>($pageTokens) `scale` custom<Float>($scale)
+    attr-dict `:` functional-type(operands, results)
+  }];
+}
+
+def Qlm_LaunchOp : Qlm_Op<"launch"> {
+  let summary = "Runs a kernel over tiles of a step";
+  let description = [{
+    Calls `kernel` with the buffers that `args` names, for tiles
+    `0 .. tiles`; the runtime may split the tiles among threads in any way.
+    `label` names the launch in profiles ("layers.0.qkv"); `bytes` is the
+    weight bytes it reads, `flopsPerRow` the multiply-adds times two of one
+    row.
+
+    Constraints:
+    - (C1) `args` are `#qlm.arg`; a weight's index is below the operands'
+      number.
+
+    Made by `qlm-emit-cpu-kernels`; Package writes the list into the
+    manifest.
+  }];
+  let arguments = (ins SymbolRefAttr:$kernel, StrAttr:$label,
+                       Qlm_TilesAttr:$tiles, ArrayAttr:$args, I64Attr:$bytes,
+                       I64Attr:$flopsPerRow,
+                       Variadic<AnyStaticShapeTensor>:$weights);
+  let assemblyFormat = [{
+    $kernel $label `tiles` $tiles `args` $args (`weights` `(` $weights^ `:`
+    type($weights) `)`)? attr-dict
+  }];
+}
+
+#endif // QLM_DIALECT_QLMPLANNEDOPS

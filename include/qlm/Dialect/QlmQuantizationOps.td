@@ -1,0 +1,140 @@
+//===- QlmQuantizationOps.td - Codes, scales, zero points --*- tablegen -*-===//
+//
+// Part of the QLM project, under the Apache License v2.0 with LLVM Exceptions.
+// SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
+//
+//===----------------------------------------------------------------------===//
+
+#ifndef QLM_DIALECT_QLMQUANTIZATIONOPS
+#define QLM_DIALECT_QLMQUANTIZATIONOPS
+
+def Qlm_QuantizeOp : Qlm_DefinedPureOp<"quantize"> {
+  let summary = "Rounds real numbers to codes, given their scales";
+  let description = [{
+    `codes = clamp(round(input / scale) + zeroPoint, lo, hi)` with the scale
+    and zero point of the value's row and group; half to even; where the scale
+    is 0 the code is the zero point.
+
+    Constraints:
+    - (C1) `input` is a matrix and `codes` has its shape and the scheme's
+      storage type.
+    - (C2) `scales` has the scheme's scale shape and type; `zeroPoints` is
+      there exactly if the scheme has zero points.
+
+    ```mlir
+    %c = qlm.quantize %x scales %s {scheme = #qlm.scheme<i8, channel, range [-127, 127], bound 127.0, scales f32>}
+        : tensor<4x8xf32>, tensor<4xf32> -> tensor<4x8xi8>
+    ```
+  }];
+  let arguments = (ins Qlm_FloatTensor:$input, Qlm_ScaleTensor:$scales,
+                       Optional<Qlm_CodeTensor>:$zeroPoints,
+                       Qlm_SchemeAttr:$scheme);
+  let results = (outs Qlm_CodeTensor:$codes);
+  let assemblyFormat = [{
+    $input `scales` $scales (`zero_points` $zeroPoints^)? attr-dict `:`
+    type($input) `,` type($scales) (`,` type($zeroPoints)^)? `->` type($codes)
+  }];
+}
+
+def Qlm_DequantizeOp : Qlm_DefinedPureOp<"dequantize"> {
+  let summary = "Turns codes back into real numbers";
+  let description = [{
+    `result = (codes - zeroPoint) * f32(scale)` in f32, with the scale and
+    zero point of the value's row and group.
+
+    Constraints:
+    - (C1) `codes` is a matrix of the scheme's storage type; the result has
+      its shape and is f32.
+    - (C2) `scales` has the scheme's scale shape and type; `zeroPoints` is
+      there exactly if the scheme has zero points.
+
+    ```mlir
+    %w = qlm.dequantize %c scales %s {scheme = #qlm.scheme<i4, group, 128, range [-8, 7], bound 7.5, scales f16>}
+        : tensor<64x256xi4>, tensor<64x2xf16> -> tensor<64x256xf32>
+    ```
+  }];
+  let arguments = (ins Qlm_CodeTensor:$codes, Qlm_ScaleTensor:$scales,
+                       Optional<Qlm_CodeTensor>:$zeroPoints,
+                       Qlm_SchemeAttr:$scheme);
+  let results = (outs Qlm_F32Tensor:$result);
+  let assemblyFormat = [{
+    $codes `scales` $scales (`zero_points` $zeroPoints^)? attr-dict `:`
+    type($codes) `,` type($scales) (`,` type($zeroPoints)^)? `->`
+    type($result)
+  }];
+}
+
+def Qlm_DynamicQuantizeOp : Qlm_DefinedPureOp<"dynamic_quantize"> {
+  let summary = "Quantizes activations with scales found at run time";
+  let description = [{
+    For each token, in f32: `m = max_k |input[t, k]|`, `scales[t] = m / 127`,
+    `codes[t, k] = clamp(round(input[t, k] * (127 / m)), -127, 127)`, all
+    zero where `m` is 0; half to even.
+
+    Constraints:
+    - (C1) `input` is `[tokens, features]` f32 and `codes` `[tokens, features]`
+      i8.
+    - (C2) `scales` is `[tokens]` f32.
+    - (C3) the scheme is i8, row, symmetric, range [-127, 127], bound 127.
+
+    ```mlir
+    %c, %s = qlm.dynamic_quantize %x {scheme = #qlm.scheme<i8, row, range [-127, 127], bound 127.0, scales f32>}
+        : tensor<?x2048xf32> -> tensor<?x2048xi8>, tensor<?xf32>
+    ```
+  }];
+  let arguments = (ins Qlm_F32Tensor:$input, Qlm_SchemeAttr:$scheme);
+  let results = (outs Qlm_CodeTensor:$codes, Qlm_F32Tensor:$scales);
+  let assemblyFormat = [{
+    $input attr-dict `:` type($input) `->` type($codes) `,` type($scales)
+  }];
+}
+
+def Qlm_QuantizedLinearOp
+    : Qlm_DefinedPureOp<"quantized_linear", [AttrSizedOperandSegments]> {
+  let summary = "Multiplies by a quantized weight, folding its scales";
+  let description = [{
+    With `G` the scheme's groups of columns, summed in f32 over groups in
+    ascending order:
+
+    - float activations:
+      `result[t, n] = sum_g s[n, g] * sum_{k in g} input[t, k] *
+      (codes[n, k] - z[n, g])`;
+    - int8 activations with `inputScales`:
+      `result[t, n] = inputScales[t] * sum_g s[n, g] *
+      sum_{k in g} input[t, k] * (codes[n, k] - z[n, g])`, the inner sum exact
+      in i32;
+
+    plus `bias[n]`, plus `residual[t, n]`.
+
+    Constraints:
+    - (C1) `input` is `[tokens, inFeatures]`, f32 without and i8 with
+      `inputScales`, which are `[tokens]` f32.
+    - (C2) `codes` is `[outFeatures, inFeatures]` of the scheme's storage
+      type; `scales` and `zeroPoints` fit the scheme.
+    - (C3) `bias`, if any, is `[outFeatures]`; result and `residual`, if any,
+      are `[tokens, outFeatures]` f32.
+
+    Made by `qlm-fold-scales`; `qlm-pack-weights` turns it into
+    `qlm.packed_linear`.
+
+    ```mlir
+    %y = qlm.quantized_linear %x, %c scales %s {scheme = #qlm.scheme<i4, group, 128, range [-8, 7], bound 7.5, scales f16>}
+        : (tensor<?x256xf32>, tensor<64x256xi4>, tensor<64x2xf16>) -> tensor<?x64xf32>
+    ```
+  }];
+  let arguments = (ins TensorOf<[F32, I8]>:$input,
+                       Optional<Qlm_F32Tensor>:$inputScales,
+                       Qlm_CodeTensor:$codes, Qlm_ScaleTensor:$scales,
+                       Optional<Qlm_CodeTensor>:$zeroPoints,
+                       Optional<Qlm_FloatTensor>:$bias,
+                       Optional<Qlm_F32Tensor>:$residual,
+                       Qlm_SchemeAttr:$scheme);
+  let results = (outs Qlm_F32Tensor:$result);
+  let assemblyFormat = [{
+    $input (`input_scales` $inputScales^)? `,` $codes `scales` $scales
+    (`zero_points` $zeroPoints^)? (`bias` $bias^)? (`residual` $residual^)?
+    attr-dict `:` functional-type(operands, results)
+  }];
+}
+
+#endif // QLM_DIALECT_QLMQUANTIZATIONOPS

@@ -1,0 +1,213 @@
+//===- QlmAttrs.cpp - Schemes, layouts and launch attributes --------------===//
+//
+// Part of the QLM project, under the Apache License v2.0 with LLVM Exceptions.
+// SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
+//
+//===----------------------------------------------------------------------===//
+
+#include "qlm/Dialect/Qlm.h"
+#include "qlm/Package/Format.h"
+
+#include "mlir/IR/DialectImplementation.h"
+#include "llvm/ADT/StringExtras.h"
+#include "llvm/ADT/TypeSwitch.h"
+#include "llvm/Support/MathExtras.h"
+
+using namespace mlir;
+using namespace mlir::qlm;
+
+#include "qlm/Dialect/QlmEnums.cpp.inc"
+
+#define GET_ATTRDEF_CLASSES
+#include "qlm/Dialect/QlmAttrs.cpp.inc"
+
+void QlmDialect::registerAttributes() {
+  addAttributes<
+#define GET_ATTRDEF_LIST
+#include "qlm/Dialect/QlmAttrs.cpp.inc"
+      >();
+}
+
+//===----------------------------------------------------------------------===//
+// SchemeAttr
+//===----------------------------------------------------------------------===//
+
+// #qlm.scheme<storage, granularity(, groupSize)?(, zero_points)?,
+//             range [lo, hi](, bound b)?, scales type>
+Attribute SchemeAttr::parse(AsmParser &parser, Type) {
+  Type storage, scaleType;
+  StringRef word;
+  int64_t groupSize = 0, lo = 0, hi = 0;
+  double bound = 0;
+  bool zeroPoints = false;
+  llvm::SMLoc loc = parser.getCurrentLocation();
+  if (parser.parseLess() || parser.parseType(storage) || parser.parseComma() ||
+      parser.parseKeyword(&word))
+    return {};
+  std::optional<Granularity> granularity = symbolizeGranularity(word);
+  if (!granularity) {
+    parser.emitError(loc, "unknown granularity '")
+        << word << "', expected tensor, channel, group or row";
+    return {};
+  }
+  if (*granularity == Granularity::Group &&
+      (parser.parseComma() || parser.parseInteger(groupSize)))
+    return {};
+  if (parser.parseComma())
+    return {};
+  if (succeeded(parser.parseOptionalKeyword("zero_points"))) {
+    zeroPoints = true;
+    if (parser.parseComma())
+      return {};
+  }
+  if (parser.parseKeyword("range") || parser.parseLSquare() ||
+      parser.parseInteger(lo) || parser.parseComma() ||
+      parser.parseInteger(hi) || parser.parseRSquare() || parser.parseComma())
+    return {};
+  if (!zeroPoints && (parser.parseKeyword("bound") ||
+                      parser.parseFloat(bound) || parser.parseComma()))
+    return {};
+  if (parser.parseKeyword("scales") || parser.parseType(scaleType) ||
+      parser.parseGreater())
+    return {};
+  return parser.getChecked<SchemeAttr>(loc, parser.getContext(), storage,
+                                       *granularity, groupSize, zeroPoints, lo,
+                                       hi, APFloat(bound), scaleType);
+}
+
+void SchemeAttr::print(AsmPrinter &printer) const {
+  printer << "<" << getStorage() << ", " << getGranularity();
+  if (getGranularity() == Granularity::Group)
+    printer << ", " << getGroupSize();
+  if (getZeroPoints())
+    printer << ", zero_points";
+  printer << ", range [" << getLo() << ", " << getHi() << "]";
+  if (!getZeroPoints()) {
+    printer << ", bound ";
+    printer.printFloat(getBound());
+  }
+  printer << ", scales " << getScaleType() << ">";
+}
+
+LogicalResult
+SchemeAttr::verify(function_ref<InFlightDiagnostic()> emitError, Type storage,
+                   Granularity granularity, int64_t groupSize, bool zeroPoints,
+                   int64_t lo, int64_t hi, APFloat bound, Type scaleType) {
+  auto integer = dyn_cast<IntegerType>(storage);
+  if (!integer || (integer.getWidth() != 4 && integer.getWidth() != 8) ||
+      integer.isSigned())
+    return emitError() << "storage must be i8, i4, ui8 or ui4, got " << storage;
+  if (zeroPoints != integer.isUnsigned())
+    return emitError() << "zero points need unsigned storage and symmetric "
+                          "schemes signed storage, got "
+                       << storage;
+  unsigned bits = integer.getWidth();
+  int64_t min = zeroPoints ? 0 : llvm::minIntN(bits);
+  int64_t max = zeroPoints ? llvm::maxUIntN(bits) : llvm::maxIntN(bits);
+  if (lo < min || hi > max || lo >= hi || lo > 0)
+    return emitError() << "range must lie in [" << min << ", " << max
+                       << "] and hold 0, got [" << lo << ", " << hi << "]";
+  if (granularity == Granularity::Group && groupSize <= 0)
+    return emitError() << "group size must be positive, got " << groupSize;
+  if (!zeroPoints && !(bound.convertToDouble() > 0))
+    return emitError() << "bound must be positive, got "
+                       << bound.convertToDouble();
+  if (!scaleType.isF32() && !scaleType.isF16())
+    return emitError() << "scales must be f32 or f16, got " << scaleType;
+  return success();
+}
+
+SmallVector<int64_t> SchemeAttr::getScaleShape(int64_t rows,
+                                               int64_t columns) const {
+  switch (getGranularity()) {
+  case Granularity::Tensor:
+    return {1};
+  case Granularity::Channel:
+  case Granularity::Row:
+    return {rows};
+  case Granularity::Group:
+    return {rows, columns / getGroupSize()};
+  }
+  llvm_unreachable("unknown granularity");
+}
+
+std::string SchemeAttr::getName() const {
+  std::string name = "int" + std::to_string(getBits());
+  if (getGranularity() == Granularity::Group)
+    name += "-g" + std::to_string(getGroupSize());
+  if (getGranularity() == Granularity::Tensor)
+    name += "-tensor";
+  if (getZeroPoints())
+    name += "-zp";
+  return name;
+}
+
+//===----------------------------------------------------------------------===//
+// Packed layouts
+//===----------------------------------------------------------------------===//
+
+LayoutKind mlir::qlm::getWeightLayout(Type elementType) {
+  if (elementType.isF32())
+    return LayoutKind::Float32;
+  if (elementType.isF16())
+    return LayoutKind::Float16;
+  if (elementType.isBF16())
+    return LayoutKind::BFloat16;
+  return elementType.getIntOrFloatBitWidth() == 4 ? LayoutKind::Int4
+                                                  : LayoutKind::Int8;
+}
+
+RankedTensorType mlir::qlm::getPackedType(RankedTensorType input,
+                                          LayoutKind kind) {
+  Type element = input.getElementType();
+  if (!input.hasStaticShape() || input.getRank() < 1 || input.getRank() > 2)
+    return {};
+  int64_t rows = input.getDimSize(0);
+  int64_t columns = input.getRank() == 2 ? input.getDimSize(1) : 1;
+  int64_t blocks = llvm::divideCeil(rows, ::qlm::format::kRowBlock);
+  Type byte = IntegerType::get(input.getContext(), 8);
+  auto isCode = [&](unsigned bits) {
+    return element.isInteger(bits) || element.isUnsignedInteger(bits);
+  };
+  bool matrix = input.getRank() == 2;
+  switch (kind) {
+  case LayoutKind::Float32:
+    if (!matrix || !element.isF32())
+      return {};
+    return RankedTensorType::get({blocks, columns, 16}, element);
+  case LayoutKind::Float16:
+    if (!matrix || !element.isF16())
+      return {};
+    return RankedTensorType::get({blocks, columns, 16}, element);
+  case LayoutKind::BFloat16:
+    if (!matrix || !element.isBF16())
+      return {};
+    return RankedTensorType::get(
+        {blocks, static_cast<int64_t>(llvm::divideCeil(columns, 2)), 32},
+        element);
+  case LayoutKind::Int8:
+    if (!matrix || !isCode(8))
+      return {};
+    return RankedTensorType::get(
+        {blocks, static_cast<int64_t>(llvm::divideCeil(columns, 4)), 64}, byte);
+  case LayoutKind::Int4:
+    if (!matrix || !isCode(4))
+      return {};
+    return RankedTensorType::get(
+        {blocks, static_cast<int64_t>(llvm::divideCeil(columns, 8)), 64}, byte);
+  case LayoutKind::Scale:
+    if (!element.isF32() && !element.isF16())
+      return {};
+    return RankedTensorType::get({blocks, columns, 16}, element);
+  case LayoutKind::ZeroPoint:
+    if (!isCode(8) && !isCode(4))
+      return {};
+    return RankedTensorType::get({blocks, columns, 16}, byte);
+  case LayoutKind::Bias:
+    if (matrix || !isa<FloatType>(element))
+      return {};
+    return RankedTensorType::get({blocks * 16},
+                                 Float32Type::get(input.getContext()));
+  }
+  return {};
+}
