@@ -1,0 +1,53 @@
+//===- ParameterArchive.h - Weights of a model's folder ---------*- C++ -*-===//
+//
+// Part of the QLM project, under the Apache License v2.0 with LLVM Exceptions.
+// SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
+//
+//===----------------------------------------------------------------------===//
+
+#ifndef QLM_ARCHIVE_PARAMETERARCHIVE_H
+#define QLM_ARCHIVE_PARAMETERARCHIVE_H
+
+#include "qlm/Archive/Safetensors.h"
+
+#include "llvm/ADT/StringMap.h"
+
+#include <memory>
+#include <mutex>
+#include <string>
+
+namespace mlir::qlm {
+
+/// Resolves what `qlm.parameter` names, a file of a folder and a key, to bytes.
+/// Files are mapped at first use and stay mapped as long as the archive
+/// lives, and so do the tensors it returned. Safe from several threads. A
+/// streaming reader calls `adviseDone` after each block so that its resident
+/// memory doesn't grow with the file.
+class ParameterArchive {
+public:
+  /// \p folder is what `qlm.source` says.
+  explicit ParameterArchive(llvm::StringRef folder) : folder(folder) {}
+
+  /// The tensor \p key of \p file, a path relative to the folder. Fails when
+  /// the path leaves the folder, the file is malformed, or has no such key.
+  llvm::Expected<const ArchiveTensor *> find(llvm::StringRef file,
+                                             llvm::StringRef key);
+
+  /// The mapped file at \p file, a path relative to the folder.
+  llvm::Expected<SafetensorsFile *> open(llvm::StringRef file);
+
+  llvm::StringRef getFolder() const { return folder; }
+
+private:
+  std::string folder;
+  std::mutex mutex;
+  llvm::StringMap<std::unique_ptr<SafetensorsFile>> files;
+};
+
+/// Whether \p path is relative, without `..`, empty parts or NUL bytes: a name
+/// from an untrusted file that can't lead out of its folder.
+bool isContainedPath(llvm::StringRef path);
+
+} // namespace mlir::qlm
+
+#endif // QLM_ARCHIVE_PARAMETERARCHIVE_H
