@@ -1,0 +1,49 @@
+# The commands people type; CMake does the building.
+PRESET ?= release
+BUILD := build/$(PRESET)
+PYTHON := .venv/bin/python
+
+.PHONY: all bootstrap configure build demo test test-quick format docs asan fuzz clean
+
+all: build
+
+bootstrap:
+	@scripts/bootstrap
+
+configure: bootstrap
+	@test -f $(BUILD)/build.ninja || \
+	  cmake --preset $(PRESET) -DPython_EXECUTABLE=$(CURDIR)/$(PYTHON) >$(BUILD).log 2>&1 || \
+	  { cat $(BUILD).log >&2; exit 1; }
+
+# Builds everything of one preset: make build PRESET=dev.
+build: | build-folder
+	@$(MAKE) --no-print-directory configure
+	@cmake --build $(BUILD)
+
+build-folder:
+	@mkdir -p build
+
+# Compiles the tiny model to f32, int8 and int4 and compares them.
+demo: build
+	@$(PYTHON) scripts/demo.py --bin $(BUILD)/bin
+
+# Every test; the last line is the sum over all runners.
+test: build
+	@$(PYTHON) scripts/run_tests.py --build $(BUILD)
+
+# The same without the sanitizer build and its fuzz targets.
+test-quick: build
+	@$(PYTHON) scripts/run_tests.py --build $(BUILD) --skip fuzz
+
+format: bootstrap
+	@git ls-files '*.cpp' '*.h' | xargs clang-format-22 -i
+
+# Regenerates docs/generated from the TableGen files.
+docs: build
+	@$(PYTHON) scripts/generate_docs.py --build $(BUILD) --write
+
+asan:
+	@$(MAKE) --no-print-directory build PRESET=asan
+
+clean:
+	rm -rf build

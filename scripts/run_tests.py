@@ -1,0 +1,195 @@
+#!/usr/bin/env python3
+"""Runs every test runner and prints the sum of their counts last.
+
+The runners: lit (IR in, IR out), GoogleTest, pytest, the format check, the
+check that generated documents are up to date, the check of the arrows
+between folders, and the fuzz targets on their corpora (built with
+AddressSanitizer and UBSan).
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import re
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parent.parent
+LIT = "/usr/lib/llvm-22/bin/lit"
+FUZZ_SECONDS = 5
+
+
+class Count:
+    """Passed and failed tests of one runner."""
+
+    def __init__(self, passed: int = 0, failed: int = 0) -> None:
+        self.passed = passed
+        self.failed = failed
+
+
+def run(command: list[str], **kwargs) -> subprocess.CompletedProcess:
+    return subprocess.run([str(part) for part in command], cwd=ROOT, text=True,
+                          stdin=subprocess.DEVNULL, **kwargs)
+
+
+def run_captured(command: list[str]) -> subprocess.CompletedProcess:
+    return run(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
+
+
+def run_lit(build: Path) -> Count:
+    with tempfile.TemporaryDirectory() as folder:
+        output = Path(folder) / "lit.json"
+        result = run([sys.executable, LIT, "-q", "-j2", "-o", output,
+                      build / "test"])
+        if not output.exists():
+            return Count(0, 1)
+        tests = json.loads(output.read_text())["tests"]
+    passed = sum(test["code"] in ("PASS", "XFAIL") for test in tests)
+    failed = sum(test["code"] in ("FAIL", "XPASS", "UNRESOLVED", "TIMEOUT")
+                 for test in tests)
+    if not tests or (result.returncode and not failed):
+        failed += 1
+    return Count(passed, failed)
+
+
+def run_gtest(build: Path) -> Count:
+    total = Count()
+    programs = sorted((build / "bin" / "tests").glob("*"))
+    if not programs:
+        print("no unit tests were built")
+        return Count(0, 1)
+    for program in programs:
+        with tempfile.TemporaryDirectory() as folder:
+            output = Path(folder) / "out.json"
+            result = run_captured([program, f"--gtest_output=json:{output}",
+                                   "--gtest_brief=1"])
+            report = json.loads(output.read_text()) if output.exists() else {}
+        failed = report.get("failures", 0) + report.get("errors", 0)
+        passed = report.get("tests", 0) - failed - report.get("disabled", 0)
+        if not report or (result.returncode and not failed):
+            failed += 1
+        if failed:
+            print(f"{program.name}:\n{result.stdout}")
+        total.passed += passed
+        total.failed += failed
+    return total
+
+
+def run_pytest(build: Path) -> Count:
+    environment = dict(os.environ, QLM_BUILD=str(build),
+                       PYTHONPATH=str(build / "python"))
+    result = run([sys.executable, "-m", "pytest", "-q", "--tb=short",
+                  "-p", "no:cacheprovider", "test/python"], env=environment,
+                 stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
+    words = dict((kind, int(number)) for number, kind in re.findall(
+        r"(\d+) (passed|failed|error|errors|skipped)", result.stdout[-400:]))
+    failed = words.get("failed", 0) + words.get("error", 0) + words.get(
+        "errors", 0)
+    if result.returncode not in (0, 1) or (result.returncode and not failed):
+        failed += 1
+    print(result.stdout[-12000:] if failed else
+          result.stdout.strip().splitlines()[-1])
+    return Count(words.get("passed", 0), failed)
+
+
+def check_format(build: Path) -> Count:
+    files = run_captured(["git", "ls-files", "*.cpp", "*.h"]).stdout.split()
+    count = Count()
+    result = run_captured(["clang-format-22", "--dry-run", *files])
+    bad = sorted(set(re.findall(r"^(\S+?):\d+:\d+: .*clang-format",
+                                result.stdout, re.MULTILINE)))
+    for name in bad:
+        print(f"not formatted (make format): {name}")
+    count.failed = len(bad)
+    count.passed = len(files) - len(bad)
+    return count
+
+
+def check_script(script: str, *arguments: str) -> Count:
+    result = run_captured([sys.executable, ROOT / "scripts" / script,
+                           *arguments])
+    if result.returncode:
+        print(result.stdout)
+    return Count(int(result.returncode == 0), int(result.returncode != 0))
+
+
+def check_docs(build: Path) -> Count:
+    return check_script("generate_docs.py", "--build", str(build))
+
+
+def check_includes(build: Path) -> Count:
+    return check_script("check_includes.py")
+
+
+def run_fuzz(build: Path) -> Count:
+    """Builds the sanitized fuzz targets and unit tests and runs them."""
+    result = run_captured(["make", "--no-print-directory", "configure",
+                           "PRESET=asan"])
+    if result.returncode == 0:
+        result = run_captured(["cmake", "--build", "build/asan", "--target",
+                               "sanitized"])
+    if result.returncode:
+        print(result.stdout[-6000:])
+        return Count(0, 1)
+    count = Count()
+    asan = ROOT / "build" / "asan" / "bin"
+    for target in sorted((asan / "fuzz").glob("Fuzz*")):
+        corpus = ROOT / "test" / "fuzz" / "corpus" / target.name[4:].lower()
+        with tempfile.TemporaryDirectory() as found:
+            result = run_captured([
+                target, f"-max_total_time={FUZZ_SECONDS}", "-timeout=10",
+                "-rss_limit_mb=2048", "-print_final_stats=0",
+                f"-artifact_prefix={ROOT}/build/asan/", found, corpus])
+        if result.returncode:
+            print(f"{target.name}:\n{result.stdout[-4000:]}")
+        count.passed += result.returncode == 0
+        count.failed += result.returncode != 0
+    for program in sorted((asan / "tests").glob("*")):
+        result = run_captured([program, "--gtest_brief=1"])
+        if result.returncode:
+            print(f"{program.name} with sanitizers:\n{result.stdout[-6000:]}")
+        count.passed += result.returncode == 0
+        count.failed += result.returncode != 0
+    if not count.passed:
+        count.failed += 1
+    return count
+
+
+RUNNERS = {"lit": run_lit, "gtest": run_gtest, "pytest": run_pytest,
+           "format": check_format, "docs": check_docs,
+           "includes": check_includes, "fuzz": run_fuzz}
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--build", type=Path, required=True)
+    parser.add_argument("--only", choices=RUNNERS, action="append")
+    parser.add_argument("--skip", choices=RUNNERS, action="append", default=[])
+    arguments = parser.parse_args()
+    build = arguments.build.resolve()
+    total = Count()
+    rows = []
+    for name, runner in RUNNERS.items():
+        if name in arguments.skip or (arguments.only
+                                      and name not in arguments.only):
+            continue
+        print(f"== {name}", flush=True)
+        begin = time.monotonic()
+        count = runner(build)
+        rows.append((name, count, time.monotonic() - begin))
+        total.passed += count.passed
+        total.failed += count.failed
+    for name, count, seconds in rows:
+        print(f"{name:10} {count.passed:6} passed {count.failed:4} failed"
+              f" {seconds:7.1f} s")
+    print(f"{total.passed} passed, {total.failed} failed")
+    return 1 if total.failed else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
