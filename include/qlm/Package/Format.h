@@ -5,13 +5,15 @@
 //
 //===----------------------------------------------------------------------===//
 //
+// clang-format off
 // The one header that the compiler and the runtime share. A package is a
 // folder:
 //
 //   manifest.json          plan, launches, versions, checksums (below)
 //   weights.safetensors    packed tensors, data aligned to 64 bytes
 //   module.cpu.so          the kernels
-//   tokenizer.json, generation_config.json (optional), config.json
+//   tokenizer.json, tokenizer_config.json, generation_config.json, config.json
+//                          copied from the model, those that it has
 //
 // manifest.json, one object (all sizes in bytes unless said otherwise):
 //
@@ -51,7 +53,14 @@
 //   }
 //
 // A "checksum" is FNV-1a over 64-bit words, mixed in four lanes, as 16 hex
-// digits (class Checksum below). It finds damage, not malice.
+// digits (class Checksum below), of a whole file. It finds damage, not malice.
+//
+// weights.safetensors is a plain safetensors file. The spaces that end its
+// header make the data begin at a multiple of 64 bytes of the file. Tensors
+// stand in the order of their first use. The format allows no holes, so where
+// a tensor's end is not a multiple of 64, a U8 tensor `__pad.N` of the missing
+// bytes follows; one of at least 64 bytes follows the last tensor, so that a
+// mapping may be read past it.
 //
 // Packed layouts, N output features (rows) and K input features (columns),
 // NB = ceil(N / 16); rows and columns beyond N and K are zero bytes, so that
@@ -79,6 +88,7 @@
 // are computed; `scratch` is private to the thread, 64-byte aligned, of the
 // plan's scratch_bytes. Every buffer is 64-byte aligned and may be read (not
 // written) up to 63 bytes past its end.
+// clang-format on
 //
 //===----------------------------------------------------------------------===//
 
@@ -98,7 +108,10 @@ inline constexpr const char kWeightsFile[] = "weights.safetensors";
 inline constexpr const char kCpuModuleFile[] = "module.cpu.so";
 inline constexpr const char kTokenizerFile[] = "tokenizer.json";
 inline constexpr const char kGenerationConfigFile[] = "generation_config.json";
+inline constexpr const char kTokenizerConfigFile[] = "tokenizer_config.json";
 inline constexpr const char kConfigFile[] = "config.json";
+/// Names of the tensors in weights.safetensors that only align the next one.
+inline constexpr const char kPaddingPrefix[] = "__pad.";
 
 /// Alignment of tensors in weights.safetensors, arena buffers and pages.
 inline constexpr size_t kAlignment = 64;
@@ -107,9 +120,9 @@ inline constexpr int64_t kRowBlock = 16;
 
 /// Sizes of one step, as the kernels read them.
 struct StepSizes {
-  int64_t tokens;            ///< rows of the step
-  int64_t sequences;         ///< sequences with at least one row
-  int64_t logitRows;         ///< rows whose logits are wanted
+  int64_t tokens;              ///< rows of the step
+  int64_t sequences;           ///< sequences with at least one row
+  int64_t logitRows;           ///< rows whose logits are wanted
   int64_t maxPagesPerSequence; ///< row stride of the block tables, in entries
 };
 inline constexpr int kSizeTokens = 0;
@@ -129,8 +142,8 @@ enum class StepArgument : int {
 };
 inline constexpr int kStepArgumentCount = 7;
 inline constexpr const char *kStepArgumentNames[kStepArgumentCount] = {
-    "tokens",          "positions",       "token_sequences", "sequence_offsets",
-    "context_lengths", "block_tables",    "logit_rows"};
+    "tokens",          "positions",    "token_sequences", "sequence_offsets",
+    "context_lengths", "block_tables", "logit_rows"};
 
 /// Address of a compiled kernel.
 using KernelFunction = void (*)(void *const *buffers, const StepSizes *sizes,

@@ -1,0 +1,38 @@
+//===- ObjectFile.h - Kernels to machine code -------------------*- C++ -*-===//
+//
+// Part of the QLM project, under the Apache License v2.0 with LLVM Exceptions.
+// SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
+//
+//===----------------------------------------------------------------------===//
+
+#ifndef QLM_PACKAGE_OBJECTFILE_H
+#define QLM_PACKAGE_OBJECTFILE_H
+
+#include "mlir/IR/BuiltinOps.h"
+#include "llvm/ADT/SmallVector.h"
+#include "llvm/ADT/StringRef.h"
+#include "llvm/Support/Error.h"
+
+#include <string>
+
+namespace mlir::qlm {
+
+/// Compiles a module of the LLVM dialect to position-independent x86-64 object
+/// code, optimized for its attributes `qlm.target_cpu` (tuning only) and
+/// `qlm.target_features` ("+avx2,+fma": exactly the instructions allowed).
+/// Without the attributes, code for any x86-64 processor.
+///
+/// Fails if the code calls a function that it doesn't define: a package links
+/// against no library. The message names the functions.
+llvm::Expected<llvm::SmallVector<char, 0>> emitObjectCode(ModuleOp kernels);
+
+/// Compiles \p kernels as above and links them to the shared library \p path.
+llvm::Error emitSharedLibrary(ModuleOp kernels, llvm::StringRef path);
+
+/// Finds a linker: `ld.lld` of LLVM 22, any `ld.lld`, or `ld`. Searches the
+/// directory of LLVM's tools, then PATH.
+llvm::Expected<std::string> findLinker();
+
+} // namespace mlir::qlm
+
+#endif // QLM_PACKAGE_OBJECTFILE_H

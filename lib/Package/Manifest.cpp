@@ -1,0 +1,252 @@
+//===- Manifest.cpp - manifest.json ---------------------------------------===//
+//
+// Part of the QLM project, under the Apache License v2.0 with LLVM Exceptions.
+// SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
+//
+//===----------------------------------------------------------------------===//
+
+#include "Manifest.h"
+
+#include "PackageErrors.h"
+#include "qlm/Package/Format.h"
+#include "llvm/Support/Format.h"
+
+using namespace mlir;
+using namespace mlir::qlm;
+namespace format = ::qlm::format;
+namespace json = llvm::json;
+
+/// Threads whose scratch is part of the stated peak.
+static constexpr int64_t kCountedThreads = 2;
+
+static std::string toHex(uint64_t checksum) {
+  std::string text;
+  llvm::raw_string_ostream(text)
+      << llvm::format("%016llx", (unsigned long long)checksum);
+  return text;
+}
+
+llvm::Expected<std::string> mlir::qlm::getWeightKey(Value weight) {
+  Operation *op = weight.getDefiningOp();
+  if (!op)
+    return makeError("a launch's weight must be a parameter program, got an "
+                     "argument of the function");
+  if (auto pack = dyn_cast<PackOp>(op))
+    return pack.getName().str();
+  if (auto key = op->getAttrOfType<StringAttr>("qlm.key"))
+    return key.getValue().str();
+  return makeUnsupported(op, "a launch's weight needs a qlm.key");
+}
+
+llvm::Expected<std::vector<LaunchOp>> mlir::qlm::getLaunches(ModuleOp module) {
+  auto step = module.lookupSymbol<func::FuncOp>(kStepName);
+  if (!step || step.isExternal())
+    return makeError("the module has no function @step: it has not gone "
+                     "through Lower");
+  std::vector<LaunchOp> launches;
+  step.walk([&](LaunchOp launch) { launches.push_back(launch); });
+  return launches;
+}
+
+//===----------------------------------------------------------------------===//
+// Sections
+//===----------------------------------------------------------------------===//
+
+/// A dictionary of integers and strings as JSON. Nested dictionaries too.
+static json::Value toJson(Attribute attr) {
+  if (auto integer = dyn_cast<IntegerAttr>(attr))
+    return integer.getInt();
+  if (auto text = dyn_cast<StringAttr>(attr))
+    return text.getValue().str();
+  if (auto number = dyn_cast<FloatAttr>(attr))
+    return number.getValueAsDouble();
+  if (auto dictionary = dyn_cast<DictionaryAttr>(attr)) {
+    json::Object object;
+    for (NamedAttribute entry : dictionary)
+      object[entry.getName().getValue().str()] = toJson(entry.getValue());
+    return object;
+  }
+  if (auto array = dyn_cast<ArrayAttr>(attr)) {
+    json::Array values;
+    for (Attribute element : array)
+      values.push_back(toJson(element));
+    return values;
+  }
+  if (auto array = dyn_cast<DenseI64ArrayAttr>(attr))
+    return json::Array(array.asArrayRef());
+  return printToString(attr);
+}
+
+static llvm::Expected<int64_t> getInteger(DictionaryAttr dictionary,
+                                          StringRef name, StringRef where) {
+  if (auto attr = dyn_cast_or_null<IntegerAttr>(dictionary.get(name)))
+    return attr.getInt();
+  return makeError("the module's " + where + " lacks the integer '" + name +
+                   "'");
+}
+
+static llvm::Expected<DictionaryAttr> getDictionary(ModuleOp module,
+                                                    StringRef name) {
+  if (auto attr = module->getAttrOfType<DictionaryAttr>(name))
+    return attr;
+  return makeError("the module lacks the attribute '" + name +
+                   "': it has not gone through all stages");
+}
+
+/// How weights are stored: from the programs of the launches.
+static json::Object makeQuantization(ArrayRef<LaunchOp> launches,
+                                     StringRef activations) {
+  json::Object section{{"weights", "f32"},
+                       {"scheme", ""},
+                       {"activations", activations.str()},
+                       {"method", "none"}};
+  for (LaunchOp launch : launches)
+    for (Value weight : launch.getWeights()) {
+      auto pack = weight.getDefiningOp<PackOp>();
+      if (!pack)
+        continue;
+      if (auto rtn = pack.getInput().getDefiningOp<RtnOp>()) {
+        section["weights"] = rtn.getScheme().getName();
+        section["scheme"] = printToString(rtn.getScheme());
+        section["method"] = "rtn";
+        return section;
+      }
+      if (pack.getLayout().getKind() == LayoutKind::BFloat16)
+        section["weights"] = "bf16";
+      else if (pack.getLayout().getKind() == LayoutKind::Float16)
+        section["weights"] = "f16";
+    }
+  return section;
+}
+
+static json::Object makeTarget(ModuleOp module, const PackagedFile &file) {
+  json::Array features;
+  std::string cpu;
+  for (ModuleOp kernels : module.getOps<ModuleOp>()) {
+    if (auto attr = kernels->getAttrOfType<StringAttr>("qlm.target_cpu"))
+      cpu = attr.getValue().str();
+    auto attr = kernels->getAttrOfType<StringAttr>("qlm.target_features");
+    if (!attr)
+      continue;
+    SmallVector<StringRef> parts;
+    attr.getValue().split(parts, ',', /*MaxSplit=*/-1, /*KeepEmpty=*/false);
+    for (StringRef part : parts)
+      if (part.consume_front("+"))
+        features.push_back(part.str());
+  }
+  return json::Object{{"kind", "cpu"},
+                      {"cpu", cpu},
+                      {"features", std::move(features)},
+                      {"module", file.name},
+                      {"module_checksum", toHex(file.checksum)},
+                      {"module_bytes", file.bytes}};
+}
+
+static llvm::Expected<json::Object> makePlan(ModuleOp module,
+                                             const ManifestInput &input) {
+  auto plan = getDictionary(module, kPlanAttr);
+  auto model = getDictionary(module, kModelAttr);
+  if (!plan || !model)
+    return llvm::joinErrors(plan.takeError(), model.takeError());
+  auto kv = dyn_cast_or_null<DictionaryAttr>(plan->get("kv"));
+  if (!kv)
+    return makeError("the module's qlm.plan lacks the dictionary 'kv'");
+  int64_t values[5];
+  std::pair<StringRef, DictionaryAttr> fields[] = {{"arena_bytes", *plan},
+                                                   {"scratch_bytes", *plan},
+                                                   {"max_logit_rows", *plan},
+                                                   {"vocabulary_size", *model},
+                                                   {"pool_bytes", kv}};
+  for (auto [value, field] : llvm::zip_equal(values, fields)) {
+    auto found = getInteger(field.second, field.first, "plan or model");
+    if (!found)
+      return found.takeError();
+    value = *found;
+  }
+  auto [arena, scratch, logitRows, vocabulary, pool] =
+      std::tie(values[0], values[1], values[2], values[3], values[4]);
+  int64_t logits = logitRows * vocabulary * static_cast<int64_t>(sizeof(float));
+  json::Object section = *toJson(*plan).getAsObject();
+  section["logits_bytes"] = logits;
+  section["peak_bytes"] = input.weights.bytes + arena +
+                          kCountedThreads * scratch + pool + logits +
+                          input.module.bytes;
+  return section;
+}
+
+//===----------------------------------------------------------------------===//
+// Launches
+//===----------------------------------------------------------------------===//
+
+static llvm::Expected<json::Array> makeArgument(LaunchOp launch, ArgAttr arg) {
+  if (arg.getSpace() == ArgSpace::Logits)
+    return json::Array{"logits", 0};
+  if (arg.getSpace() != ArgSpace::Weight)
+    return json::Array{stringifyArgSpace(arg.getSpace()), arg.getValue()};
+  if (arg.getValue() < 0 ||
+      arg.getValue() >= static_cast<int64_t>(launch.getWeights().size()))
+    return makeUnsupported(launch, "weight arguments must name an operand");
+  auto key = getWeightKey(launch.getWeights()[arg.getValue()]);
+  if (!key)
+    return key.takeError();
+  return json::Array{"weight", *key};
+}
+
+static llvm::Expected<json::Object> makeLaunch(LaunchOp launch) {
+  json::Array args;
+  for (Attribute attr : launch.getArgs()) {
+    auto arg = makeArgument(launch, cast<ArgAttr>(attr));
+    if (!arg)
+      return arg.takeError();
+    args.push_back(std::move(*arg));
+  }
+  TilesAttr tiles = launch.getTiles();
+  return json::Object{
+      {"kernel", launch.getKernel().getLeafReference().getValue()},
+      {"label", launch.getLabel()},
+      {"tiles", json::Object{{"count", tiles.getCount()},
+                             {"size", stringifySizeKind(tiles.getSize())},
+                             {"block", tiles.getBlock()}}},
+      {"args", std::move(args)},
+      {"bytes", static_cast<int64_t>(launch.getBytes())},
+      {"flops_per_row", static_cast<int64_t>(launch.getFlopsPerRow())}};
+}
+
+llvm::Expected<json::Object>
+mlir::qlm::makeManifest(ModuleOp module, const ManifestInput &input) {
+  auto model = getDictionary(module, kModelAttr);
+  if (!model)
+    return model.takeError();
+  auto launches = getLaunches(module);
+  if (!launches)
+    return launches.takeError();
+  auto plan = makePlan(module, input);
+  if (!plan)
+    return plan.takeError();
+
+  json::Object modelSection = *toJson(*model).getAsObject();
+  modelSection.try_emplace("bos_token_id", nullptr);
+  json::Array launchList;
+  for (LaunchOp launch : *launches) {
+    auto entry = makeLaunch(launch);
+    if (!entry)
+      return entry.takeError();
+    launchList.push_back(std::move(*entry));
+  }
+  json::Object files;
+  for (const PackagedFile &file : input.files)
+    files[file.name] = toHex(file.checksum);
+  return json::Object{
+      {"format", format::kFormatName},
+      {"version", format::kFormatVersion},
+      {"producer", input.producer},
+      {"model", std::move(modelSection)},
+      {"quantization", makeQuantization(*launches, input.activations)},
+      {"target", makeTarget(module, input.module)},
+      {"weights", json::Object{{"file", input.weights.name},
+                               {"bytes", input.weights.bytes},
+                               {"checksum", toHex(input.weights.checksum)}}},
+      {"files", std::move(files)},
+      {"plan", std::move(*plan)},
+      {"launches", std::move(launchList)}};
+}

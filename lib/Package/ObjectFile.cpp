@@ -1,0 +1,247 @@
+//===- ObjectFile.cpp - Kernels to machine code ---------------------------===//
+//
+// Part of the QLM project, under the Apache License v2.0 with LLVM Exceptions.
+// SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
+//
+//===----------------------------------------------------------------------===//
+
+#include "qlm/Package/ObjectFile.h"
+
+#include "mlir/IR/BuiltinAttributes.h"
+#include "mlir/Target/LLVMIR/Dialect/Builtin/BuiltinToLLVMIRTranslation.h"
+#include "mlir/Target/LLVMIR/Dialect/LLVMIR/LLVMToLLVMIRTranslation.h"
+#include "mlir/Target/LLVMIR/Export.h"
+#include "llvm/ADT/STLExtras.h"
+#include "llvm/ADT/ScopeExit.h"
+#include "llvm/ADT/StringExtras.h"
+#include "llvm/IR/LLVMContext.h"
+#include "llvm/IR/LegacyPassManager.h"
+#include "llvm/IR/Module.h"
+#include "llvm/MC/TargetRegistry.h"
+#include "llvm/Object/ObjectFile.h"
+#include "llvm/Passes/PassBuilder.h"
+#include "llvm/Support/CodeGen.h"
+#include "llvm/Support/FileSystem.h"
+#include "llvm/Support/MemoryBuffer.h"
+#include "llvm/Support/Program.h"
+#include "llvm/Support/TargetSelect.h"
+#include "llvm/Support/raw_ostream.h"
+#include "llvm/Target/TargetMachine.h"
+#include "llvm/Target/TargetOptions.h"
+
+#include <memory>
+
+using namespace mlir;
+using namespace mlir::qlm;
+
+static constexpr llvm::StringLiteral kTriple = "x86_64-unknown-linux-gnu";
+/// The instructions that every x86-64 processor has: features come on top.
+static constexpr llvm::StringLiteral kBaseCpu = "x86-64";
+
+static llvm::Error makeError(const llvm::Twine &message) {
+  return llvm::createStringError(llvm::inconvertibleErrorCode(), message);
+}
+
+static StringRef getString(ModuleOp module, StringRef name) {
+  auto attr = module->getAttrOfType<StringAttr>(name);
+  return attr ? attr.getValue() : StringRef();
+}
+
+static llvm::Expected<std::unique_ptr<llvm::TargetMachine>>
+createTargetMachine(StringRef features) {
+  LLVMInitializeX86TargetInfo();
+  LLVMInitializeX86Target();
+  LLVMInitializeX86TargetMC();
+  LLVMInitializeX86AsmPrinter();
+  llvm::Triple triple(kTriple);
+  std::string message;
+  const llvm::Target *target =
+      llvm::TargetRegistry::lookupTarget(triple, message);
+  if (!target)
+    return makeError("this LLVM has no x86-64 target: " + message);
+  llvm::TargetOptions options;
+  std::unique_ptr<llvm::TargetMachine> machine(target->createTargetMachine(
+      triple, kBaseCpu, features, options, llvm::Reloc::PIC_, std::nullopt,
+      llvm::CodeGenOptLevel::Aggressive));
+  if (!machine)
+    return makeError("no code generator for the features '" + features + "'");
+  return machine;
+}
+
+/// Tells each function what it is compiled for. `no-builtins` keeps the
+/// optimizer from turning loops into calls of memset and memcpy.
+static void setFunctionAttributes(llvm::Module &module, StringRef cpu,
+                                  StringRef features) {
+  for (llvm::Function &function : module) {
+    if (function.isDeclaration())
+      continue;
+    function.addFnAttr("target-cpu", kBaseCpu);
+    function.addFnAttr("target-features", features);
+    function.addFnAttr("no-builtins");
+    if (!cpu.empty())
+      function.addFnAttr("tune-cpu", cpu);
+    // Tuning for some processors prefers halves of the vectors asked for.
+    if (features.contains("+avx512f"))
+      function.addFnAttr("prefer-vector-width", "512");
+  }
+}
+
+static void optimize(llvm::Module &module, llvm::TargetMachine &machine) {
+  llvm::LoopAnalysisManager loops;
+  llvm::FunctionAnalysisManager functions;
+  llvm::CGSCCAnalysisManager calls;
+  llvm::ModuleAnalysisManager modules;
+  llvm::PassBuilder builder(&machine);
+  builder.registerModuleAnalyses(modules);
+  builder.registerCGSCCAnalyses(calls);
+  builder.registerFunctionAnalyses(functions);
+  builder.registerLoopAnalyses(loops);
+  builder.crossRegisterProxies(loops, functions, calls, modules);
+  builder.buildPerModuleDefaultPipeline(llvm::OptimizationLevel::O3)
+      .run(module, modules);
+}
+
+/// Fails if \p object uses symbols that it doesn't define.
+static llvm::Error checkSelfContained(ArrayRef<char> object) {
+  auto parsed =
+      llvm::object::ObjectFile::createObjectFile(llvm::MemoryBufferRef(
+          StringRef(object.data(), object.size()), "kernels"));
+  if (!parsed)
+    return parsed.takeError();
+  std::vector<std::string> missing;
+  for (const llvm::object::SymbolRef &symbol : (*parsed)->symbols()) {
+    auto flags = symbol.getFlags();
+    if (!flags)
+      return flags.takeError();
+    if (!(*flags & llvm::object::SymbolRef::SF_Undefined))
+      continue;
+    auto name = symbol.getName();
+    if (!name)
+      return name.takeError();
+    if (!name->empty())
+      missing.push_back(name->str());
+  }
+  if (missing.empty())
+    return llvm::Error::success();
+  llvm::sort(missing);
+  return makeError("kernels must not call library functions, got " +
+                   llvm::join(missing, ", "));
+}
+
+llvm::Expected<SmallVector<char, 0>>
+mlir::qlm::emitObjectCode(ModuleOp kernels) {
+  StringRef cpu = getString(kernels, "qlm.target_cpu");
+  StringRef features = getString(kernels, "qlm.target_features");
+  auto machine = createTargetMachine(features);
+  if (!machine)
+    return machine.takeError();
+
+  // Diagnostics of the translation become the error's text.
+  std::string messages;
+  ScopedDiagnosticHandler handler(
+      kernels.getContext(), [&](Diagnostic &diagnostic) {
+        if (diagnostic.getSeverity() == DiagnosticSeverity::Error)
+          messages += (messages.empty() ? "" : "; ") + diagnostic.str();
+        return success();
+      });
+  DialectRegistry registry;
+  registerBuiltinDialectTranslation(registry);
+  registerLLVMDialectTranslation(registry);
+  kernels.getContext()->appendDialectRegistry(registry);
+  llvm::LLVMContext context;
+  std::unique_ptr<llvm::Module> module =
+      translateModuleToLLVMIR(kernels, context, "kernels");
+  if (!module)
+    return makeError("cannot translate the kernels to LLVM IR: " + messages);
+  module->setTargetTriple((*machine)->getTargetTriple());
+  module->setDataLayout((*machine)->createDataLayout());
+  setFunctionAttributes(*module, cpu, features);
+  optimize(*module, **machine);
+
+  SmallVector<char, 0> object;
+  llvm::raw_svector_ostream stream(object);
+  llvm::legacy::PassManager codegen;
+  if ((*machine)->addPassesToEmitFile(codegen, stream, nullptr,
+                                      llvm::CodeGenFileType::ObjectFile))
+    return makeError("this LLVM cannot write x86-64 object files");
+  codegen.run(*module);
+  if (llvm::Error error = checkSelfContained(object))
+    return std::move(error);
+  return object;
+}
+
+//===----------------------------------------------------------------------===//
+// Linking
+//===----------------------------------------------------------------------===//
+
+llvm::Expected<std::string> mlir::qlm::findLinker() {
+  for (StringRef name : {"ld.lld", "ld.lld-22"})
+    if (auto path = llvm::sys::findProgramByName(name, {QLM_LLVM_TOOLS_DIR}))
+      return *path;
+  for (StringRef name : {"ld.lld-22", "ld.lld", "ld"})
+    if (auto path = llvm::sys::findProgramByName(name))
+      return *path;
+  return makeError("no linker found: looked for ld.lld in " QLM_LLVM_TOOLS_DIR
+                   " and for ld.lld-22, ld.lld and ld in PATH");
+}
+
+static llvm::Error writeFile(StringRef path, ArrayRef<char> bytes) {
+  std::error_code code;
+  llvm::raw_fd_ostream stream(path, code);
+  if (!code) {
+    stream.write(bytes.data(), bytes.size());
+    stream.close();
+    code = stream.error();
+    stream.clear_error();
+  }
+  if (code)
+    return makeError("cannot write '" + path + "': " + code.message());
+  return llvm::Error::success();
+}
+
+/// The first line of what the linker printed.
+static std::string readFirstLine(StringRef path) {
+  auto buffer = llvm::MemoryBuffer::getFile(path);
+  if (!buffer)
+    return {};
+  return (*buffer)->getBuffer().trim().split('\n').first.str();
+}
+
+llvm::Error mlir::qlm::emitSharedLibrary(ModuleOp kernels, StringRef path) {
+  auto linker = findLinker();
+  if (!linker)
+    return linker.takeError();
+  auto object = emitObjectCode(kernels);
+  if (!object)
+    return object.takeError();
+  std::string objectPath = (path + ".o").str();
+  std::string logPath = (path + ".log").str();
+  llvm::scope_exit cleanup([&] {
+    (void)llvm::sys::fs::remove(objectPath);
+    (void)llvm::sys::fs::remove(logPath);
+  });
+  if (llvm::Error error = writeFile(objectPath, *object))
+    return error;
+  StringRef arguments[] = {*linker,
+                           "-shared",
+                           "--no-undefined",
+                           "--build-id=none",
+                           "-z",
+                           "noexecstack",
+                           "-o",
+                           path,
+                           objectPath};
+  std::optional<StringRef> redirects[] = {StringRef(), StringRef(logPath),
+                                          StringRef(logPath)};
+  std::string message;
+  int code = llvm::sys::ExecuteAndWait(*linker, arguments, std::nullopt,
+                                       redirects, /*SecondsToWait=*/0,
+                                       /*MemoryLimit=*/0, &message);
+  if (code != 0) {
+    if (message.empty())
+      message = readFirstLine(logPath);
+    return makeError("linker '" + llvm::Twine(*linker) +
+                     "' failed: " + message);
+  }
+  return llvm::Error::success();
+}
