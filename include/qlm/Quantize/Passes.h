@@ -1,0 +1,75 @@
+//===- Passes.h - Passes and options of the Quantize stage ------*- C++ -*-===//
+//
+// Part of the QLM project, under the Apache License v2.0 with LLVM Exceptions.
+// SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
+//
+//===----------------------------------------------------------------------===//
+//
+// Quantize chooses the stored type of each linear's weight and activations,
+// and the order of its bytes. What the IR looks like afterwards:
+// docs/design/2026-11-23-ir-contracts.md, "After Quantize".
+//
+//===----------------------------------------------------------------------===//
+
+#ifndef QLM_QUANTIZE_PASSES_H
+#define QLM_QUANTIZE_PASSES_H
+
+#include "mlir/Pass/Pass.h"
+#include "mlir/Pass/PassOptions.h"
+#include "qlm/Dialect/Qlm.h"
+
+namespace mlir {
+class OpPassManager;
+} // namespace mlir
+
+namespace mlir::qlm {
+
+#define GEN_PASS_DECL
+#define GEN_PASS_REGISTRATION
+#include "qlm/Quantize/Passes.h.inc"
+
+/// Options of the Quantize stage. Values are checked when the passes run.
+struct QuantizeOptions : public PassPipelineOptions<QuantizeOptions> {
+  Option<std::string> weights{
+      *this, "weights",
+      llvm::cl::desc("What the weights of linears become: f32, bf16, f16, int8 "
+                     "or int4"),
+      llvm::cl::init("f32")};
+  Option<int64_t> groupSize{
+      *this, "group-size",
+      llvm::cl::desc("Columns of an int4 weight that share a scale"),
+      llvm::cl::init(128)};
+  Option<bool> zeroPoints{
+      *this, "zero-points",
+      llvm::cl::desc("Gives each scale a zero point (unsigned codes)"),
+      llvm::cl::init(false)};
+  Option<std::string> method{
+      *this, "method",
+      llvm::cl::desc("How codes are found: rtn (round to nearest)"),
+      llvm::cl::init("rtn")};
+  Option<bool> keepLmHead{
+      *this, "keep-lm-head",
+      llvm::cl::desc("Leaves the weight of the linear that makes the logits "
+                     "as it is"),
+      llvm::cl::init(false)};
+  Option<std::string> tableType{
+      *this, "table-type",
+      llvm::cl::desc("Element type of the embedding table: source or f32"),
+      llvm::cl::init("source")};
+  Option<std::string> activations{
+      *this, "activations",
+      llvm::cl::desc("What the inputs of linears become: none or "
+                     "int8-dynamic"),
+      llvm::cl::init("none")};
+};
+
+/// Adds the passes of the stage, in order; copies what it needs of the
+/// options.
+void buildQuantizePipeline(OpPassManager &pm, const QuantizeOptions &options);
+
+/// Registers `qlm-quantize-pipeline`.
+void registerQuantizePipelines();
+
+} // namespace mlir::qlm
+
+#endif // QLM_QUANTIZE_PASSES_H

@@ -1,0 +1,123 @@
+//===- Passes.td - Passes of the Quantize stage ------------*- tablegen -*-===//
+//
+// Part of the QLM project, under the Apache License v2.0 with LLVM Exceptions.
+// SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
+//
+//===----------------------------------------------------------------------===//
+
+#ifndef QLM_QUANTIZE_PASSES
+#define QLM_QUANTIZE_PASSES
+
+include "mlir/Pass/PassBase.td"
+
+def QuantizeWeights : Pass<"qlm-quantize-weights", "::mlir::ModuleOp"> {
+  let summary = "Gives the weight of each linear its stored type";
+  let description = [{
+    With `weights=int8` (a scale for each row) or `weights=int4` (a scale for
+    each `group-size` columns of a row), rounds the weight of each
+    `qlm.linear` to codes and feeds the linear the values that the codes stand
+    for:
+
+    ```mlir
+    %y = qlm.linear %x, %w : tensor<?x256xf32>, tensor<64x256xbf16> -> tensor<?x64xf32>
+    ```
+    becomes
+    ```mlir
+    %codes, %scales = qlm.rtn %w {scheme = #int4} : tensor<64x256xbf16> to tensor<64x256xi4>, tensor<64x2xf16>
+    %values = qlm.dequantize %codes scales %scales {scheme = #int4} : tensor<64x256xi4>, tensor<64x2xf16> -> tensor<64x256xf32>
+    %y = qlm.linear %x, %values : tensor<?x256xf32>, tensor<64x256xf32> -> tensor<?x64xf32>
+    ```
+
+    With a float type, converts the weights that have another one
+    (`qlm.convert`). Norms, biases and the embedding table keep their type;
+    `table-type=f32` converts the table. Linears that share a weight share its
+    codes.
+  }];
+  let options = [
+    Option<"weights", "weights", "std::string", /*default=*/"\"f32\"",
+           "What the weights of linears become: f32, bf16, f16, int8 or int4">,
+    Option<"groupSize", "group-size", "int64_t", /*default=*/"128",
+           "Columns of an int4 weight that share a scale">,
+    Option<"zeroPoints", "zero-points", "bool", /*default=*/"false",
+           "Gives each scale a zero point (unsigned codes)">,
+    Option<"method", "method", "std::string", /*default=*/"\"rtn\"",
+           "How codes are found: rtn (round to nearest)">,
+    Option<"keepLmHead", "keep-lm-head", "bool", /*default=*/"false",
+           "Leaves the weight of the linear that makes the logits as it is">,
+    Option<"tableType", "table-type", "std::string", /*default=*/"\"source\"",
+           "Element type of the embedding table: source or f32">,
+  ];
+  let dependentDialects = ["::mlir::qlm::QlmDialect"];
+}
+
+def QuantizeActivations : Pass<"qlm-quantize-activations", "::mlir::ModuleOp"> {
+  let summary = "Quantizes the input of each linear whose weight is quantized";
+  let description = [{
+    With `activations=int8-dynamic`, rounds the input of each `qlm.linear`
+    whose weight is a `qlm.dequantize` to int8, with a scale for each token:
+
+    ```mlir
+    %y = qlm.linear %x, %values : tensor<?x256xf32>, tensor<64x256xf32> -> tensor<?x64xf32>
+    ```
+    becomes
+    ```mlir
+    %codes, %scales = qlm.dynamic_quantize %x {scheme = #int8_row} : tensor<?x256xf32> -> tensor<?x256xi8>, tensor<?xf32>
+    %rounded = qlm.dequantize %codes scales %scales {scheme = #int8_row} : tensor<?x256xi8>, tensor<?xf32> -> tensor<?x256xf32>
+    %y = qlm.linear %rounded, %values : tensor<?x256xf32>, tensor<64x256xf32> -> tensor<?x64xf32>
+    ```
+
+    Linears that share an input share its codes. It is an error when no
+    linear of a function has a quantized weight.
+  }];
+  let options = [
+    Option<"activations", "activations", "std::string", /*default=*/"\"none\"",
+           "What the inputs of linears become: none or int8-dynamic">,
+  ];
+  let dependentDialects = ["::mlir::qlm::QlmDialect"];
+}
+
+def FoldScales : Pass<"qlm-fold-scales", "::mlir::ModuleOp"> {
+  let summary = "Moves scales out of linears, so that they multiply codes";
+  let description = [{
+    ```mlir
+    %values = qlm.dequantize %codes scales %scales {scheme = #int4} : tensor<64x256xi4>, tensor<64x2xf16> -> tensor<64x256xf32>
+    %y = qlm.linear %x, %values : tensor<?x256xf32>, tensor<64x256xf32> -> tensor<?x64xf32>
+    ```
+    becomes
+    ```mlir
+    %y = qlm.quantized_linear %x, %codes scales %scales {scheme = #int4} : (tensor<?x256xf32>, tensor<64x256xi4>, tensor<64x2xf16>) -> tensor<?x64xf32>
+    ```
+
+    Where the input is the `qlm.dequantize` of codes with a scale for each
+    token, the codes become the input and the scales `input_scales`. Bias and
+    residual are carried over. A `qlm.dequantize` without users goes away.
+  }];
+  let dependentDialects = ["::mlir::qlm::QlmDialect"];
+}
+
+def PackWeights : Pass<"qlm-pack-weights", "::mlir::ModuleOp"> {
+  let summary = "Orders the operands of linears as the kernels read them";
+  let description = [{
+    Turns each `qlm.linear` and `qlm.quantized_linear` into
+    `qlm.packed_linear`, with parameters through `qlm.pack`:
+
+    ```mlir
+    %y = qlm.quantized_linear %x, %codes scales %scales {scheme = #int4} : (tensor<?x256xf32>, tensor<64x256xi4>, tensor<64x2xf16>) -> tensor<?x64xf32> loc("layers.0.q")
+    ```
+    becomes
+    ```mlir
+    %weight = qlm.pack %codes {layout = #qlm.layout<i4x16x8>, name = "layers.0.q.weight"} : tensor<64x256xi4> to tensor<4x32x64xi8>
+    %packed = qlm.pack %scales {layout = #qlm.layout<scale16>, name = "layers.0.q.scales"} : tensor<64x2xf16> to tensor<4x2x16xf16>
+    %y = qlm.packed_linear %x, %weight scales %packed {inFeatures = 256, outFeatures = 64, layout = #qlm.layout<i4x16x8>, scheme = #int4} : (tensor<?x256xf32>, tensor<4x32x64xi8>, tensor<4x2x16xf16>) -> tensor<?x64xf32>
+    ```
+
+    A tensor's key is the name of the linear's location and `.weight`,
+    `.scales`, `.zero_points` or `.bias`; where two linears have one name, or
+    one has none, a counter makes the keys distinct. Linears that share a
+    parameter share the packed one. Norm weights are converted to f32 and not
+    packed. Sets `qlm.stage` to "quantize".
+  }];
+  let dependentDialects = ["::mlir::qlm::QlmDialect"];
+}
+
+#endif // QLM_QUANTIZE_PASSES

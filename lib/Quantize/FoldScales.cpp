@@ -1,0 +1,55 @@
+//===- FoldScales.cpp - Moves scales out of linears -----------------------===//
+//
+// Part of the QLM project, under the Apache License v2.0 with LLVM Exceptions.
+// SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
+//
+//===----------------------------------------------------------------------===//
+
+#include "ParameterUses.h"
+#include "qlm/Quantize/Passes.h"
+
+namespace mlir::qlm {
+#define GEN_PASS_DEF_FOLDSCALES
+#include "qlm/Quantize/Passes.h.inc"
+} // namespace mlir::qlm
+
+using namespace mlir;
+using namespace mlir::qlm;
+
+namespace {
+struct FoldScalesPass : ::mlir::qlm::impl::FoldScalesBase<FoldScalesPass> {
+  using Base::Base;
+  void runOnOperation() override;
+};
+} // namespace
+
+/// The codes and scales that \p input stands for, if it has a scale for each
+/// token; else itself and null.
+static std::pair<Value, Value> getInputCodes(Value input) {
+  auto dequantize = input.getDefiningOp<DequantizeOp>();
+  // Only what `qlm.dynamic_quantize` makes: the kernels' sums of products of
+  // codes are exact for it.
+  if (!dequantize || !dequantize.getCodes().getDefiningOp<DynamicQuantizeOp>())
+    return {input, Value()};
+  return {dequantize.getCodes(), dequantize.getScales()};
+}
+
+static void foldScales(LinearOp linear, DequantizeOp weight) {
+  OpBuilder builder(linear);
+  auto [input, inputScales] = getInputCodes(linear.getInput());
+  auto folded = QuantizedLinearOp::create(
+      builder, linear.getLoc(), linear.getType(), input, inputScales,
+      weight.getCodes(), weight.getScales(), weight.getZeroPoints(),
+      linear.getBias(), linear.getResidual(), weight.getScheme());
+  linear.replaceAllUsesWith(folded.getResult());
+  linear.erase();
+}
+
+void FoldScalesPass::runOnOperation() {
+  getOperation().walk([](LinearOp linear) {
+    auto weight = linear.getWeight().getDefiningOp<DequantizeOp>();
+    if (weight && weight.getScheme().getGranularity() != Granularity::Row)
+      foldScales(linear, weight);
+  });
+  eraseUnusedParameters(getOperation());
+}

@@ -1,0 +1,127 @@
+//===- PackWeights.cpp - Orders weights as the kernels read them ----------===//
+//
+// Part of the QLM project, under the Apache License v2.0 with LLVM Exceptions.
+// SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
+//
+//===----------------------------------------------------------------------===//
+
+#include "ParameterUses.h"
+#include "WeightLabels.h"
+#include "qlm/Quantize/Passes.h"
+
+namespace mlir::qlm {
+#define GEN_PASS_DEF_PACKWEIGHTS
+#include "qlm/Quantize/Passes.h.inc"
+} // namespace mlir::qlm
+
+using namespace mlir;
+using namespace mlir::qlm;
+
+namespace {
+
+/// The parameters of a linear, quantized or not.
+struct LinearParameters {
+  Value weight, scales, zeroPoints, bias; ///< null where there is none
+  SchemeAttr scheme;                      ///< null without quantization
+};
+
+/// Packs parameters, each once, under keys that are distinct.
+class Packer {
+public:
+  /// \p value in \p layout; the key is \p label, a dot, and \p part. Null
+  /// where \p value is null.
+  Value pack(Operation *user, Value value, LayoutKind layout, StringRef label,
+             StringRef part);
+  /// Replaces \p linear by a `qlm.packed_linear`.
+  LogicalResult replace(Operation *linear, Value input, Value inputScales,
+                        LinearParameters parameters, Value residual);
+
+private:
+  UniqueLabels labels;
+  DenseMap<std::pair<Value, LayoutKind>, Value> packed;
+};
+
+struct PackWeightsPass : ::mlir::qlm::impl::PackWeightsBase<PackWeightsPass> {
+  using Base::Base;
+  void runOnOperation() override;
+};
+
+} // namespace
+
+Value Packer::pack(Operation *user, Value value, LayoutKind layout,
+                   StringRef label, StringRef part) {
+  if (!value)
+    return {};
+  Value &result = packed[{value, layout}];
+  if (result)
+    return result;
+  OpBuilder builder(user);
+  result = PackOp::create(
+      builder, user->getLoc(),
+      getPackedType(cast<RankedTensorType>(value.getType()), layout), value,
+      LayoutAttr::get(user->getContext(), layout),
+      builder.getStringAttr(label + "." + part));
+  return result;
+}
+
+LogicalResult Packer::replace(Operation *linear, Value input, Value inputScales,
+                              LinearParameters parameters, Value residual) {
+  if (failed(checkParameter(linear, parameters.weight, "weight")) ||
+      (parameters.scheme &&
+       failed(checkParameter(linear, parameters.scales, "scales"))) ||
+      (parameters.zeroPoints &&
+       failed(checkParameter(linear, parameters.zeroPoints, "zero points"))) ||
+      (parameters.bias &&
+       failed(checkParameter(linear, parameters.bias, "bias"))))
+    return failure();
+  auto type = cast<RankedTensorType>(parameters.weight.getType());
+  LayoutKind layout = getWeightLayout(type.getElementType());
+  std::string label = labels.take(linear);
+  OpBuilder builder(linear);
+  if (parameters.bias)
+    parameters.bias =
+        convertParameter(parameters.bias, builder.getF32Type(), linear);
+  Value weight = pack(linear, parameters.weight, layout, label, "weight");
+  Value scales =
+      pack(linear, parameters.scales, LayoutKind::Scale, label, "scales");
+  Value zeroPoints = pack(linear, parameters.zeroPoints, LayoutKind::ZeroPoint,
+                          label, "zero_points");
+  Value bias = pack(linear, parameters.bias, LayoutKind::Bias, label, "bias");
+  auto replacement = PackedLinearOp::create(
+      builder, linear->getLoc(), linear->getResult(0).getType(), input,
+      inputScales, weight, scales, zeroPoints, bias, residual,
+      type.getDimSize(1), type.getDimSize(0),
+      LayoutAttr::get(linear->getContext(), layout), parameters.scheme);
+  linear->getResult(0).replaceAllUsesWith(replacement.getResult());
+  linear->erase();
+  return success();
+}
+
+void PackWeightsPass::runOnOperation() {
+  ModuleOp module = getOperation();
+  Packer packer;
+  WalkResult result = module.walk([&](Operation *op) -> WalkResult {
+    if (auto linear = dyn_cast<LinearOp>(op))
+      return packer.replace(
+          linear, linear.getInput(), /*inputScales=*/Value(),
+          {linear.getWeight(), Value(), Value(), linear.getBias(), {}},
+          linear.getResidual());
+    if (auto linear = dyn_cast<QuantizedLinearOp>(op))
+      return packer.replace(linear, linear.getInput(), linear.getInputScales(),
+                            {linear.getCodes(), linear.getScales(),
+                             linear.getZeroPoints(), linear.getBias(),
+                             linear.getScheme()},
+                            linear.getResidual());
+    if (auto norm = dyn_cast<RmsNormOp>(op)) {
+      if (failed(checkParameter(norm, norm.getWeight(), "weight")))
+        return WalkResult::interrupt();
+      norm.getWeightMutable().assign(convertParameter(
+          norm.getWeight(), Float32Type::get(&getContext()), norm));
+    }
+    return WalkResult::advance();
+  });
+  if (result.wasInterrupted())
+    return signalPassFailure();
+  eraseUnusedParameters(module);
+  module->setAttr(kStageAttr, StringAttr::get(&getContext(), "quantize"));
+}

@@ -1,0 +1,37 @@
+//===- Pipeline.cpp - The Quantize stage's passes in order ----------------===//
+//
+// Part of the QLM project, under the Apache License v2.0 with LLVM Exceptions.
+// SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
+//
+//===----------------------------------------------------------------------===//
+
+#include "qlm/Quantize/Passes.h"
+
+#include "mlir/Pass/PassManager.h"
+#include "mlir/Pass/PassRegistry.h"
+
+using namespace mlir;
+using namespace mlir::qlm;
+
+void mlir::qlm::buildQuantizePipeline(OpPassManager &pm,
+                                      const QuantizeOptions &options) {
+  QuantizeWeightsOptions weights;
+  weights.weights = options.weights;
+  weights.groupSize = options.groupSize;
+  weights.zeroPoints = options.zeroPoints;
+  weights.method = options.method;
+  weights.keepLmHead = options.keepLmHead;
+  weights.tableType = options.tableType;
+  pm.addPass(createQuantizeWeights(weights));
+  QuantizeActivationsOptions activations;
+  activations.activations = options.activations;
+  pm.addPass(createQuantizeActivations(activations));
+  pm.addPass(createFoldScales());
+  pm.addPass(createPackWeights());
+}
+
+void mlir::qlm::registerQuantizePipelines() {
+  PassPipelineRegistration<QuantizeOptions>(
+      "qlm-quantize-pipeline", "Quantizes and packs the weights of linears",
+      buildQuantizePipeline);
+}
