@@ -10,7 +10,9 @@
 #include "mlir/InitAllPasses.h"
 #include "mlir/Target/LLVMIR/Dialect/All.h"
 #include "mlir/Tools/mlir-opt/MlirOptMain.h"
+#include "qlm/Dialect/Passes.h"
 #include "qlm/Dialect/Qlm.h"
+#include "qlm/Quantize/Passes.h"
 
 int main(int argc, char **argv) {
   mlir::DialectRegistry registry;
@@ -19,6 +21,9 @@ int main(int argc, char **argv) {
   mlir::registerAllToLLVMIRTranslations(registry);
   mlir::registerAllPasses();
   registry.insert<mlir::qlm::QlmDialect>();
+  mlir::qlm::registerQlmDialectPasses();
+  mlir::qlm::registerQlmQuantizePasses();
+  mlir::qlm::registerQuantizePipelines();
   return mlir::asMainReturnCode(
       mlir::MlirOptMain(argc, argv, "QLM optimizer driver\n", registry));
 }
