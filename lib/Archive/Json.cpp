@@ -11,6 +11,7 @@
 #include "llvm/ADT/StringSet.h"
 #include "llvm/Support/FileSystem.h"
 #include "llvm/Support/MemoryBuffer.h"
+#include "llvm/Support/raw_ostream.h"
 
 namespace mlir::qlm {
 
@@ -126,7 +127,7 @@ llvm::Error JsonCursor::skipContainer(JsonLimits &limits, bool isObject) {
         if (!key)
           return key.takeError();
         if (!keys.insert(*key).second)
-          return makeError("key '" + *key + "' is repeated");
+          return makeError("key " + quoteName(*key) + " is repeated");
         if (llvm::Error error = expect(':'))
           return error;
       }
@@ -151,6 +152,15 @@ llvm::Error JsonCursor::skipValue(JsonLimits &limits) {
   if (consume('['))
     return skipContainer(limits, /*isObject=*/false);
   return skipScalar();
+}
+
+std::string quoteName(llvm::StringRef name) {
+  constexpr size_t kLimit = 120;
+  std::string text = "'";
+  llvm::raw_string_ostream stream(text);
+  llvm::printEscapedString(name.take_front(kLimit), stream);
+  stream << (name.size() > kLimit ? "...'" : "'");
+  return text;
 }
 
 llvm::Expected<llvm::json::Value> parseBoundedJson(llvm::StringRef text,

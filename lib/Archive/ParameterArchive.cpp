@@ -6,6 +6,7 @@
 //===----------------------------------------------------------------------===//
 
 #include "qlm/Archive/ParameterArchive.h"
+#include "qlm/Archive/Json.h"
 
 #include "llvm/ADT/SmallString.h"
 #include "llvm/Support/Path.h"
@@ -29,8 +30,8 @@ bool isContainedPath(llvm::StringRef path) {
 
 llvm::Expected<SafetensorsFile *> ParameterArchive::open(llvm::StringRef file) {
   if (!isContainedPath(file))
-    return llvm::createStringError(folder + ": file name '" + file +
-                                   "' must be relative and stay in the folder");
+    return llvm::createStringError(folder + ": file name " + quoteName(file) +
+                                   " must be relative and stay in the folder");
   std::lock_guard<std::mutex> lock(mutex);
   std::unique_ptr<SafetensorsFile> &entry = files[file];
   if (entry)
@@ -51,8 +52,8 @@ ParameterArchive::find(llvm::StringRef file, llvm::StringRef key) {
     return opened.takeError();
   if (const ArchiveTensor *tensor = (*opened)->lookup(key))
     return tensor;
-  return llvm::createStringError((*opened)->getPath() + ": no tensor '" + key +
-                                 "'");
+  return llvm::createStringError((*opened)->getPath() + ": no tensor " +
+                                 quoteName(key));
 }
 
 } // namespace mlir::qlm

@@ -116,7 +116,8 @@ llvm::Error HeaderParser::parse() {
     if (!name)
       return name.takeError();
     if (!names.insert(*name).second)
-      return llvm::createStringError("tensor '" + *name + "' is repeated");
+      return llvm::createStringError("tensor " + quoteName(*name) +
+                                     " is repeated");
     if (llvm::Error error = cursor.expect(':'))
       return error;
     if (llvm::Error error =
@@ -142,7 +143,7 @@ llvm::Error HeaderParser::parseMetadata() {
     if (!key)
       return key.takeError();
     if (!keys.insert(*key).second)
-      return cursor.makeError("key '" + *key + "' is repeated");
+      return cursor.makeError("key " + quoteName(*key) + " is repeated");
     if (llvm::Error error = cursor.expect(':'))
       return error;
     if (llvm::Error error = cursor.readString().takeError())
@@ -157,7 +158,7 @@ llvm::Error HeaderParser::parseType(ArchiveTensor &tensor) {
     return text.takeError();
   std::optional<ArchiveType> type = getArchiveType(*text);
   if (!type)
-    return llvm::createStringError("unknown dtype '" + *text + "'");
+    return llvm::createStringError("unknown dtype " + quoteName(*text));
   tensor.type = *type;
   return llvm::Error::success();
 }
@@ -213,8 +214,8 @@ llvm::Error HeaderParser::checkSize(const ArchiveTensor &tensor,
 
 llvm::Error HeaderParser::parseTensor(std::string name) {
   auto inTensor = [&](llvm::Error error) {
-    return llvm::createStringError("tensor '" + name +
-                                   "': " + llvm::toString(std::move(error)));
+    return llvm::createStringError("tensor " + quoteName(name) + ": " +
+                                   llvm::toString(std::move(error)));
   };
   ArchiveTensor tensor;
   Placement placement{tensors.size(), 0, 0};
@@ -233,7 +234,7 @@ llvm::Error HeaderParser::parseTensor(std::string name) {
                                           : nullptr;
     if (!seen || *seen)
       return inTensor(cursor.makeError((seen ? "repeated" : "unknown") +
-                                       llvm::Twine(" key '") + *key + "'"));
+                                       llvm::Twine(" key ") + quoteName(*key)));
     *seen = true;
     llvm::Error error = seen == &hasType    ? parseType(tensor)
                         : seen == &hasShape ? parseShape(tensor)
@@ -269,8 +270,8 @@ static llvm::Error placeTensors(HeaderParser &parser,
   for (const Placement &placement : parser.placements) {
     ArchiveTensor &tensor = parser.tensors[placement.tensor];
     auto refuse = [&](const llvm::Twine &rule) {
-      return llvm::createStringError("tensor '" + tensor.name + "': " + rule +
-                                     ", data_offsets are [" +
+      return llvm::createStringError("tensor " + quoteName(tensor.name) + ": " +
+                                     rule + ", data_offsets are [" +
                                      llvm::Twine(placement.begin) + ", " +
                                      llvm::Twine(placement.end) + "]");
     };

@@ -64,6 +64,10 @@ private:
   size_t at = 0;
 };
 
+/// \p name in quotes for a one-line message: escapes what can't be printed and
+/// cuts what is over 120 bytes.
+std::string quoteName(llvm::StringRef name);
+
 /// Parses \p text after checking it against \p limits; refuses repeated keys.
 llvm::Expected<llvm::json::Value> parseBoundedJson(llvm::StringRef text,
                                                    JsonLimits limits = {});
