@@ -73,7 +73,7 @@ def Qlm_RopeTableOp : Qlm_DefinedPureOp<"rope_table"> {
   let description = [{
     `result[p, i, 0] = cos(a)`, `result[p, i, 1] = sin(a)` where
     `a = f32(p) * inverseFrequencies[i]` is rounded to f32 and the cosine and
-    sine are computed in f64 and rounded to f32, times `factor`.
+    sine are computed in f64 and rounded to f32.
 
     Constraints:
     - (C1) `inverseFrequencies` is `[headDim / 2]` f32.
