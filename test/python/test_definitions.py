@@ -1,0 +1,352 @@
+"""Compares the definition of each operation with a float64 NumPy formula."""
+
+import os
+import subprocess
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+BUILD = Path(os.environ.get("QLM_BUILD", "build/release")).resolve()
+REFEREE = BUILD / "bin" / "qlm-referee"
+
+NUMPY = {"f32": np.float32, "f16": np.float16, "i32": np.int32,
+         "i8": np.int8, "i4": np.int8, "ui8": np.uint8, "ui4": np.uint8}
+
+
+def tensor(array, element="f32"):
+    return f"tensor<{'x'.join(map(str, array.shape))}x{element}>"
+
+
+def run(folder, body, inputs, results):
+    """Runs `body`, whose values are named as the inputs and the results.
+
+    inputs: {name: (array, element)}; results: {name: (shape, element)}.
+    """
+    arguments = ", ".join(f"%{name}: {tensor(array, element)}"
+                          for name, (array, element) in inputs.items())
+    types = ", ".join(f"tensor<{'x'.join(map(str, shape))}x{element}>"
+                      for shape, element in results.values())
+    names = ", ".join(f"%{name}" for name in results)
+    text = (f"func.func @main({arguments}) -> ({types}) {{\n{body}\n"
+            f"  return {names} : {types}\n}}\n")
+    path = folder / "main.mlir"
+    path.write_text(text)
+    command = [REFEREE, path]
+    for name, (array, element) in inputs.items():
+        file = folder / f"{name}.in"
+        array = np.ascontiguousarray(array, NUMPY[element])
+        if element == "i4":
+            array = array & 15
+        array.tofile(file)
+        command.append(f"--input={file}")
+    for name in results:
+        command.append(f"--output={folder / name}.out")
+    done = subprocess.run(command, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    outputs = []
+    for name, (shape, element) in results.items():
+        array = np.fromfile(folder / f"{name}.out", NUMPY[element])
+        if element == "i4":
+            array = ((array & 15) ^ 8) - 8
+        if element == "ui4":
+            array = array & 15
+        outputs.append(array.reshape(shape))
+    return outputs
+
+
+def relative_error(actual, expected):
+    expected = np.asarray(expected, np.float64)
+    difference = np.linalg.norm(actual.astype(np.float64) - expected)
+    return difference / max(np.linalg.norm(expected), 1e-30)
+
+
+@pytest.fixture
+def rng():
+    return np.random.default_rng(20261123)
+
+
+def normal(rng, *shape):
+    return rng.standard_normal(shape).astype(np.float32)
+
+
+@pytest.mark.parametrize("tokens, inside, outside",
+                         [(1, 1, 1), (3, 17, 5), (2, 64, 33)])
+def test_linear(tmp_path, rng, tokens, inside, outside):
+    x, w = normal(rng, tokens, inside), normal(rng, outside, inside)
+    b, r = normal(rng, outside), normal(rng, tokens, outside)
+    [y] = run(tmp_path, f"""
+      %y = qlm.linear %x, %w bias %b residual %r : {tensor(x)}, {tensor(w)},
+        {tensor(b)}, {tensor(r)} -> {tensor(r)}""",
+              {"x": (x, "f32"), "w": (w, "f32"), "b": (b, "f32"),
+               "r": (r, "f32")}, {"y": (r.shape, "f32")})
+    expected = x.astype(np.float64) @ w.T.astype(np.float64) + b + r
+    assert relative_error(y, expected) < 1e-6
+
+
+def test_embedding(tmp_path, rng):
+    table = normal(rng, 11, 7)
+    tokens = np.array([3, 0, 10, 3], np.int32)
+    [y] = run(tmp_path, f"""
+      %y = qlm.embedding %t, %w : tensor<4xi32>, {tensor(table)} -> tensor<4x7xf32>""",
+              {"t": (tokens, "i32"), "w": (table, "f32")},
+              {"y": ((4, 7), "f32")})
+    assert np.array_equal(y, table[tokens])
+
+
+def test_rms_norm(tmp_path, rng):
+    x, w = normal(rng, 3, 19), normal(rng, 19)
+    [y] = run(tmp_path, f"""
+      %y = qlm.rms_norm %x, %w {{epsilon = 1.0e-5 : f32}} : {tensor(x)}, {tensor(w)}""",
+              {"x": (x, "f32"), "w": (w, "f32")}, {"y": (x.shape, "f32")})
+    wide = x.astype(np.float64)
+    root = np.sqrt((wide ** 2).mean(axis=1, keepdims=True) + 1e-5)
+    assert relative_error(y, wide / root * w) < 1e-6
+
+
+def rotate(x, positions, frequencies):
+    """x: [tokens, heads, headDim] float64."""
+    half = x.shape[-1] // 2
+    angle = (positions[:, None].astype(np.float32)
+             * frequencies[None, :].astype(np.float32)).astype(np.float64)
+    cos, sin = np.cos(angle)[:, None], np.sin(angle)[:, None]
+    first, second = x[..., :half], x[..., half:]
+    return np.concatenate([first * cos - second * sin,
+                           second * cos + first * sin], axis=-1)
+
+
+def test_rope(tmp_path, rng):
+    x = normal(rng, 4, 3 * 10)
+    positions = np.array([0, 5, 6, 977], np.int32)
+    frequencies = (1e4 ** (-np.arange(5) / 5)).astype(np.float32)
+    [y] = run(tmp_path, f"""
+      %y = qlm.rope %x, %p, %f : {tensor(x)}, tensor<4xi32>, tensor<5xf32>""",
+              {"x": (x, "f32"), "p": (positions, "i32"),
+               "f": (frequencies, "f32")}, {"y": (x.shape, "f32")})
+    expected = rotate(x.reshape(4, 3, 10).astype(np.float64), positions,
+                      frequencies)
+    assert relative_error(y, expected.reshape(4, 30)) < 1e-6
+
+
+def attend(q, k, v, scale, causal=True):
+    """q: [tokens, heads, d]; k, v: [tokens, kvHeads, d]; float64."""
+    group = q.shape[1] // k.shape[1]
+    k, v = np.repeat(k, group, axis=1), np.repeat(v, group, axis=1)
+    scores = np.einsum("thd,uhd->htu", q, k) * scale
+    if causal:
+        hidden = np.triu(np.ones(scores.shape[1:], bool), 1)
+        scores = np.where(hidden, -np.inf, scores)
+    weights = np.exp(scores - scores.max(axis=-1, keepdims=True))
+    weights /= weights.sum(axis=-1, keepdims=True)
+    return np.einsum("htu,uhd->thd", weights, v)
+
+
+@pytest.mark.parametrize("heads, kv_heads, size", [(1, 1, 2), (6, 2, 5),
+                                                   (4, 4, 8)])
+def test_attention_and_its_unfused_spelling(tmp_path, rng, heads, kv_heads,
+                                            size):
+    tokens = 7
+    q = normal(rng, tokens, heads * size)
+    k, v = (normal(rng, tokens, kv_heads * size) for _ in range(2))
+    cube = f"tensor<{heads}x{tokens}x{size}xf32>"
+    square = f"tensor<{heads}x{tokens}x{tokens}xf32>"
+    repeat = heads // kv_heads
+    fused, unfused = run(tmp_path, f"""
+      %a = qlm.attention %q, %k, %v heads {heads} kv_heads {kv_heads}
+        scale 3.0e-01 causal : {tensor(q)}, {tensor(k)}
+      %qh = qlm.split_heads %q repeat 1 : {tensor(q)} -> {cube}
+      %kh = qlm.split_heads %k repeat {repeat} : {tensor(k)} -> {cube}
+      %vh = qlm.split_heads %v repeat {repeat} : {tensor(v)} -> {cube}
+      %s = qlm.matmul %qh, %kh transpose_rhs : {cube}, {cube} -> {square}
+      %t = qlm.scale %s by 3.0e-01 : {square}
+      %m = qlm.causal_mask %t : {square}
+      %p = qlm.softmax %m : {square}
+      %o = qlm.matmul %p, %vh : {square}, {cube} -> {cube}
+      %b = qlm.merge_heads %o : {cube} -> {tensor(q)}""",
+                         {"q": (q, "f32"), "k": (k, "f32"), "v": (v, "f32")},
+                         {"a": (q.shape, "f32"), "b": (q.shape, "f32")})
+    expected = attend(q.reshape(tokens, heads, size).astype(np.float64),
+                      k.reshape(tokens, kv_heads, size).astype(np.float64),
+                      v.reshape(tokens, kv_heads, size).astype(np.float64),
+                      np.float32(0.3)).reshape(q.shape)
+    assert relative_error(fused, expected) < 1e-6
+    assert relative_error(unfused, expected) < 1e-6
+
+
+def test_swiglu_silu_mul_add_split(tmp_path, rng):
+    x = normal(rng, 3, 14)
+    half = "tensor<3x7xf32>"
+    y, z, w = run(tmp_path, f"""
+      %y = qlm.swiglu %x : {tensor(x)} -> {half}
+      %g, %u = qlm.split %x : {tensor(x)} -> {half}, {half}
+      %s = qlm.silu %g : {half}
+      %z = qlm.mul %s, %u : {half}
+      %w = qlm.add %g, %u : {half}""", {"x": (x, "f32")},
+                  {name: ((3, 7), "f32") for name in "yzw"})
+    gate, up = x[:, :7].astype(np.float64), x[:, 7:].astype(np.float64)
+    expected = gate / (1 + np.exp(-gate)) * up
+    assert relative_error(y, expected) < 1e-6
+    assert relative_error(z, expected) < 1e-6
+    assert relative_error(w, gate + up) < 1e-6
+
+
+SYMMETRIC = "#qlm.scheme<i4, group, 8, range [-8, 7], bound 7.5, scales f16>"
+ZERO_POINTS = "#qlm.scheme<ui4, group, 8, zero_points, range [0, 15], scales f16>"
+CHANNEL = "#qlm.scheme<i8, channel, range [-127, 127], bound 127.0, scales f32>"
+
+
+def test_rtn_symmetric_groups(tmp_path, rng):
+    w = normal(rng, 5, 24)
+    w[1, 8:16] = 0
+    codes, scales, back = run(tmp_path, f"""
+      %c, %s = qlm.rtn %w {{scheme = {SYMMETRIC}}}
+        : {tensor(w)} to tensor<5x24xi4>, tensor<5x3xf16>
+      %d = qlm.dequantize %c scales %s {{scheme = {SYMMETRIC}}}
+        : tensor<5x24xi4>, tensor<5x3xf16> -> {tensor(w)}""",
+                              {"w": (w, "f32")},
+                              {"c": (w.shape, "i4"), "s": ((5, 3), "f16"),
+                               "d": (w.shape, "f32")})
+    groups = w.reshape(5, 3, 8)
+    expected_scales = (np.abs(groups).max(-1) / np.float32(7.5)).astype(
+        np.float16)
+    wide = expected_scales.astype(np.float32)[..., None]
+    with np.errstate(all="ignore"):
+        expected = np.clip(np.rint(groups / wide), -8, 7)
+    expected = np.where(wide == 0, 0, expected)
+    assert np.array_equal(scales, expected_scales)
+    assert np.array_equal(codes, expected.reshape(5, 24))
+    assert np.array_equal(back, (expected * wide).reshape(5, 24))
+    assert not back[1, 8:16].any()
+
+
+def test_rtn_zero_points(tmp_path, rng):
+    w = normal(rng, 3, 16) + 1
+    w[2, :8] = 0
+    codes, scales, zeros = run(tmp_path, f"""
+      %c, %s, %z = qlm.rtn %w {{scheme = {ZERO_POINTS}}} : {tensor(w)}
+        to tensor<3x16xui4>, tensor<3x2xf16>, tensor<3x2xui4>""",
+                               {"w": (w, "f32")},
+                               {"c": (w.shape, "ui4"), "s": ((3, 2), "f16"),
+                                "z": ((3, 2), "ui4")})
+    groups = w.reshape(3, 2, 8)
+    low = np.minimum(groups.min(-1), 0)
+    high = np.maximum(groups.max(-1), 0)
+    expected_scales = ((high - low) / np.float32(15)).astype(np.float16)
+    wide = expected_scales.astype(np.float32)
+    with np.errstate(all="ignore"):
+        expected_zeros = np.clip(np.rint(-low / wide), 0, 15)
+        expected_zeros = np.where(wide == 0, 0, expected_zeros)
+        expected = np.clip(np.rint(groups / wide[..., None])
+                           + expected_zeros[..., None], 0, 15)
+    expected = np.where(wide[..., None] == 0, 0, expected)
+    assert np.array_equal(scales, expected_scales)
+    assert np.array_equal(zeros, expected_zeros)
+    assert np.array_equal(codes, expected.reshape(3, 16))
+
+
+def test_dynamic_quantize_and_integer_product(tmp_path, rng):
+    x, w = normal(rng, 4, 24), normal(rng, 6, 24)
+    x[2] = 0
+    row = "#qlm.scheme<i8, row, range [-127, 127], bound 127.0, scales f32>"
+    xq, xs, c, s, y = run(tmp_path, f"""
+      %xq, %xs = qlm.dynamic_quantize %x {{scheme = {row}}}
+        : {tensor(x)} -> tensor<4x24xi8>, tensor<4xf32>
+      %c, %s = qlm.rtn %w {{scheme = {CHANNEL}}}
+        : {tensor(w)} to tensor<6x24xi8>, tensor<6xf32>
+      %y = qlm.quantized_linear %xq input_scales %xs, %c scales %s
+        {{scheme = {CHANNEL}}} : (tensor<4x24xi8>, tensor<4xf32>,
+        tensor<6x24xi8>, tensor<6xf32>) -> tensor<4x6xf32>""",
+                          {"x": (x, "f32"), "w": (w, "f32")},
+                          {"xq": (x.shape, "i8"), "xs": ((4,), "f32"),
+                           "c": (w.shape, "i8"), "s": ((6,), "f32"),
+                           "y": ((4, 6), "f32")})
+    largest = np.abs(x).max(1)
+    with np.errstate(all="ignore"):
+        inverse = np.float32(127) / largest
+        expected = np.clip(np.rint(x * inverse[:, None]), -127, 127)
+    expected[2] = 0
+    assert np.array_equal(xq, expected)
+    assert np.array_equal(xs, largest / np.float32(127))
+    product = xq.astype(np.int64) @ c.T.astype(np.int64)
+    assert relative_error(y, product * xs[:, None].astype(np.float64)
+                          * s.astype(np.float64)) < 1e-6
+
+
+@pytest.mark.parametrize("outside, inside", [(5, 16), (16, 24), (33, 40)])
+@pytest.mark.parametrize("scheme", [SYMMETRIC, ZERO_POINTS])
+def test_packed_product_equals_unpacked(tmp_path, rng, outside, inside, scheme):
+    x, w = normal(rng, 3, inside), normal(rng, outside, inside)
+    blocks, groups = -(-outside // 16), inside // 8
+    storage = "ui4" if "zero_points" in scheme else "i4"
+    zeros = storage == "ui4"
+    codes = f"tensor<{outside}x{inside}x{storage}>"
+    scales = f"tensor<{outside}x{groups}xf16>"
+    zero_type = f"tensor<{outside}x{groups}x{storage}>"
+    packed = f"tensor<{blocks}x{inside // 8}x64xi8>"
+    packed_scales = f"tensor<{blocks}x{groups}x16xf16>"
+    packed_zeros = f"tensor<{blocks}x{groups}x16xi8>"
+    result = f"tensor<3x{outside}xf32>"
+    plain, ordered = run(tmp_path, f"""
+      %c, %s{', %z' if zeros else ''} = qlm.rtn %w {{scheme = {scheme}}}
+        : {tensor(w)} to {codes}, {scales}{', ' + zero_type if zeros else ''}
+      %a = qlm.quantized_linear %x, %c scales %s
+        {'zero_points %z' if zeros else ''} {{scheme = {scheme}}}
+        : ({tensor(x)}, {codes}, {scales}{', ' + zero_type if zeros else ''})
+        -> {result}
+      %pc = qlm.pack %c {{layout = #qlm.layout<i4x16x8>, name = "c"}}
+        : {codes} to {packed}
+      %ps = qlm.pack %s {{layout = #qlm.layout<scale16>, name = "s"}}
+        : {scales} to {packed_scales}
+      {f'''%pz = qlm.pack %z {{layout = #qlm.layout<zero16>, name = "z"}}
+        : {zero_type} to {packed_zeros}''' if zeros else ''}
+      %b = qlm.packed_linear %x, %pc scales %ps
+        {'zero_points %pz' if zeros else ''} {{inFeatures = {inside},
+        outFeatures = {outside}, layout = #qlm.layout<i4x16x8>,
+        scheme = {scheme}}} : ({tensor(x)}, {packed}, {packed_scales}
+        {', ' + packed_zeros if zeros else ''}) -> {result}""",
+                         {"x": (x, "f32"), "w": (w, "f32")},
+                         {"a": ((3, outside), "f32"),
+                          "b": ((3, outside), "f32")})
+    assert np.array_equal(plain, ordered)
+    assert relative_error(plain, x.astype(np.float64) @ w.T) < 0.2
+
+
+def test_paged_step_equals_attention(tmp_path, rng):
+    """Two sequences over scattered pages against plain attention."""
+    heads, kv_heads, size, page, pages = 4, 2, 6, 4, 7
+    lengths = [6, 3]
+    qkv = normal(rng, sum(lengths), (heads + 2 * kv_heads) * size)
+    positions = np.concatenate([np.arange(n) for n in lengths]).astype(np.int32)
+    sequences = np.repeat([0, 1], lengths).astype(np.int32)
+    tables = np.array([[5, 2], [3, 0]], np.int32)
+    frequencies = (1e4 ** (-np.arange(3) / 3)).astype(np.float32)
+    cache = f"tensor<{pages}x2x{kv_heads}x{size * page}xf32>"
+    tokens = len(positions)
+    query = f"tensor<{tokens}x{heads * size}xf32>"
+    step = f"tensor<{tokens}xi32>, tensor<{tokens}xi32>, tensor<2x2xi32>"
+    [y] = run(tmp_path, f"""
+      %t = qlm.rope_table %f : tensor<3xf32> to tensor<16x3x2xf32>
+      %q, %c2 = qlm.rope_append %x, %t, %c at %p, %s, %b heads {heads}
+        kv_heads {kv_heads} page_tokens {page} : ({tensor(qkv)},
+        tensor<16x3x2xf32>, {cache}, {step}) -> ({query}, {cache})
+      %y = qlm.paged_attention %q, %c2 at %p, %s, %b heads {heads}
+        kv_heads {kv_heads} page_tokens {page} scale 4.0e-01
+        : ({query}, {cache}, {step}) -> {query}""",
+              {"x": (qkv, "f32"), "f": (frequencies, "f32"),
+               "c": (normal(rng, pages, 2, kv_heads, size * page), "f32"),
+               "p": (positions, "i32"), "s": (sequences, "i32"),
+               "b": (tables, "i32")},
+              {"y": ((tokens, heads * size), "f32")})
+    expected = []
+    start = 0
+    for length in lengths:
+        rows = qkv[start:start + length].astype(np.float64)
+        start += length
+        split = rows.reshape(length, heads + 2 * kv_heads, size)
+        at = np.arange(length)
+        q = rotate(split[:, :heads], at, frequencies)
+        k = rotate(split[:, heads:heads + kv_heads], at, frequencies)
+        v = split[:, heads + kv_heads:]
+        expected.append(attend(q, k, v, np.float32(0.4)))
+    assert relative_error(
+        y, np.concatenate(expected).reshape(tokens, -1)) < 1e-6
