@@ -10,7 +10,7 @@
 #include "PackageErrors.h"
 #include "qlm/Dialect/Qlm.h"
 #include "qlm/Package/Format.h"
-#include "qlm/Quantize/Numerics.h"
+#include "qlm/Quantize/NumericsScheme.h"
 #include "llvm/Support/MathExtras.h"
 
 #include <algorithm>
@@ -26,26 +26,6 @@ namespace numerics = ::qlm::numerics;
 
 /// f32 elements of the rows that a thread holds at a time: 4 MB.
 static constexpr int64_t kChunkElements = 1 << 20;
-
-// The two enumerations have one order, so a cast translates.
-static_assert(static_cast<int>(LayoutKind::Bias) ==
-              static_cast<int>(numerics::Layout::Bias));
-static_assert(static_cast<int>(LayoutKind::Int4) ==
-              static_cast<int>(numerics::Layout::Int4));
-
-static numerics::Scheme getScheme(SchemeAttr attr) {
-  numerics::Scheme scheme;
-  scheme.bits = attr.getBits();
-  scheme.granularity =
-      static_cast<numerics::Granularity>(attr.getGranularity());
-  scheme.groupSize = attr.getGroupSize();
-  scheme.zeroPoints = attr.getZeroPoints();
-  scheme.lo = attr.getLo();
-  scheme.hi = attr.getHi();
-  scheme.bound = attr.getBoundValue();
-  scheme.scalesF16 = attr.getScaleType().isF16();
-  return scheme;
-}
 
 namespace {
 
@@ -144,14 +124,15 @@ private:
 class RoundingProgram : public ParameterProgram {
 public:
   RoundingProgram(std::unique_ptr<RowReader> reader, SchemeAttr scheme)
-      : ParameterProgram(std::move(reader)), scheme(getScheme(scheme)) {}
+      : ParameterProgram(std::move(reader)), scheme(getNumericsScheme(scheme)) {
+  }
 
   /// Adds the pack of result \p result of the rtn (codes, scales, zero
   /// points).
   void add(unsigned result, LayoutKind layout, size_t tensor) {
     PackedOutput output;
     output.tensor = tensor;
-    output.layout = static_cast<numerics::Layout>(layout);
+    output.layout = getNumericsLayout(layout);
     bool isCodes = result == 0;
     output.columns =
         isCodes ? getColumns() : scheme.getScalesPerRow(getColumns());
@@ -259,7 +240,7 @@ createFloatProgram(PackOp pack, size_t tensor, ParameterArchive &archive) {
   numerics::FloatType input = isBias ? numerics::FloatType::Float32 : *element;
   PackedOutput output;
   output.tensor = tensor;
-  output.layout = static_cast<numerics::Layout>(layout);
+  output.layout = getNumericsLayout(layout);
   output.columns = (*reader)->getColumns();
   output.elementBytes = numerics::getFloatBytes(input);
   return std::make_unique<FloatProgram>(std::move(*reader), input, output);
@@ -371,14 +352,17 @@ public:
 
   /// Evaluates chunks until none is left or one failed. \p done is called
   /// after each with its number of rows.
-  void work(EvaluationScratch &scratch, function_ref<void(int64_t)> done) {
+  void work(EvaluationScratch &scratch, function_ref<void(int64_t)> done,
+            const std::function<bool()> &cancelled) {
     while (!failed) {
       int64_t row = next.fetch_add(1) * rowsPerChunk;
       if (row >= program.getRows())
         return;
       int64_t count = std::min(rowsPerChunk, program.getRows() - row);
       llvm::Error result =
-          program.evaluate(row, count, scratch, plan.tensors, file);
+          cancelled && cancelled()
+              ? makeError("interrupted")
+              : program.evaluate(row, count, scratch, plan.tensors, file);
       program.getReader().release(row, count);
       std::lock_guard<std::mutex> lock(mutex);
       if (result) {
@@ -413,7 +397,8 @@ private:
 
 llvm::Error mlir::qlm::evaluateWeights(
     const WeightPlan &plan, const WeightsFile &file, int threads,
-    const std::function<void(StringRef, int64_t)> &progress) {
+    const std::function<void(StringRef, int64_t)> &progress,
+    const std::function<bool()> &cancelled) {
   if (threads <= 0)
     threads = std::max(1u, std::thread::hardware_concurrency());
   std::vector<EvaluationScratch> scratch(threads);
@@ -433,8 +418,8 @@ llvm::Error mlir::qlm::evaluateWeights(
     std::vector<std::thread> helpers;
     int64_t wanted = std::min<int64_t>(threads, queue.getChunks());
     for (int64_t i = 1; i < wanted; ++i)
-      helpers.emplace_back([&, i] { queue.work(scratch[i], done); });
-    queue.work(scratch[0], done);
+      helpers.emplace_back([&, i] { queue.work(scratch[i], done, cancelled); });
+    queue.work(scratch[0], done, cancelled);
     for (std::thread &helper : helpers)
       helper.join();
     if (llvm::Error error = queue.takeError())

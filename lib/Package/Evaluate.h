@@ -81,11 +81,13 @@ private:
   llvm::MapVector<Operation *, size_t> roundings;
 };
 
-/// Runs all programs of \p plan on \p threads threads. \p progress gets the
-/// key at work and the bytes written so far, from one thread at a time.
+/// Runs all programs of \p plan on \p threads threads (0: all of the
+/// machine's). \p progress gets the key at work and the bytes written so far,
+/// from one thread at a time; \p cancelled stops the work. Both may be empty.
 llvm::Error
 evaluateWeights(const WeightPlan &plan, const WeightsFile &file, int threads,
-                const std::function<void(StringRef, int64_t)> &progress);
+                const std::function<void(StringRef, int64_t)> &progress,
+                const std::function<bool()> &cancelled);
 
 } // namespace mlir::qlm
 

@@ -141,7 +141,8 @@ writeWeights(ModuleOp module, StringRef folder, const PackageOptions &options) {
     if (options.progress)
       options.progress(progress);
   };
-  if (llvm::Error error = evaluateWeights(plan, *file, options.threads, report))
+  if (llvm::Error error = evaluateWeights(plan, *file, options.threads, report,
+                                          options.cancelled))
     return std::move(error);
   auto checksum = file->computeChecksum();
   if (!checksum)

@@ -50,6 +50,9 @@ struct PackageOptions {
   int threads = 0;
   /// Called now and then, from one thread at a time; may be empty.
   std::function<void(const PackageProgress &)> progress;
+  /// Asked now and then, from any thread; true stops the work with the error
+  /// "interrupted". May be empty.
+  std::function<bool()> cancelled;
 };
 
 /// What was written, for a summary.
