@@ -12,6 +12,8 @@
 #include "mlir/Tools/mlir-opt/MlirOptMain.h"
 #include "qlm/Dialect/Passes.h"
 #include "qlm/Dialect/Qlm.h"
+#include "qlm/Lower/Passes.h"
+#include "qlm/Optimize/Passes.h"
 #include "qlm/Quantize/Passes.h"
 
 int main(int argc, char **argv) {
@@ -22,6 +24,9 @@ int main(int argc, char **argv) {
   mlir::registerAllPasses();
   registry.insert<mlir::qlm::QlmDialect>();
   mlir::qlm::registerQlmDialectPasses();
+  mlir::qlm::registerOptimizePasses();
+  mlir::qlm::registerQlmLowerPasses();
+  mlir::qlm::registerLowerPipelines();
   mlir::qlm::registerQlmQuantizePasses();
   mlir::qlm::registerQuantizePipelines();
   return mlir::asMainReturnCode(
