@@ -1,0 +1,76 @@
+//===- Package.h - A loaded package -----------------------------*- C++ -*-===//
+//
+// Part of the QLM project, under the Apache License v2.0 with LLVM Exceptions.
+// SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
+//
+//===----------------------------------------------------------------------===//
+
+#ifndef QLM_RUNTIME_PACKAGE_H
+#define QLM_RUNTIME_PACKAGE_H
+
+#include "qlm/Package/Format.h"
+#include "qlm/Runtime/Manifest.h"
+#include "qlm/Runtime/MappedMemory.h"
+#include "qlm/Runtime/TensorTable.h"
+
+#include <memory>
+#include <string>
+#include <vector>
+
+namespace qlm {
+
+/// A package on disk, checked, with its weights mapped and its kernels found.
+/// Immutable; may be shared by threads.
+///
+/// A package holds machine code, so it is trusted like a program: checksums
+/// find damage, not malice.
+class Package {
+public:
+  struct Options {
+    /// Compare the weights with their checksum: reads the whole file once.
+    bool verifyWeights = true;
+  };
+
+  /// Loads the package folder at \p path.
+  /// Errors: NotFound (no package, or a file of it missing), Corrupt
+  /// (truncated, damaged, or in contradiction to itself), Unsupported (another
+  /// version, or a processor without the features), Io.
+  static Result<std::unique_ptr<Package>> load(const std::string &path,
+                                               const Options &options);
+  ~Package();
+  Package(const Package &) = delete;
+  Package &operator=(const Package &) = delete;
+
+  const std::string &getPath() const { return path; }
+  const Manifest &getManifest() const { return manifest; }
+  const TensorTable &getTensors() const { return tensors; }
+  /// Bytes of the tensor at \p key, 64-byte aligned; it must exist.
+  const void *tensorData(const std::string &key) const;
+  /// The kernel of each launch, in the launches' order.
+  const std::vector<format::KernelFunction> &getKernels() const {
+    return kernels;
+  }
+
+private:
+  Package() = default;
+  Status mapWeights();
+  Status openModule();
+
+  std::string path;
+  Manifest manifest;
+  MappedMemory weights;
+  TensorTable tensors;
+  void *module = nullptr;
+  std::vector<format::KernelFunction> kernels;
+};
+
+/// Reads and checks the manifest of the package at \p path alone; neither
+/// weights nor code are touched. Errors as Package::load.
+Result<Manifest> readManifest(const std::string &path);
+
+/// The whole content of a small file. Errors: NotFound, Io.
+Result<std::string> readFile(const std::string &path);
+
+} // namespace qlm
+
+#endif // QLM_RUNTIME_PACKAGE_H

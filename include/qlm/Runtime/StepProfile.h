@@ -1,0 +1,56 @@
+//===- StepProfile.h - Where the time of steps goes -------------*- C++ -*-===//
+//
+// Part of the QLM project, under the Apache License v2.0 with LLVM Exceptions.
+// SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
+//
+//===----------------------------------------------------------------------===//
+
+#ifndef QLM_RUNTIME_STEPPROFILE_H
+#define QLM_RUNTIME_STEPPROFILE_H
+
+#include "qlm/Runtime/Manifest.h"
+
+#include <cstdint>
+#include <string>
+#include <vector>
+
+namespace qlm {
+
+/// Time and weight bytes of the launches with one label.
+struct ProfileEntry {
+  std::string label; ///< with layer numbers as "*": "layers.*.qkv"
+  int64_t launches = 0;
+  double seconds = 0;
+  int64_t bytes = 0;
+
+  /// 10^9 weight bytes a second.
+  double bandwidthGbps() const {
+    return seconds > 0 ? static_cast<double>(bytes) / seconds * 1e-9 : 0;
+  }
+};
+
+/// Time of each launch over the steps run so far; written by the executor's
+/// first thread, read between steps.
+class StepProfile {
+public:
+  void add(size_t launch, double seconds) {
+    if (launch >= times.size())
+      times.resize(launch + 1);
+    times[launch].seconds += seconds;
+    ++times[launch].runs;
+  }
+
+  /// The launches of \p manifest grouped by label, slowest first.
+  std::vector<ProfileEntry> summarize(const Manifest &manifest) const;
+
+private:
+  struct Time {
+    double seconds = 0;
+    int64_t runs = 0;
+  };
+  std::vector<Time> times;
+};
+
+} // namespace qlm
+
+#endif // QLM_RUNTIME_STEPPROFILE_H

@@ -1,0 +1,64 @@
+//===- ThreadPool.h - Threads that run a step together ----------*- C++ -*-===//
+//
+// Part of the QLM project, under the Apache License v2.0 with LLVM Exceptions.
+// SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
+//
+//===----------------------------------------------------------------------===//
+
+#ifndef QLM_RUNTIME_THREADPOOL_H
+#define QLM_RUNTIME_THREADPOOL_H
+
+#include <atomic>
+#include <cstdint>
+#include <functional>
+#include <thread>
+#include <vector>
+
+namespace qlm {
+
+/// Runs one function on a fixed set of threads at once, the caller's among
+/// them. Between runs the workers spin for some microseconds, then sleep, so
+/// that an idle pool costs nothing.
+class ThreadPool {
+public:
+  /// Starts \p threads - 1 workers; \p threads is at least 1.
+  explicit ThreadPool(int threads);
+  ~ThreadPool();
+  ThreadPool(const ThreadPool &) = delete;
+  ThreadPool &operator=(const ThreadPool &) = delete;
+
+  int size() const { return count; }
+
+  /// Calls `body(index)` on every thread, the caller being index 0, and
+  /// returns when all have finished. One caller at a time.
+  void run(const std::function<void(int)> &body);
+
+  /// Inside run(): waits until every thread has come here. What any thread
+  /// wrote before is visible to all after.
+  void barrier();
+
+private:
+  void work(int index);
+
+  const int count;
+  const std::function<void(int)> *body = nullptr;
+  std::atomic<bool> stopping{false};
+  /// Each on its own cache line: one is polled while the other is written.
+  alignas(64) std::atomic<uint32_t> epoch{0};
+  alignas(64) std::atomic<uint32_t> arrived{0};
+  alignas(64) std::atomic<uint32_t> phase{0};
+  std::vector<std::thread> workers;
+};
+
+/// The contiguous part of `0 .. tiles` that thread \p index of \p threads
+/// computes: parts differ by one tile at most.
+inline std::pair<int64_t, int64_t> tileRange(int64_t tiles, int index,
+                                             int threads) {
+  int64_t share = tiles / threads, rest = tiles % threads;
+  int64_t begin = index * share + (index < rest ? index : rest);
+  return {begin, begin + share + (index < rest ? 1 : 0)};
+}
+
+} // namespace qlm
+
+#endif // QLM_RUNTIME_THREADPOOL_H

@@ -1,0 +1,266 @@
+//===- Manifest.cpp - What a package says of itself -----------------------===//
+//
+// Part of the QLM project, under the Apache License v2.0 with LLVM Exceptions.
+// SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
+//
+//===----------------------------------------------------------------------===//
+
+#include "qlm/Runtime/Manifest.h"
+
+#include "FieldReader.h"
+#include "ManifestRules.h"
+#include "qlm/Package/Format.h"
+
+#include <algorithm>
+
+using namespace qlm;
+using tokenizer::Json;
+using tokenizer::JsonNode;
+
+/// Larger than any model's dimension, small enough that the product of three
+/// fits in 63 bits.
+static constexpr int64_t maxDimension = int64_t{1} << 20;
+/// Larger than any machine's memory.
+static constexpr int64_t maxBytes = int64_t{1} << 48;
+
+/// A checksum's 16 lower-case hex digits.
+static std::string readChecksum(FieldReader &reader, const char *key) {
+  std::string text = reader.string(key);
+  bool wellFormed =
+      text.size() == 16 &&
+      text.find_first_not_of("0123456789abcdef") == std::string::npos;
+  if (reader.ok() && !wellFormed)
+    reader.fail(std::string(key) + " must be 16 hex digits, is '" + text + "'");
+  return text;
+}
+
+/// A file name without a folder: a package refers to nothing outside itself.
+static void checkFileName(FieldReader &reader, const std::string &name) {
+  if (reader.ok() && (name.empty() || name == "." || name == ".." ||
+                      name.find('/') != std::string::npos ||
+                      name.find('\0') != std::string::npos))
+    reader.fail("'" + name + "' is not the name of a file in the package");
+}
+
+static int32_t readTokenId(FieldReader &reader, const Json &value,
+                           int64_t vocabularySize) {
+  std::optional<int32_t> id = tokenizer::readTokenId(value);
+  if (id && *id < vocabularySize)
+    return *id;
+  reader.fail("token id must be below the vocabulary size " +
+              std::to_string(vocabularySize) + ", is " + value.dump());
+  return 0;
+}
+
+static ModelInfo readModel(FieldReader reader) {
+  ModelInfo model;
+  model.architecture = reader.string("architecture");
+  model.name = reader.string("name");
+  model.vocabularySize =
+      reader.integer("vocabulary_size", 1, tokenizer::maxTokenId);
+  model.hiddenSize = reader.integer("hidden_size", 1, maxDimension);
+  model.layers = reader.integer("layers", 1, 10000);
+  model.heads = reader.integer("heads", 1, 65536);
+  model.kvHeads = reader.integer("kv_heads", 1, 65536);
+  model.headDim = reader.integer("head_dim", 1, 65536);
+  model.intermediateSize = reader.integer("intermediate_size", 1, maxDimension);
+  model.contextLength = reader.integer("context_length", 1, int64_t{1} << 30);
+  model.parameters = reader.integer("parameters", 0, maxBytes);
+  if (reader.has("bos_token_id"))
+    model.bosTokenId =
+        readTokenId(reader, (*reader)["bos_token_id"], model.vocabularySize);
+  for (FieldReader &id : reader.list("eos_token_ids"))
+    model.eosTokenIds.push_back(readTokenId(id, *id, model.vocabularySize));
+  return model;
+}
+
+static QuantizationInfo readQuantization(FieldReader reader) {
+  QuantizationInfo info;
+  info.weights = reader.string("weights");
+  info.scheme = reader.string("scheme");
+  info.activations = reader.string("activations");
+  info.method = reader.string("method");
+  return info;
+}
+
+static TargetInfo readTarget(FieldReader reader) {
+  TargetInfo target;
+  target.kind = reader.string("kind");
+  if (reader.ok() && target.kind != "cpu")
+    reader.fail("target kind '" + target.kind +
+                    "' is not handled, this runtime runs cpu",
+                StatusCode::Unsupported);
+  target.cpu = reader.string("cpu");
+  for (FieldReader &feature : reader.list("features")) {
+    if (!(*feature).is_string())
+      feature.fail("must be a string");
+    else
+      target.features.push_back((*feature).get<std::string>());
+  }
+  target.module = reader.string("module");
+  checkFileName(reader, target.module);
+  target.moduleChecksum = readChecksum(reader, "module_checksum");
+  target.moduleBytes = reader.integer("module_bytes", 1, maxBytes);
+  return target;
+}
+
+static FileInfo readWeights(FieldReader reader) {
+  FileInfo info;
+  info.file = reader.string("file");
+  checkFileName(reader, info.file);
+  info.bytes = reader.integer("bytes", 8, maxBytes);
+  info.checksum = readChecksum(reader, "checksum");
+  return info;
+}
+
+static std::vector<FileInfo> readFiles(FieldReader reader) {
+  std::vector<FileInfo> files;
+  if (!reader.ok())
+    return files;
+  for (const auto &member : (*reader).items()) {
+    FileInfo info;
+    info.file = member.key();
+    checkFileName(reader, info.file);
+    info.checksum = readChecksum(reader, member.key().c_str());
+    files.push_back(std::move(info));
+  }
+  return files;
+}
+
+static KvPlan readKvPlan(FieldReader reader) {
+  KvPlan kv;
+  kv.type = reader.string("type");
+  kv.pageTokens = reader.integer("page_tokens", 1, 65536);
+  kv.layers = reader.integer("layers", 1, 10000);
+  kv.pages = reader.integer("pages", 1, INT32_MAX);
+  kv.pageBytes = reader.integer("page_bytes", 1, maxBytes);
+  kv.poolBytes = reader.integer("pool_bytes", 1, maxBytes);
+  kv.bytesPerToken = reader.integer("bytes_per_token", 1, maxBytes);
+  return kv;
+}
+
+static MemoryPlan readPlan(FieldReader reader) {
+  MemoryPlan plan;
+  plan.maxBatch = reader.integer("max_batch", 1, 65536);
+  plan.maxContext = reader.integer("max_context", 1, int64_t{1} << 30);
+  plan.maxStepTokens = reader.integer("max_step_tokens", 1, maxDimension);
+  plan.maxLogitRows = reader.integer("max_logit_rows", 1, maxDimension);
+  plan.arenaBytes = reader.integer("arena_bytes", 0, maxBytes);
+  plan.scratchBytes = reader.integer("scratch_bytes", 0, maxBytes);
+  plan.kv = readKvPlan(reader.object("kv"));
+  plan.logitsBytes = reader.integer("logits_bytes", 1, maxBytes);
+  plan.peakBytes = reader.integer("peak_bytes", 1, INT64_MAX);
+  return plan;
+}
+
+static LaunchArgument readArgument(FieldReader &reader) {
+  LaunchArgument argument;
+  const Json &pair = *reader;
+  if (!pair.is_array() || pair.size() != 2 || !pair[0].is_string()) {
+    reader.fail("must be [kind, value]");
+    return argument;
+  }
+  const std::string &kind = pair[0].get_ref<const std::string &>();
+  if (kind == "weight") {
+    argument.kind = LaunchArgumentKind::Weight;
+    if (pair[1].is_string())
+      argument.key = pair[1].get<std::string>();
+    else
+      reader.fail("the key of a weight must be a string");
+    return argument;
+  }
+  if (kind == "arena")
+    argument.kind = LaunchArgumentKind::Arena;
+  else if (kind == "step")
+    argument.kind = LaunchArgumentKind::Step;
+  else if (kind == "cache")
+    argument.kind = LaunchArgumentKind::Cache;
+  else if (kind == "logits")
+    argument.kind = LaunchArgumentKind::Logits;
+  else
+    reader.fail("kind '" + kind +
+                "' is not weight, arena, step, cache or logits");
+  if (!pair[1].is_number_unsigned() ||
+      pair[1].get<uint64_t>() > static_cast<uint64_t>(maxBytes)) {
+    reader.fail("'" + kind + "' takes a whole number, is " + pair[1].dump());
+    return argument;
+  }
+  argument.value = pair[1].get<int64_t>();
+  return argument;
+}
+
+static void readTiles(FieldReader reader, Launch &launch) {
+  launch.tileCount = reader.integer("count", 1, maxDimension);
+  launch.tileBlock = reader.integer("block", 1, maxDimension);
+  std::string size = reader.string("size");
+  if (size == "one")
+    launch.tileSize = TileSize::One;
+  else if (size == "tokens")
+    launch.tileSize = TileSize::Tokens;
+  else if (size == "sequences")
+    launch.tileSize = TileSize::Sequences;
+  else if (size == "logit_rows")
+    launch.tileSize = TileSize::LogitRows;
+  else
+    reader.fail("size '" + size +
+                "' is not one, tokens, sequences or logit_rows");
+}
+
+static Launch readLaunch(FieldReader &reader) {
+  Launch launch;
+  launch.kernel = reader.string("kernel");
+  launch.label = reader.string("label");
+  readTiles(reader.object("tiles"), launch);
+  for (FieldReader &argument : reader.list("args"))
+    launch.arguments.push_back(readArgument(argument));
+  launch.bytes = reader.integer("bytes", 0, maxBytes);
+  launch.flopsPerRow = reader.integer("flops_per_row", 0, INT64_MAX);
+  return launch;
+}
+
+/// The version is read before anything else: another version may change what
+/// any other field means.
+static void checkVersion(FieldReader &reader) {
+  std::string name = reader.has("format") ? reader.string("format") : "";
+  if (reader.ok() && name != format::kFormatName)
+    reader.fail(std::string("format must be '") + format::kFormatName +
+                "', is '" + name + "'");
+  int64_t version = reader.integer("version", 0, INT32_MAX);
+  if (reader.ok() && version != format::kFormatVersion)
+    reader.fail("package has version " + std::to_string(version) +
+                    ", this runtime reads version " +
+                    std::to_string(format::kFormatVersion) +
+                    "; recompile it with quantc",
+                StatusCode::Unsupported);
+}
+
+Result<Manifest> qlm::parseManifest(std::string_view json,
+                                    const std::string &name) {
+  Result<Json> document = tokenizer::parseJson(json, name);
+  if (!document.ok())
+    return document.status();
+  Status status;
+  FieldReader root(JsonNode(*document, name + ":"), status);
+  if (!(*root).is_object())
+    root.fail(std::string("must be an object, is ") + (*root).type_name());
+  checkVersion(root);
+
+  Manifest manifest;
+  manifest.producer = root.string("producer");
+  manifest.model = readModel(root.object("model"));
+  manifest.quantization = readQuantization(root.object("quantization"));
+  manifest.target = readTarget(root.object("target"));
+  manifest.weights = readWeights(root.object("weights"));
+  manifest.files = readFiles(root.object("files"));
+  manifest.plan = readPlan(root.object("plan"));
+  for (FieldReader &launch : root.list("launches")) {
+    manifest.launches.push_back(readLaunch(launch));
+    if (!status.ok())
+      break;
+  }
+  if (!status.ok())
+    return status;
+  QLM_RETURN_IF_ERROR(checkPlan(manifest, name));
+  QLM_RETURN_IF_ERROR(checkLaunches(manifest, name));
+  return manifest;
+}

@@ -1,0 +1,254 @@
+//===- Bench.cpp - Measures prefill and decode speed ----------------------===//
+//
+// Part of the QLM project, under the Apache License v2.0 with LLVM Exceptions.
+// SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
+//
+//===----------------------------------------------------------------------===//
+//
+// For each batch size: `batch` requests of random tokens are prefilled and
+// decoded together, end-of-sequence ignored.
+//
+//===----------------------------------------------------------------------===//
+
+#include "Commands.h"
+
+#include <algorithm>
+#include <chrono>
+#include <cstdio>
+#include <nlohmann/json.hpp>
+#include <utility>
+
+using namespace qlm;
+using namespace qlm::tool;
+using Clock = std::chrono::steady_clock;
+using Json = nlohmann::ordered_json;
+
+namespace {
+struct BenchOptions {
+  ModelOptions model;
+  std::vector<int64_t> batches = {1};
+  int64_t promptTokens = 512, newTokens = 64;
+  bool profile = false, json = false;
+
+  void declare(Arguments &arguments) {
+    arguments.integers("--batch", batches,
+                       "batch sizes, e.g. 1,8 (default: 1)");
+    arguments.integer("--prompt-tokens", promptTokens,
+                      "tokens of each prompt (default: 512)");
+    arguments.integer("--new-tokens", newTokens,
+                      "tokens to decode after each (default: 64)");
+    arguments.flag("--profile", profile, "add the time of each kind of launch");
+    arguments.flag("--json", json, "print one JSON object");
+    model.declare(arguments);
+  }
+};
+
+struct Measurement {
+  int64_t batch = 0;
+  double prefillTps = 0, decodeTps = 0, firstTokenSeconds = 0, bandwidth = 0;
+  int64_t peakBytes = 0;
+};
+} // namespace
+
+static double secondsSince(Clock::time_point begin) {
+  return std::chrono::duration<double>(Clock::now() - begin).count();
+}
+
+/// Checks what the plan allows, naming the option that recompiles it.
+static Status checkSizes(const BenchOptions &options, const MemoryPlan &plan) {
+  auto error = [](const std::string &what, int64_t limit, const char *flag) {
+    return Status(StatusCode::InvalidArgument,
+                  what + ", the package's limit is " + std::to_string(limit) +
+                      "; recompile it with quantc " + flag);
+  };
+  for (int64_t batch : options.batches)
+    if (batch > plan.maxBatch)
+      return error("batch is " + std::to_string(batch), plan.maxBatch,
+                   "--max-batch");
+  // Subtraction cannot overflow: neither number is negative here.
+  if (options.promptTokens > plan.maxContext - options.newTokens)
+    return error("prompt and new tokens are " +
+                     std::to_string(options.promptTokens) + " and " +
+                     std::to_string(options.newTokens),
+                 plan.maxContext, "--max-context");
+  return Status();
+}
+
+/// Any tokens do for timing; equal from run to run.
+static std::vector<int32_t> makePrompt(int64_t count, int64_t vocabularySize,
+                                       uint64_t seed) {
+  std::vector<int32_t> tokens;
+  for (int64_t i = 0; i < count; ++i)
+    tokens.push_back(
+        static_cast<int32_t>(uniformAt(seed, static_cast<uint64_t>(i)) *
+                             static_cast<double>(vocabularySize)));
+  return tokens;
+}
+
+namespace {
+/// Watches the tokens of one batch. Decoding is timed from the step that ends
+/// the last prompt, over steps in which every request decodes: the requests
+/// that began first go on until the wanted number of such steps is done.
+struct BatchClock {
+  int64_t batch, wantedSteps;
+  Clock::time_point begin = Clock::now();
+  int64_t begun = 0, steps = 0;
+  double prefillSeconds = 0, decodeSeconds = 0;
+
+  /// Takes a token of \p request; false when the batch is done.
+  bool see(int64_t request, bool isFirst) {
+    if (isFirst && ++begun == batch)
+      prefillSeconds = secondsSince(begin);
+    else if (request == 0 && begun == batch && steps < wantedSteps &&
+             ++steps == wantedSteps)
+      decodeSeconds = secondsSince(begin) - prefillSeconds;
+    return begun < batch || steps < wantedSteps;
+  }
+};
+} // namespace
+
+static Result<Measurement> measure(Model &model, const BenchOptions &options,
+                                   int64_t batch) {
+  const Manifest &manifest = model.getManifest();
+  BatchClock clock{batch, options.newTokens - 1};
+  std::vector<Request> requests;
+  for (int64_t i = 0; i < batch; ++i) {
+    Request request;
+    request.prompt =
+        makePrompt(options.promptTokens, manifest.model.vocabularySize,
+                   static_cast<uint64_t>(i));
+    request.maxNewTokens = manifest.plan.maxContext - options.promptTokens;
+    request.ignoreEos = true;
+    request.onToken = [&clock, i, isFirst = true](int32_t,
+                                                  std::string_view) mutable {
+      return clock.see(i, std::exchange(isFirst, false));
+    };
+    requests.push_back(std::move(request));
+  }
+  clock.begin = Clock::now();
+  Result<std::vector<GenerationResult>> results = model.generate(requests);
+  if (!results.ok())
+    return results.status();
+
+  Measurement measurement;
+  measurement.batch = batch;
+  for (const GenerationResult &result : *results) {
+    QLM_RETURN_IF_ERROR(result.status);
+    measurement.firstTokenSeconds +=
+        result.firstTokenSeconds / static_cast<double>(batch);
+  }
+  measurement.prefillTps =
+      static_cast<double>(batch * options.promptTokens) / clock.prefillSeconds;
+  if (clock.decodeSeconds > 0) {
+    double stepsPerSecond =
+        static_cast<double>(clock.steps) / clock.decodeSeconds;
+    measurement.decodeTps = static_cast<double>(batch) * stepsPerSecond;
+    measurement.bandwidth =
+        static_cast<double>(model.getExecutor().bytesPerStep()) *
+        stepsPerSecond * 1e-9;
+  }
+  measurement.peakBytes = peakResidentBytes();
+  return measurement;
+}
+
+static Json toJson(const Measurement &measurement) {
+  return {{"batch", measurement.batch},
+          {"pp_tps", measurement.prefillTps},
+          {"tg_tps", measurement.decodeTps},
+          {"ttft_s", measurement.firstTokenSeconds},
+          {"bandwidth_gbps", measurement.bandwidth},
+          {"peak_memory_bytes", measurement.peakBytes}};
+}
+
+static Json toJson(const std::vector<ProfileEntry> &entries) {
+  Json list = Json::array();
+  for (const ProfileEntry &entry : entries)
+    list.push_back({{"label", entry.label},
+                    {"launches", entry.launches},
+                    {"seconds", entry.seconds},
+                    {"bytes", entry.bytes},
+                    {"bandwidth_gbps", entry.bandwidthGbps()}});
+  return list;
+}
+
+static void printProfile(const std::vector<ProfileEntry> &entries) {
+  double total = 0;
+  for (const ProfileEntry &entry : entries)
+    total += entry.seconds;
+  std::printf("\n%-28s %9s %9s %6s %8s\n", "launches", "count", "ms", "%",
+              "GB/s");
+  for (const ProfileEntry &entry : entries)
+    std::printf("%-28s %9lld %9.2f %6.1f %8.2f\n", entry.label.c_str(),
+                static_cast<long long>(entry.launches), entry.seconds * 1e3,
+                total > 0 ? entry.seconds / total * 100 : 0.0,
+                entry.bandwidthGbps());
+}
+
+static void print(const Json &output,
+                  const std::vector<Measurement> &measurements,
+                  const BenchOptions &options) {
+  if (options.json)
+    return printJson(output);
+  std::printf("%6s %12s %12s %10s %10s %10s\n", "batch", "prefill t/s",
+              "decode t/s", "ttft ms", "GB/s", "peak MB");
+  for (const Measurement &m : measurements)
+    std::printf("%6lld %12.1f %12.1f %10.1f %10.2f %10.1f\n",
+                static_cast<long long>(m.batch), m.prefillTps, m.decodeTps,
+                m.firstTokenSeconds * 1e3, m.bandwidth,
+                static_cast<double>(m.peakBytes) * 1e-6);
+}
+
+int qlm::tool::runBench(int argc, char **argv) {
+  BenchOptions options;
+  Arguments arguments("bench", "PKG", "Measures prefill and decode speed.");
+  options.declare(arguments);
+  std::string package;
+  int exitCode;
+  if (!arguments.parse(argc, argv, package, exitCode))
+    return exitCode;
+  for (int64_t batch : options.batches)
+    if (batch < 1)
+      return arguments.wrongUsage("--batch takes sizes above 0");
+  if (options.promptTokens < 1 || options.newTokens < 1)
+    return arguments.wrongUsage(
+        "--prompt-tokens and --new-tokens must be above 0");
+
+  Clock::time_point begin = Clock::now();
+  std::unique_ptr<Model> model = options.model.load(package);
+  if (!model)
+    return exitBadInput;
+  double loadSeconds = secondsSince(begin);
+  if (Status status = checkSizes(options, model->getManifest().plan);
+      !status.ok())
+    return badInput(status.message());
+
+  StepProfile profile;
+  if (options.profile)
+    model->getExecutor().setProfile(&profile);
+  Progress progress;
+  std::vector<Measurement> measurements;
+  Json output = {{"results", Json::array()}};
+  for (int64_t batch : options.batches) {
+    progress.show("batch " + std::to_string(batch));
+    Result<Measurement> measurement = measure(*model, options, batch);
+    progress.clear();
+    if (!measurement.ok())
+      return badInput(measurement.status().message());
+    measurements.push_back(*measurement);
+    output["results"].push_back(toJson(*measurement));
+  }
+  if (measurements.size() == 1) {
+    output["pp_tps"] = measurements[0].prefillTps;
+    output["tg_tps"] = measurements[0].decodeTps;
+  }
+  output["load_s"] = loadSeconds;
+  output["threads"] = model->threads();
+  output["predicted_peak_bytes"] = model->getManifest().plan.peakBytes;
+  std::vector<ProfileEntry> entries = profile.summarize(model->getManifest());
+  if (options.profile)
+    output["profile"] = toJson(entries);
+  print(output, measurements, options);
+  if (options.profile && !options.json)
+    printProfile(entries);
+  return exitSuccess;
+}

@@ -1,0 +1,72 @@
+//===- Commands.cpp - What the commands of quant-run have in common -------===//
+//
+// Part of the QLM project, under the Apache License v2.0 with LLVM Exceptions.
+// SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
+//
+//===----------------------------------------------------------------------===//
+
+#include "Commands.h"
+
+#include <algorithm>
+#include <climits>
+#include <cstdio>
+#include <nlohmann/json.hpp>
+#include <unistd.h>
+
+using namespace qlm;
+using namespace qlm::tool;
+
+void ModelOptions::declare(Arguments &arguments) {
+  arguments.integer("--threads", threads,
+                    "threads that compute (default: all cores)");
+  arguments.flag("--no-verify", skipVerify,
+                 "do not compare the weights with their checksum");
+}
+
+std::unique_ptr<Model> ModelOptions::load(const std::string &package) const {
+  Model::Options options;
+  options.threads = static_cast<int>(std::clamp<int64_t>(threads, -1, INT_MAX));
+  options.verifyWeights = !skipVerify;
+  Result<std::unique_ptr<Model>> model = Model::load(package, options);
+  if (!model.ok()) {
+    badInput(model.status().message());
+    return nullptr;
+  }
+  if (!(*model)->note().empty())
+    std::fprintf(stderr, "quant-run: note: %s\n", (*model)->note().c_str());
+  return model.take();
+}
+
+void qlm::tool::printJson(const nlohmann::ordered_json &object) {
+  std::string text =
+      object.dump(-1, ' ', /*ensure_ascii=*/false,
+                  nlohmann::ordered_json::error_handler_t::replace);
+  std::printf("%s\n", text.c_str());
+}
+
+Progress::Progress() : isTerminal(isatty(STDERR_FILENO)) {}
+
+void Progress::show(const std::string &line) {
+  if (!isTerminal)
+    return;
+  // Erase to the end of the line: the last text may have been longer.
+  std::fprintf(stderr, "\r%s\033[K", line.c_str());
+  std::fflush(stderr);
+  isShown = true;
+}
+
+void Progress::clear() {
+  if (isShown)
+    std::fprintf(stderr, "\r\033[K");
+  isShown = false;
+}
+
+bool qlm::tool::toTokens(const std::vector<int64_t> &values,
+                         std::vector<int32_t> &tokens) {
+  for (int64_t value : values) {
+    if (value < INT32_MIN || value > INT32_MAX)
+      return false;
+    tokens.push_back(static_cast<int32_t>(value));
+  }
+  return true;
+}

@@ -1,0 +1,118 @@
+//===- Inspect.cpp - Shows a package's plan, sizes and kernels ------------===//
+//
+// Part of the QLM project, under the Apache License v2.0 with LLVM Exceptions.
+// SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
+//
+//===----------------------------------------------------------------------===//
+
+#include "Commands.h"
+
+#include <cstdio>
+#include <map>
+#include <nlohmann/json.hpp>
+
+using namespace qlm;
+using namespace qlm::tool;
+using Json = nlohmann::ordered_json;
+
+namespace {
+/// The launches that share a kernel.
+struct KernelUse {
+  std::string kernel;
+  int64_t launches = 0;
+  int64_t bytes = 0;
+};
+} // namespace
+
+static std::vector<KernelUse> countKernels(const Manifest &manifest) {
+  std::vector<KernelUse> uses;
+  std::map<std::string, size_t> places;
+  for (const Launch &launch : manifest.launches) {
+    auto [place, isNew] = places.try_emplace(launch.kernel, uses.size());
+    if (isNew)
+      uses.push_back({launch.kernel});
+    ++uses[place->second].launches;
+    uses[place->second].bytes += launch.bytes;
+  }
+  return uses;
+}
+
+static double megabytes(int64_t bytes) {
+  return static_cast<double>(bytes) * 1e-6;
+}
+
+static std::string join(const std::vector<std::string> &words) {
+  std::string text;
+  for (const std::string &word : words)
+    text += (text.empty() ? "" : ",") + word;
+  return text;
+}
+
+static void printText(const Manifest &manifest) {
+  const ModelInfo &model = manifest.model;
+  const MemoryPlan &plan = manifest.plan;
+  auto number = [](int64_t value) { return static_cast<long long>(value); };
+  std::printf("model        %s (%s), %.1f million parameters\n",
+              model.name.c_str(), model.architecture.c_str(),
+              megabytes(model.parameters));
+  std::printf("             %lld layers, hidden %lld, heads %lld/%lld of %lld, "
+              "vocabulary %lld\n",
+              number(model.layers), number(model.hiddenSize),
+              number(model.heads), number(model.kvHeads), number(model.headDim),
+              number(model.vocabularySize));
+  std::printf("weights      %s (%s), activations %s, %.1f MB\n",
+              manifest.quantization.weights.c_str(),
+              manifest.quantization.method.c_str(),
+              manifest.quantization.activations.c_str(),
+              megabytes(manifest.weights.bytes));
+  std::printf("target       %s: %s\n", manifest.target.cpu.c_str(),
+              join(manifest.target.features).c_str());
+  std::printf("limits       batch %lld, context %lld, step %lld tokens\n",
+              number(plan.maxBatch), number(plan.maxContext),
+              number(plan.maxStepTokens));
+  std::printf("cache        %s, %lld pages of %lld tokens, %.1f MB\n",
+              plan.kv.type.c_str(), number(plan.kv.pages),
+              number(plan.kv.pageTokens), megabytes(plan.kv.poolBytes));
+  std::printf("memory       arena %.1f MB, logits %.1f MB, peak %.1f MB\n",
+              megabytes(plan.arenaBytes), megabytes(plan.logitsBytes),
+              megabytes(plan.peakBytes));
+  std::printf("made by      %s\n\n", manifest.producer.c_str());
+  std::printf("%-56s %8s %10s\n", "kernel", "launches", "weight MB");
+  for (const KernelUse &use : countKernels(manifest))
+    std::printf("%-56s %8lld %10.1f\n", use.kernel.c_str(),
+                number(use.launches), megabytes(use.bytes));
+}
+
+/// The manifest as it is, and what is counted from it.
+static int printManifest(const std::string &package, const Manifest &manifest) {
+  Result<std::string> text = readFile(package + "/" + format::kManifestFile);
+  if (!text.ok())
+    return badInput(text.status().message());
+  Json output = Json::parse(*text, nullptr, /*allow_exceptions=*/false);
+  output["kernels"] = Json::array();
+  for (const KernelUse &use : countKernels(manifest))
+    output["kernels"].push_back({{"kernel", use.kernel},
+                                 {"launches", use.launches},
+                                 {"bytes", use.bytes}});
+  printJson(output);
+  return exitSuccess;
+}
+
+int qlm::tool::runInspect(int argc, char **argv) {
+  bool json = false;
+  std::string package;
+  Arguments arguments("inspect", "PKG",
+                      "Shows a package's plan, sizes and kernels; runs "
+                      "nothing of it.");
+  arguments.flag("--json", json, "print one JSON object");
+  int exitCode;
+  if (!arguments.parse(argc, argv, package, exitCode))
+    return exitCode;
+  Result<Manifest> manifest = readManifest(package);
+  if (!manifest.ok())
+    return badInput(manifest.status().message());
+  if (json)
+    return printManifest(package, *manifest);
+  printText(*manifest);
+  return exitSuccess;
+}
