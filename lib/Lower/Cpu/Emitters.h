@@ -29,17 +29,20 @@ struct KernelRequest {
   SizeKind rows;
   const StepLimits &limits;
 
+  MLIRContext *getContext() const {
+    return func::FuncOp(function)->getContext();
+  }
   /// The largest number of rows the operation can have.
   int64_t maxRows() const {
     return rows == SizeKind::LogitRows ? limits.logitRows : limits.tokens;
   }
   /// `count` tiles for each row.
   TilesAttr tilesPerRow(int64_t count) const {
-    return TilesAttr::get(function.getContext(), count, rows, /*block=*/1);
+    return TilesAttr::get(getContext(), count, rows, /*block=*/1);
   }
   /// `count` tiles for a step of any size.
   TilesAttr tilesPerStep(int64_t count) const {
-    return TilesAttr::get(function.getContext(), count, SizeKind::One,
+    return TilesAttr::get(getContext(), count, SizeKind::One,
                           /*block=*/1);
   }
 };

@@ -1,0 +1,62 @@
+//===- DynamicQuantize.cpp - Emits qlm.dynamic_quantize -------------------===//
+//
+// Part of the QLM project, under the Apache License v2.0 with LLVM Exceptions.
+// SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
+//
+//===----------------------------------------------------------------------===//
+//
+// Buffers: input f32 [rows, features], codes i8 [rows, features],
+//          scales f32 [rows].
+// Tiles:   one a row.
+//
+//===----------------------------------------------------------------------===//
+
+#include "Chunks.h"
+#include "Emitters.h"
+
+using namespace mlir;
+using namespace mlir::qlm;
+using namespace mlir::qlm::cpu;
+using namespace mlir::qlm::kernel;
+
+FailureOr<KernelInfo>
+mlir::qlm::cpu::emitDynamicQuantize(DynamicQuantizeOp op,
+                                    const KernelRequest &request) {
+  SchemeAttr scheme = op.getScheme();
+  if (scheme.getBits() != 8 || scheme.getZeroPoints() ||
+      scheme.getGranularity() != Granularity::Row)
+    return op.emitOpError("has no kernel for scheme ") << scheme;
+  int64_t features = op.getInput().getType().getDimSize(1);
+  int64_t lanes = request.target.lanes();
+  double bound = scheme.getBoundValue();
+
+  KernelFrame frame(request.function, /*count=*/3);
+  KernelBuilder &b = frame.builder();
+  b.forRange(frame.lo(), frame.hi(), 1, [&](Val row) {
+    Ptr input = frame.buffer(0).readOnly().element(b.f32(), row * features);
+    Ptr codes = frame.buffer(1).element(b.i8(), row * features);
+    Val magnitude = b.reduceMax(foldChunks(
+        b, features, b.zero(b.vec(lanes, b.f32())),
+        [&](Val largest, const Chunk &chunk) {
+          Val x = chunk.fill(b, chunk.load(b, input, b.f32()), 0.0);
+          return b.max(largest, b.abs(x));
+        },
+        [&](Val largest, Val other) { return b.max(largest, other); }));
+    frame.buffer(2).element(b.f32(), row).store(magnitude / bound);
+    // A row of zeros has codes 0, not 0 * infinity.
+    Val inverse =
+        b.select(magnitude == 0.0, b.zero(b.f32()), bound / magnitude);
+    Val factor = b.broadcast(inverse, lanes);
+    forChunks(b, features, lanes, [&](const Chunk &chunk) {
+      Val rounded = b.roundEven(chunk.load(b, input, b.f32()) * factor);
+      Val low = constantLike(rounded, static_cast<double>(scheme.getLo()));
+      Val high = constantLike(rounded, static_cast<double>(scheme.getHi()));
+      Val code = b.toInteger(b.max(b.min(rounded, high), low), b.i32());
+      chunk.store(b, codes, b.truncate(code, b.i8()));
+    });
+  });
+  KernelInfo info;
+  info.tiles = request.tilesPerRow(1);
+  info.flopsPerRow = 2 * features;
+  return info;
+}

@@ -1,0 +1,92 @@
+//===- Target.cpp - The processor that kernels are emitted for ------------===//
+//
+// Part of the QLM project, under the Apache License v2.0 with LLVM Exceptions.
+// SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
+//
+//===----------------------------------------------------------------------===//
+
+#include "qlm/Lower/Cpu/Target.h"
+
+#include "llvm/ADT/STLExtras.h"
+#include "llvm/ADT/StringMap.h"
+#include "llvm/TargetParser/Host.h"
+
+using namespace mlir::qlm::cpu;
+
+namespace {
+/// Every kernel needs these: x86-64-v3 without what no kernel uses.
+constexpr llvm::StringLiteral kBaseFeatures[] = {
+    "avx",   "avx2",   "bmi",  "bmi2",   "f16c",   "fma",  "lzcnt",
+    "movbe", "popcnt", "sse3", "sse4.1", "sse4.2", "ssse3"};
+/// 512-bit vectors are used only where all of these are there.
+constexpr llvm::StringLiteral kAvx512Features[] = {
+    "avx512bw", "avx512cd", "avx512dq", "avx512f", "avx512vl"};
+
+struct Extension {
+  llvm::StringLiteral feature;
+  bool Target::*flag;
+};
+/// Used one by one, on top of the 512-bit set.
+constexpr Extension kExtensions[] = {{"avx512vnni", &Target::avx512Vnni},
+                                     {"avx512vbmi", &Target::avx512Vbmi},
+                                     {"avx512bf16", &Target::avx512Bf16}};
+} // namespace
+
+/// Builds the target that uses every known feature for which \p has answers
+/// yes. The processor's name stays that of the feature level: a more exact
+/// name would switch on features that the list doesn't show.
+static Target fromFeatures(llvm::function_ref<bool(llvm::StringRef)> has) {
+  Target target;
+  target.cpu = "x86-64-v3";
+  for (llvm::StringRef feature : kBaseFeatures)
+    target.features.push_back(feature.str());
+  if (llvm::all_of(kAvx512Features, has)) {
+    target.cpu = "x86-64-v4";
+    target.avx512 = true;
+    for (llvm::StringRef feature : kAvx512Features)
+      target.features.push_back(feature.str());
+    for (const Extension &extension : kExtensions) {
+      if (!has(extension.feature))
+        continue;
+      target.*extension.flag = true;
+      target.features.push_back(extension.feature.str());
+    }
+  }
+  llvm::sort(target.features);
+  return target;
+}
+
+static llvm::Expected<Target> getNative() {
+  llvm::StringMap<bool> host = llvm::sys::getHostCPUFeatures();
+  auto has = [&](llvm::StringRef feature) { return host.lookup(feature); };
+  for (llvm::StringRef feature : kBaseFeatures)
+    if (!has(feature))
+      return llvm::createStringError(
+          "this machine lacks %s, which every kernel needs (x86-64-v3)",
+          feature.str().c_str());
+  return fromFeatures(has);
+}
+
+std::string Target::featureString() const {
+  std::string text;
+  for (const std::string &feature : features)
+    text += (text.empty() ? "+" : ",+") + feature;
+  return text;
+}
+
+llvm::Expected<Target> Target::get(llvm::StringRef name) {
+  if (name == "native")
+    return getNative();
+  if (name == "x86-64-v3")
+    return fromFeatures([](llvm::StringRef) { return false; });
+  if (name == "x86-64-v4")
+    return fromFeatures([](llvm::StringRef feature) {
+      return llvm::is_contained(kAvx512Features, feature);
+    });
+  if (name == "sapphirerapids")
+    return fromFeatures([](llvm::StringRef) { return true; });
+  return llvm::createStringError(
+      "unknown target cpu '%s', expected native, x86-64-v3, x86-64-v4 or "
+      "sapphirerapids",
+      name.str().c_str());
+}
