@@ -39,8 +39,8 @@ Value DefinitionBuilder::dim(Value tensor, int64_t i) {
   return tensor::DimOp::create(builder, loc, tensor, i);
 }
 
-SmallVector<Value>
-DefinitionBuilder::dynamicSizesLike(RankedTensorType type, Value like) {
+SmallVector<Value> DefinitionBuilder::dynamicSizesLike(RankedTensorType type,
+                                                       Value like) {
   SmallVector<Value> sizes;
   for (int64_t i = 0; i < type.getRank(); ++i)
     if (type.isDynamicDim(i))
@@ -103,8 +103,8 @@ Value DefinitionBuilder::toIndex(Value integer) {
 
 Value DefinitionBuilder::toF32(Value integer) {
   if (isa<IndexType>(integer.getType()))
-    integer = arith::IndexCastOp::create(builder, loc, builder.getI64Type(),
-                                         integer);
+    integer =
+        arith::IndexCastOp::create(builder, loc, builder.getI64Type(), integer);
   return arith::SIToFPOp::create(builder, loc, builder.getF32Type(), integer);
 }
 
@@ -144,15 +144,13 @@ Value DefinitionBuilder::silu(Value x) {
 }
 
 Value DefinitionBuilder::cosine(Value a) {
-  Value wide =
-      arith::ExtFOp::create(builder, loc, builder.getF64Type(), a);
+  Value wide = arith::ExtFOp::create(builder, loc, builder.getF64Type(), a);
   Value result = math::CosOp::create(builder, loc, wide);
   return arith::TruncFOp::create(builder, loc, builder.getF32Type(), result);
 }
 
 Value DefinitionBuilder::sine(Value a) {
-  Value wide =
-      arith::ExtFOp::create(builder, loc, builder.getF64Type(), a);
+  Value wide = arith::ExtFOp::create(builder, loc, builder.getF64Type(), a);
   Value result = math::SinOp::create(builder, loc, wide);
   return arith::TruncFOp::create(builder, loc, builder.getF32Type(), result);
 }

@@ -28,8 +28,7 @@ public:
 
   using Indices = ArrayRef<Value>;
   using ElementFn = llvm::function_ref<Value(Indices)>;
-  using StepFn =
-      llvm::function_ref<SmallVector<Value>(Value, ArrayRef<Value>)>;
+  using StepFn = llvm::function_ref<SmallVector<Value>(Value, ArrayRef<Value>)>;
 
   //===--------------------------------------------------------------------===//
   // Constants and sizes

@@ -94,8 +94,8 @@ FailureOr<Values> RopeOp::decompose(OpBuilder &builder) {
     Value angle = d.mul(d.toF32(d.at(getPositions(), i[0])),
                         d.at(getInverseFrequencies(), pair));
     Value first = d.less(within, d.index(half));
-    Value partner = d.select(first, d.add(i[1], half),
-                             d.sub(i[1], d.index(half)));
+    Value partner =
+        d.select(first, d.add(i[1], half), d.sub(i[1], d.index(half)));
     // The first half subtracts its partner's share, the second adds it.
     Value x = d.at(getInput(), i), y = d.at(getInput(), {i[0], partner});
     Value share = d.mul(y, d.sine(angle));
@@ -114,12 +114,10 @@ FailureOr<Values> AttentionOp::decompose(OpBuilder &builder) {
   auto end = [&](Value t) { return getCausal() ? d.add(t, 1) : tokens; };
   auto score = [&](Value h, Value t, Value u) {
     Value j = d.div(h, group);
-    Value dot =
-        d.sum(d.index(0), d.index(headDim), d.f32(0), [&](Value k) {
-          return d.mul(
-              d.at(getQuery(), {t, d.add(d.mul(h, headDim), k)}),
-              d.at(getKey(), {u, d.add(d.mul(j, headDim), k)}));
-        });
+    Value dot = d.sum(d.index(0), d.index(headDim), d.f32(0), [&](Value k) {
+      return d.mul(d.at(getQuery(), {t, d.add(d.mul(h, headDim), k)}),
+                   d.at(getKey(), {u, d.add(d.mul(j, headDim), k)}));
+    });
     return d.mul(dot, d.f32(getScale().convertToFloat()));
   };
   // Scores of hidden keys stay minus infinity, so their weight is 0.
@@ -144,14 +142,14 @@ FailureOr<Values> AttentionOp::decompose(OpBuilder &builder) {
                [&](Value u, ArrayRef<Value> carried) {
                  return Values{d.maximum(carried[0], d.at(scores, {h, t, u}))};
                })[0];
-    Values sums = d.loop(
-        d.index(0), end(t), {d.f32(0), d.f32(0)},
-        [&](Value u, ArrayRef<Value> carried) {
-          Value w = weight(h, t, largest, u);
-          return Values{d.add(carried[0], w),
-                        d.add(carried[1],
-                              d.mul(w, d.at(getValue(), {u, column})))};
-        });
+    Values sums =
+        d.loop(d.index(0), end(t), {d.f32(0), d.f32(0)},
+               [&](Value u, ArrayRef<Value> carried) {
+                 Value w = weight(h, t, largest, u);
+                 return Values{d.add(carried[0], w),
+                               d.add(carried[1],
+                                     d.mul(w, d.at(getValue(), {u, column})))};
+               });
     return d.divide(sums[1], sums[0]);
   })};
 }
@@ -170,9 +168,8 @@ FailureOr<Values> SwigluOp::decompose(OpBuilder &builder) {
 
 FailureOr<Values> SiluOp::decompose(OpBuilder &builder) {
   DefinitionBuilder d(builder, getLoc());
-  return Values{generateLike(d, getInput(), [&](Indices i) {
-    return d.silu(d.at(getInput(), i));
-  })};
+  return Values{generateLike(
+      d, getInput(), [&](Indices i) { return d.silu(d.at(getInput(), i)); })};
 }
 
 FailureOr<Values> AddOp::decompose(OpBuilder &builder) {
@@ -230,14 +227,12 @@ FailureOr<Values> SplitHeadsOp::decompose(OpBuilder &builder) {
 FailureOr<Values> MergeHeadsOp::decompose(OpBuilder &builder) {
   DefinitionBuilder d(builder, getLoc());
   auto type = cast<RankedTensorType>(getType());
-  int64_t headDim =
-      cast<RankedTensorType>(getInput().getType()).getDimSize(2);
+  int64_t headDim = cast<RankedTensorType>(getInput().getType()).getDimSize(2);
   Values sizes;
   if (type.isDynamicDim(0))
     sizes.push_back(d.dim(getInput(), 1));
   return Values{d.generate(type, sizes, [&](Indices i) {
-    return d.at(getInput(),
-                {d.div(i[1], headDim), i[0], d.rem(i[1], headDim)});
+    return d.at(getInput(), {d.div(i[1], headDim), i[0], d.rem(i[1], headDim)});
   })};
 }
 
@@ -278,14 +273,13 @@ FailureOr<Values> SoftmaxOp::decompose(OpBuilder &builder) {
     return d.at(getInput(), indices);
   };
   return Values{generateLike(d, getInput(), [&](Indices i) {
-    Value largest = d.loop(
-        d.index(0), count, {d.f32(-std::numeric_limits<float>::infinity())},
-        [&](Value k, ArrayRef<Value> carried) {
-          return Values{d.maximum(carried[0], at(i, k))};
-        })[0];
-    Value sum = d.sum(d.index(0), count, d.f32(0), [&](Value k) {
-      return d.exp(d.sub(at(i, k), largest));
-    });
+    Value largest = d.loop(d.index(0), count,
+                           {d.f32(-std::numeric_limits<float>::infinity())},
+                           [&](Value k, ArrayRef<Value> carried) {
+                             return Values{d.maximum(carried[0], at(i, k))};
+                           })[0];
+    Value sum = d.sum(d.index(0), count, d.f32(0),
+                      [&](Value k) { return d.exp(d.sub(at(i, k), largest)); });
     return d.divide(d.exp(d.sub(d.at(getInput(), i), largest)), sum);
   })};
 }

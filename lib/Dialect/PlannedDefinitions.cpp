@@ -60,8 +60,8 @@ FailureOr<Values> RopeAppendOp::decompose(OpBuilder &builder) {
   auto rotated = [&](Value t, Value column) {
     Value within = d.rem(column, headDim), pair = d.rem(within, half);
     Value first = d.less(within, d.index(half));
-    Value partner = d.select(first, d.add(column, half),
-                             d.sub(column, d.index(half)));
+    Value partner =
+        d.select(first, d.add(column, half), d.sub(column, d.index(half)));
     Value kept = d.mul(d.at(getQkv(), {t, column}),
                        d.at(getTable(), {position(t), pair, d.index(0)}));
     Value share = d.mul(d.at(getQkv(), {t, partner}),
@@ -69,9 +69,8 @@ FailureOr<Values> RopeAppendOp::decompose(OpBuilder &builder) {
     return d.select(first, d.sub(kept, share), d.add(kept, share));
   };
   auto queryType = cast<RankedTensorType>(getQuery().getType());
-  Value query = d.generate(
-      queryType, d.dynamicSizesLike(queryType, getQkv()),
-      [&](Indices i) { return rotated(i[0], i[1]); });
+  Value query = d.generate(queryType, d.dynamicSizesLike(queryType, getQkv()),
+                           [&](Indices i) { return rotated(i[0], i[1]); });
 
   // Appending writes one element after the other.
   auto cacheType = cast<RankedTensorType>(getCache().getType());
@@ -83,8 +82,7 @@ FailureOr<Values> RopeAppendOp::decompose(OpBuilder &builder) {
   };
   Value tokens = d.dim(getQkv(), 0);
   Value updated = d.loop(
-      d.index(0), tokens, {getCache()},
-      [&](Value t, ArrayRef<Value> outer) {
+      d.index(0), tokens, {getCache()}, [&](Value t, ArrayRef<Value> outer) {
         Value at = position(t), page = pages.page(t, at);
         return d.loop(
             d.index(0), d.index(kvHeads), outer,
@@ -98,9 +96,9 @@ FailureOr<Values> RopeAppendOp::decompose(OpBuilder &builder) {
                     Value cache =
                         write(carried[0], rotated(t, keyColumn),
                               {page, d.index(0), j, pages.keyElement(at, k)});
-                    cache = write(
-                        cache, d.at(getQkv(), {t, valueColumn}),
-                        {page, d.index(1), j, pages.valueElement(at, k)});
+                    cache =
+                        write(cache, d.at(getQkv(), {t, valueColumn}),
+                              {page, d.index(1), j, pages.valueElement(at, k)});
                     return Values{cache};
                   });
             });
@@ -117,35 +115,32 @@ FailureOr<Values> PagedAttentionOp::decompose(OpBuilder &builder) {
                   static_cast<int64_t>(getPageTokens())};
   auto score = [&](Value t, Value h, Value u) {
     Value page = pages.page(t, u), j = d.div(h, group);
-    Value dot =
-        d.sum(d.index(0), d.index(headDim), d.f32(0), [&](Value k) {
-          return d.mul(
-              d.at(getQuery(), {t, d.add(d.mul(h, headDim), k)}),
-              d.at(getCache(),
-                   {page, d.index(0), j, pages.keyElement(u, k)}));
-        });
+    Value dot = d.sum(d.index(0), d.index(headDim), d.f32(0), [&](Value k) {
+      return d.mul(
+          d.at(getQuery(), {t, d.add(d.mul(h, headDim), k)}),
+          d.at(getCache(), {page, d.index(0), j, pages.keyElement(u, k)}));
+    });
     return d.mul(dot, d.f32(getScale().convertToFloat()));
   };
-  return Values{d.generate(
-      type, d.dynamicSizesLike(type, getQuery()), [&](Indices i) {
+  return Values{
+      d.generate(type, d.dynamicSizesLike(type, getQuery()), [&](Indices i) {
         Value t = i[0], h = d.div(i[1], headDim), k = d.rem(i[1], headDim);
         Value end = d.add(d.toIndex(d.at(getPositions(), t)), 1);
         Value largest = d.loop(
-            d.index(0), end,
-            {d.f32(-std::numeric_limits<float>::infinity())},
+            d.index(0), end, {d.f32(-std::numeric_limits<float>::infinity())},
             [&](Value u, ArrayRef<Value> carried) {
               return Values{d.maximum(carried[0], score(t, h, u))};
             })[0];
-        Values sums = d.loop(
-            d.index(0), end, {d.f32(0), d.f32(0)},
-            [&](Value u, ArrayRef<Value> carried) {
-              Value w = d.exp(d.sub(score(t, h, u), largest));
-              Value v = d.at(getCache(), {pages.page(t, u), d.index(1),
-                                          d.div(h, group),
-                                          pages.valueElement(u, k)});
-              return Values{d.add(carried[0], w),
-                            d.add(carried[1], d.mul(w, v))};
-            });
+        Values sums =
+            d.loop(d.index(0), end, {d.f32(0), d.f32(0)},
+                   [&](Value u, ArrayRef<Value> carried) {
+                     Value w = d.exp(d.sub(score(t, h, u), largest));
+                     Value v = d.at(getCache(), {pages.page(t, u), d.index(1),
+                                                 d.div(h, group),
+                                                 pages.valueElement(u, k)});
+                     return Values{d.add(carried[0], w),
+                                   d.add(carried[1], d.mul(w, v))};
+                   });
         return d.divide(sums[1], sums[0]);
       })};
 }

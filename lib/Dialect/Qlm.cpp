@@ -61,8 +61,8 @@ void QlmDialect::initialize() {
 //===----------------------------------------------------------------------===//
 
 LogicalResult LoadOp::verifySymbolUses(SymbolTableCollection &symbols) {
-  auto parameter = symbols.lookupNearestSymbolFrom<ParameterOp>(
-      *this, getParameterAttr());
+  auto parameter =
+      symbols.lookupNearestSymbolFrom<ParameterOp>(*this, getParameterAttr());
   if (!parameter)
     return emitOpError("names no qlm.parameter: ") << getParameterAttr();
   if (parameter.getType() != getType())

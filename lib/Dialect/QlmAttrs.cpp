@@ -89,10 +89,10 @@ void SchemeAttr::print(AsmPrinter &printer) const {
   printer << ", scales " << getScaleType() << ">";
 }
 
-LogicalResult
-SchemeAttr::verify(function_ref<InFlightDiagnostic()> emitError, Type storage,
-                   Granularity granularity, int64_t groupSize, bool zeroPoints,
-                   int64_t lo, int64_t hi, APFloat bound, Type scaleType) {
+LogicalResult SchemeAttr::verify(function_ref<InFlightDiagnostic()> emitError,
+                                 Type storage, Granularity granularity,
+                                 int64_t groupSize, bool zeroPoints, int64_t lo,
+                                 int64_t hi, APFloat bound, Type scaleType) {
   auto integer = dyn_cast<IntegerType>(storage);
   if (!integer || (integer.getWidth() != 4 && integer.getWidth() != 8) ||
       integer.isSigned())

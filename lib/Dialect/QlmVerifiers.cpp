@@ -66,16 +66,15 @@ static LogicalResult checkScales(Operation *op, SchemeAttr scheme, Value codes,
            << codeType.getElementType() << " and " << scheme.getStorage();
   if (scheme.getGranularity() == Granularity::Group &&
       (columns == kDynamic || columns % scheme.getGroupSize() != 0))
-    return op->emitOpError()
-           << "group size must divide the columns, got "
-           << scheme.getGroupSize() << " and "
-           << (columns == kDynamic ? std::string("?") : std::to_string(columns));
+    return op->emitOpError() << "group size must divide the columns, got "
+                             << scheme.getGroupSize() << " and "
+                             << (columns == kDynamic ? std::string("?")
+                                                     : std::to_string(columns));
   auto expected = RankedTensorType::get(scheme.getScaleShape(rows, columns),
                                         scheme.getScaleType());
   if (scales.getType() != expected)
-    return op->emitOpError()
-           << "scales must be " << shapeText(expected) << ", got "
-           << shapeText(scales.getType());
+    return op->emitOpError() << "scales must be " << shapeText(expected)
+                             << ", got " << shapeText(scales.getType());
   if (scheme.getZeroPoints() != static_cast<bool>(zeroPoints))
     return op->emitOpError(scheme.getZeroPoints()
                                ? "needs zero points, which its scheme has"
@@ -85,9 +84,8 @@ static LogicalResult checkScales(Operation *op, SchemeAttr scheme, Value codes,
   auto zeroType =
       RankedTensorType::get(expected.getShape(), scheme.getStorage());
   if (zeroPoints.getType() != zeroType)
-    return op->emitOpError()
-           << "zero points must be " << shapeText(zeroType) << ", got "
-           << shapeText(zeroPoints.getType());
+    return op->emitOpError() << "zero points must be " << shapeText(zeroType)
+                             << ", got " << shapeText(zeroPoints.getType());
   return success();
 }
 
@@ -138,8 +136,8 @@ LogicalResult ParameterOp::verify() {
   SmallVector<StringRef> parts;
   file.split(parts, '/');
   if (file.empty() || file.starts_with("/") || llvm::is_contained(parts, ".."))
-    return emitOpError()
-           << "file must be a relative path without '..', got '" << file << "'";
+    return emitOpError() << "file must be a relative path without '..', got '"
+                         << file << "'";
   return success();
 }
 
@@ -155,7 +153,8 @@ LogicalResult ConvertOp::verify() {
 LogicalResult RopeTableOp::verify() {
   Operation *op = *this;
   // C1, C2
-  if (failed(checkRank(op, "inverse frequencies", getInverseFrequencies(), 1)) ||
+  if (failed(
+          checkRank(op, "inverse frequencies", getInverseFrequencies(), 1)) ||
       failed(checkRank(op, "result", getResult(), 3)))
     return failure();
   if (dim(getResult(), 1) != dim(getInverseFrequencies(), 0) ||
@@ -181,8 +180,7 @@ LogicalResult RtnOp::verify() {
                          << shapeText(getCodes().getType()) << " and "
                          << shapeText(type);
   // C2, C3
-  return checkScales(op, getScheme(), getCodes(), getScales(),
-                     getZeroPoints());
+  return checkScales(op, getScheme(), getCodes(), getScales(), getZeroPoints());
 }
 
 LogicalResult PackOp::verify() {
@@ -190,13 +188,13 @@ LogicalResult PackOp::verify() {
   RankedTensorType expected = getPackedType(type, getLayout().getKind());
   // C1
   if (!expected)
-    return emitOpError() << "layout " << stringifyLayoutKind(
-                                             getLayout().getKind())
+    return emitOpError() << "layout "
+                         << stringifyLayoutKind(getLayout().getKind())
                          << " does not take " << shapeText(type);
   // C2
   if (getType() != expected)
-    return emitOpError() << "result must be " << shapeText(expected)
-                         << ", got " << shapeText(getType());
+    return emitOpError() << "result must be " << shapeText(expected) << ", got "
+                         << shapeText(getType());
   return success();
 }
 
@@ -206,9 +204,9 @@ LogicalResult PackOp::verify() {
 
 LogicalResult EmbeddingOp::verify() {
   Operation *op = *this;
-  if (failed(checkRank(op, "tokens", getTokens(), 1)) ||  // C1
-      failed(checkRank(op, "table", getTable(), 2)) ||    // C2
-      failed(checkRank(op, "result", getResult(), 2)) ||  // C3
+  if (failed(checkRank(op, "tokens", getTokens(), 1)) || // C1
+      failed(checkRank(op, "table", getTable(), 2)) ||   // C2
+      failed(checkRank(op, "result", getResult(), 2)) || // C3
       failed(checkSize(op, "result's features", dim(getResult(), 1),
                        "the table's columns", dim(getTable(), 1))))
     return failure();
@@ -224,8 +222,8 @@ LogicalResult LinearOp::verify() {
   // C3
   if (getBias() &&
       (failed(checkRank(op, "bias", getBias(), 1)) ||
-       failed(checkSize(op, "bias size", dim(getBias(), 0),
-                        "the weight's rows", dim(getWeight(), 0)))))
+       failed(checkSize(op, "bias size", dim(getBias(), 0), "the weight's rows",
+                        dim(getWeight(), 0)))))
     return failure();
   // C1, C4
   return checkLinear(op, getInput(), /*inputScales=*/{}, dim(getWeight(), 1),
@@ -252,8 +250,8 @@ LogicalResult RopeOp::verify() {
   // C1, C2, C3
   if (failed(checkRank(op, "input", getInput(), 2)) ||
       failed(checkRank(op, "positions", getPositions(), 1)) ||
-      failed(checkRank(op, "inverse frequencies", getInverseFrequencies(),
-                       1)) ||
+      failed(
+          checkRank(op, "inverse frequencies", getInverseFrequencies(), 1)) ||
       failed(checkSize(op, "number of positions", dim(getPositions(), 0),
                        "the input's tokens", dim(getInput(), 0))))
     return failure();
@@ -271,8 +269,8 @@ LogicalResult RopeOp::verify() {
 static LogicalResult checkHeads(Operation *op, int64_t heads, int64_t kvHeads,
                                 int64_t features, int64_t kvFeatures) {
   if (heads <= 0 || kvHeads <= 0 || heads % kvHeads != 0)
-    return op->emitOpError() << "kv_heads must divide heads, got " << kvHeads
-                             << " and " << heads;
+    return op->emitOpError()
+           << "kv_heads must divide heads, got " << kvHeads << " and " << heads;
   if (features == kDynamic || features % heads != 0)
     return op->emitOpError() << "heads must divide the query's features, got "
                              << heads << " and " << features;
@@ -430,8 +428,7 @@ LogicalResult QuantizeOp::verify() {
                          << shapeText(getCodes().getType()) << " and "
                          << shapeText(getInput().getType());
   // C2
-  return checkScales(op, getScheme(), getCodes(), getScales(),
-                     getZeroPoints());
+  return checkScales(op, getScheme(), getCodes(), getScales(), getZeroPoints());
 }
 
 LogicalResult DequantizeOp::verify() {
@@ -442,8 +439,7 @@ LogicalResult DequantizeOp::verify() {
                          << shapeText(getResult().getType()) << " and "
                          << shapeText(getCodes().getType());
   // C2
-  return checkScales(op, getScheme(), getCodes(), getScales(),
-                     getZeroPoints());
+  return checkScales(op, getScheme(), getCodes(), getScales(), getZeroPoints());
 }
 
 LogicalResult DynamicQuantizeOp::verify() {
@@ -475,10 +471,9 @@ LogicalResult QuantizedLinearOp::verify() {
                          getZeroPoints())))
     return failure();
   // C3
-  if (getBias() &&
-      (failed(checkRank(op, "bias", getBias(), 1)) ||
-       failed(checkSize(op, "bias size", dim(getBias(), 0),
-                        "the weight's rows", dim(getCodes(), 0)))))
+  if (getBias() && (failed(checkRank(op, "bias", getBias(), 1)) ||
+                    failed(checkSize(op, "bias size", dim(getBias(), 0),
+                                     "the weight's rows", dim(getCodes(), 0)))))
     return failure();
   // C1, C3
   return checkLinear(op, getInput(), getInputScales(), dim(getCodes(), 1),
@@ -494,8 +489,8 @@ static LogicalResult checkPacked(Operation *op, StringRef name, Value value,
                                  RankedTensorType logical, LayoutKind kind) {
   RankedTensorType expected = getPackedType(logical, kind);
   if (!expected)
-    return op->emitOpError() << name << " cannot have layout "
-                             << stringifyLayoutKind(kind);
+    return op->emitOpError()
+           << name << " cannot have layout " << stringifyLayoutKind(kind);
   if (value.getType() != expected)
     return op->emitOpError() << name << " must be " << shapeText(expected)
                              << ", got " << shapeText(value.getType());
@@ -535,10 +530,9 @@ LogicalResult PackedLinearOp::verify() {
     SmallVector<int64_t> shape = scheme->getScaleShape(rows, columns);
     if (scheme->getGranularity() == Granularity::Tensor)
       shape = {rows};
-    if (failed(checkPacked(
-            op, "scales", getScales(),
-            RankedTensorType::get(shape, scheme->getScaleType()),
-            LayoutKind::Scale)))
+    if (failed(checkPacked(op, "scales", getScales(),
+                           RankedTensorType::get(shape, scheme->getScaleType()),
+                           LayoutKind::Scale)))
       return failure();
     if (getZeroPoints() &&
         failed(checkPacked(op, "zero points", getZeroPoints(),
@@ -549,11 +543,11 @@ LogicalResult PackedLinearOp::verify() {
     return emitOpError("i8 activations need a quantized weight");
   }
   // C3
-  if (getBias() && failed(checkPacked(op, "bias", getBias(),
-                                      RankedTensorType::get(
-                                          {rows}, Float32Type::get(
-                                                      getContext())),
-                                      LayoutKind::Bias)))
+  if (getBias() &&
+      failed(checkPacked(
+          op, "bias", getBias(),
+          RankedTensorType::get({rows}, Float32Type::get(getContext())),
+          LayoutKind::Bias)))
     return failure();
   // C1, C3
   return checkLinear(op, getInput(), getInputScales(), columns, rows,
@@ -593,8 +587,9 @@ LogicalResult RopeAppendOp::verify() {
     return failure();
   int64_t headDim = getHeadDim();
   if (headDim <= 0 || dim(getTable(), 2) != 2)
-    return emitOpError() << "table must be [contextLength, headDim / 2, 2], got "
-                         << shapeText(getTable().getType());
+    return emitOpError()
+           << "table must be [contextLength, headDim / 2, 2], got "
+           << shapeText(getTable().getType());
   // C1
   if (failed(checkRank(op, "qkv", getQkv(), 2)) ||
       failed(checkRank(op, "query", getQuery(), 2)) ||

@@ -33,9 +33,9 @@ static Values scaleIndices(DefinitionBuilder &d, SchemeAttr scheme, Value i,
 static Value codeOf(DefinitionBuilder &d, SchemeAttr scheme, Value x,
                     Value scale, Value zeroPoint) {
   Value rounded = d.roundClamp(d.divide(x, scale), -65536, 65536);
-  Value code = d.maximum(
-      d.minimum(d.add(rounded, zeroPoint), d.f32(scheme.getHi())),
-      d.f32(scheme.getLo()));
+  Value code =
+      d.maximum(d.minimum(d.add(rounded, zeroPoint), d.f32(scheme.getHi())),
+                d.f32(scheme.getLo()));
   return d.select(d.isZero(scale), zeroPoint, code);
 }
 
@@ -57,8 +57,7 @@ FailureOr<Values> RopeTableOp::decompose(OpBuilder &builder) {
   DefinitionBuilder d(builder, getLoc());
   return Values{
       d.generate(cast<RankedTensorType>(getType()), {}, [&](Indices i) {
-        Value angle =
-            d.mul(d.toF32(i[0]), d.at(getInverseFrequencies(), i[1]));
+        Value angle = d.mul(d.toF32(i[0]), d.at(getInverseFrequencies(), i[1]));
         return d.select(d.less(i[2], d.index(1)), d.cosine(angle),
                         d.sine(angle));
       })};
@@ -79,16 +78,15 @@ FailureOr<Values> RtnOp::decompose(OpBuilder &builder) {
     Value lastRow = perTensor ? d.index(rows) : d.add(i[0], 1);
     Value first = i.size() == 2 ? d.mul(i[1], perScale) : d.index(0);
     Value last = d.add(first, perScale);
-    return d.loop(
-        firstRow, lastRow, {d.f32(0), d.f32(0)},
-        [&](Value row, ArrayRef<Value> outer) {
-          return d.loop(first, last, outer,
-                        [&](Value k, ArrayRef<Value> carried) {
-                          Value x = d.at(weight, {row, k});
-                          return Values{d.minimum(carried[0], x),
-                                        d.maximum(carried[1], x)};
-                        });
-        });
+    return d.loop(firstRow, lastRow, {d.f32(0), d.f32(0)},
+                  [&](Value row, ArrayRef<Value> outer) {
+                    return d.loop(first, last, outer,
+                                  [&](Value k, ArrayRef<Value> carried) {
+                                    Value x = d.at(weight, {row, k});
+                                    return Values{d.minimum(carried[0], x),
+                                                  d.maximum(carried[1], x)};
+                                  });
+                  });
   };
   auto scaleType = cast<RankedTensorType>(getScales().getType());
   Value scales = d.generate(scaleType, {}, [&](Indices i) {
@@ -127,24 +125,22 @@ FailureOr<Values> RtnOp::decompose(OpBuilder &builder) {
 FailureOr<Values> QuantizeOp::decompose(OpBuilder &builder) {
   DefinitionBuilder d(builder, getLoc());
   auto type = cast<RankedTensorType>(getCodes().getType());
-  return Values{d.generate(
-      type, d.dynamicSizesLike(type, getInput()), [&](Indices i) {
+  return Values{
+      d.generate(type, d.dynamicSizesLike(type, getInput()), [&](Indices i) {
         Value scale =
             d.at(getScales(), scaleIndices(d, getScheme(), i[0], i[1]));
-        return codeOf(
-            d, getScheme(), d.at(getInput(), i), scale,
-            zeroPointAt(d, getScheme(), getZeroPoints(), i[0], i[1]));
+        return codeOf(d, getScheme(), d.at(getInput(), i), scale,
+                      zeroPointAt(d, getScheme(), getZeroPoints(), i[0], i[1]));
       })};
 }
 
 FailureOr<Values> DequantizeOp::decompose(OpBuilder &builder) {
   DefinitionBuilder d(builder, getLoc());
   auto type = cast<RankedTensorType>(getType());
-  return Values{d.generate(
-      type, d.dynamicSizesLike(type, getCodes()), [&](Indices i) {
+  return Values{
+      d.generate(type, d.dynamicSizesLike(type, getCodes()), [&](Indices i) {
         Value code = d.toF32(d.at(getCodes(), i));
-        Value zero =
-            zeroPointAt(d, getScheme(), getZeroPoints(), i[0], i[1]);
+        Value zero = zeroPointAt(d, getScheme(), getZeroPoints(), i[0], i[1]);
         Value scale =
             d.at(getScales(), scaleIndices(d, getScheme(), i[0], i[1]));
         return d.mul(d.sub(code, zero), scale);
@@ -164,11 +160,10 @@ FailureOr<Values> DynamicQuantizeOp::decompose(OpBuilder &builder) {
                       })[0];
       });
   Value scales = d.generate(
-      scaleType, d.dynamicSizesLike(scaleType, getInput()), [&](Indices i) {
-        return d.divide(d.at(absmax, i), d.f32(127));
-      });
-  Value codes = d.generate(
-      type, d.dynamicSizesLike(type, getInput()), [&](Indices i) {
+      scaleType, d.dynamicSizesLike(scaleType, getInput()),
+      [&](Indices i) { return d.divide(d.at(absmax, i), d.f32(127)); });
+  Value codes =
+      d.generate(type, d.dynamicSizesLike(type, getInput()), [&](Indices i) {
         Value largest = d.at(absmax, i[0]);
         Value inverse = d.divide(d.f32(127), largest);
         Value code =
@@ -189,15 +184,14 @@ struct QuantizedProduct {
   llvm::function_ref<Value(Value)> bias;
 };
 
-static Value buildQuantizedProduct(DefinitionBuilder &d,
-                                   RankedTensorType type,
+static Value buildQuantizedProduct(DefinitionBuilder &d, RankedTensorType type,
                                    const QuantizedProduct &p) {
   Values sizes;
   if (type.isDynamicDim(0))
     sizes.push_back(d.dim(p.input, 0));
   return d.generate(type, sizes, [&](Indices i) {
-    Value sum = d.sum(
-        d.index(0), d.index(p.groups), d.f32(0), [&](Value group) {
+    Value sum =
+        d.sum(d.index(0), d.index(p.groups), d.f32(0), [&](Value group) {
           Value first = d.mul(group, p.perScale);
           Value last = d.add(first, p.perScale);
           Value zero = p.inputScales ? d.i32(0) : d.f32(0);
@@ -227,8 +221,7 @@ FailureOr<Values> QuantizedLinearOp::decompose(OpBuilder &builder) {
   int64_t columns = getCodes().getType().getDimSize(1);
   int64_t perScale = scheme.getColumnsPerScale(columns);
   auto scaleAt = [&](Value values, Value n, Value group) {
-    return d.at(values,
-                scaleIndices(d, scheme, n, d.mul(group, perScale)));
+    return d.at(values, scaleIndices(d, scheme, n, d.mul(group, perScale)));
   };
   auto difference = [&](Value n, Value k) {
     Value code = d.at(getCodes(), {n, k});
@@ -240,14 +233,13 @@ FailureOr<Values> QuantizedLinearOp::decompose(OpBuilder &builder) {
     return scaleAt(getScales(), n, group);
   };
   auto bias = [&](Value n) { return d.at(getBias(), n); };
-  QuantizedProduct product{getInput(),         getInputScales(),
-                           getResidual(),      columns / perScale,
-                           perScale,           difference,
-                           scale,              {}};
+  QuantizedProduct product{
+      getInput(), getInputScales(), getResidual(), columns / perScale,
+      perScale,   difference,       scale,         {}};
   if (getBias())
     product.bias = bias;
-  return Values{buildQuantizedProduct(
-      d, cast<RankedTensorType>(getType()), product)};
+  return Values{
+      buildQuantizedProduct(d, cast<RankedTensorType>(getType()), product)};
 }
 
 //===----------------------------------------------------------------------===//
@@ -295,8 +287,8 @@ FailureOr<Values> PackOp::decompose(OpBuilder &builder) {
 
   // The stored value of (row, column): 0 outside the matrix.
   auto stored = [&](Value row, Value column) {
-    Value inside = d.both(d.less(row, d.index(rows)),
-                          d.less(column, d.index(columns)));
+    Value inside =
+        d.both(d.less(row, d.index(rows)), d.less(column, d.index(columns)));
     Value zero = integer ? d.i32(0) : d.f32(0);
     return d.guarded(
         inside,
@@ -310,9 +302,8 @@ FailureOr<Values> PackOp::decompose(OpBuilder &builder) {
         zero);
   };
   if (kind == LayoutKind::Bias)
-    return Values{d.generate(type, {}, [&](Indices i) {
-      return stored(i[0], d.index(0));
-    })};
+    return Values{d.generate(
+        type, {}, [&](Indices i) { return stored(i[0], d.index(0)); })};
   PackedOrder order = packedOrder(kind);
   return Values{d.generate(type, {}, [&](Indices i) {
     int64_t bytes = order.nibbles ? 4 : order.perLine;
@@ -332,8 +323,7 @@ static Value packedAt(DefinitionBuilder &d, Value packed, LayoutKind kind,
   int64_t bytes = order.nibbles ? 4 : order.perLine;
   Value within = d.rem(k, order.perLine);
   Value lane = d.add(d.mul(d.rem(n, 16), bytes), d.rem(within, bytes));
-  Value value =
-      d.at(packed, {d.div(n, 16), d.div(k, order.perLine), lane});
+  Value value = d.at(packed, {d.div(n, 16), d.div(k, order.perLine), lane});
   if (kind != LayoutKind::Int8 && kind != LayoutKind::Int4)
     return value;
   // Bytes were widened as signed i32.
@@ -355,11 +345,10 @@ FailureOr<Values> PackedLinearOp::decompose(OpBuilder &builder) {
     if (type.isDynamicDim(0))
       sizes.push_back(d.dim(getInput(), 0));
     return Values{d.generate(type, sizes, [&](Indices i) {
-      Value sum =
-          d.sum(d.index(0), d.index(columns), d.f32(0), [&](Value k) {
-            return d.mul(d.at(getInput(), {i[0], k}),
-                         packedAt(d, getWeight(), kind, i[1], k));
-          });
+      Value sum = d.sum(d.index(0), d.index(columns), d.f32(0), [&](Value k) {
+        return d.mul(d.at(getInput(), {i[0], k}),
+                     packedAt(d, getWeight(), kind, i[1], k));
+      });
       if (getBias())
         sum = d.add(sum, bias(i[1]));
       if (getResidual())
@@ -377,17 +366,15 @@ FailureOr<Values> PackedLinearOp::decompose(OpBuilder &builder) {
     Value code = packedAt(d, getWeight(), kind, n, k);
     if (!getZeroPoints())
       return d.sub(code, d.i32(offset));
-    Value zero =
-        d.rem(lane(getZeroPoints(), n, d.div(k, perScale)), 256);
+    Value zero = d.rem(lane(getZeroPoints(), n, d.div(k, perScale)), 256);
     return d.sub(code, zero);
   };
   auto scale = [&](Value n, Value group) {
     return lane(getScales(), n, group);
   };
-  QuantizedProduct product{getInput(),    getInputScales(),
-                           getResidual(), columns / perScale,
-                           perScale,      difference,
-                           scale,         {}};
+  QuantizedProduct product{
+      getInput(), getInputScales(), getResidual(), columns / perScale,
+      perScale,   difference,       scale,         {}};
   if (getBias())
     product.bias = bias;
   return Values{buildQuantizedProduct(d, type, product)};

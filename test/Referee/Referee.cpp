@@ -76,8 +76,8 @@ Referee::compile(llvm::StringRef text) {
   registerAllExtensions(registry);
   registerAllToLLVMIRTranslations(registry);
   registry.insert<mlir::qlm::QlmDialect>();
-  referee->context = std::make_unique<MLIRContext>(
-      registry, MLIRContext::Threading::DISABLED);
+  referee->context =
+      std::make_unique<MLIRContext>(registry, MLIRContext::Threading::DISABLED);
   MLIRContext *context = referee->context.get();
 
   std::string messages;
@@ -93,8 +93,8 @@ Referee::compile(llvm::StringRef text) {
   if (!main)
     return error("the module has no func.func @main");
   referee->type = main.getFunctionType();
-  for (TypeRange types :
-       {TypeRange(referee->type.getInputs()), TypeRange(referee->type.getResults())})
+  for (TypeRange types : {TypeRange(referee->type.getInputs()),
+                          TypeRange(referee->type.getResults())})
     for (Type type : types) {
       auto tensor = dyn_cast<RankedTensorType>(type);
       if (!tensor || !tensor.hasStaticShape())

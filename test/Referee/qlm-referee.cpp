@@ -25,8 +25,7 @@ using namespace mlir;
 using ::qlm::test::Array;
 using ::qlm::test::Referee;
 
-static llvm::cl::opt<std::string> file(llvm::cl::Positional,
-                                       llvm::cl::Required,
+static llvm::cl::opt<std::string> file(llvm::cl::Positional, llvm::cl::Required,
                                        llvm::cl::desc("FILE.mlir"));
 static llvm::cl::list<std::string>
     inputFiles("input", llvm::cl::desc("raw array of an argument"));
@@ -86,8 +85,7 @@ int main(int argc, char **argv) {
       return fail("cannot read " + name);
     llvm::StringRef bytes = (*raw)->getBuffer();
     inputs.push_back(
-        {tensor.getShape().vec(),
-         (tensor.getElementTypeBitWidth() + 7) / 8,
+        {tensor.getShape().vec(), (tensor.getElementTypeBitWidth() + 7) / 8,
          std::vector<uint8_t>(bytes.bytes_begin(), bytes.bytes_end())});
   }
   auto outputs = (*referee)->run(inputs);

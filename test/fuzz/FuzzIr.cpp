@@ -21,7 +21,8 @@ extern "C" int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size) {
     made->loadAllAvailableDialects();
     return made;
   }();
-  ScopedDiagnosticHandler quiet(context, [](Diagnostic &) { return success(); });
+  ScopedDiagnosticHandler quiet(context,
+                                [](Diagnostic &) { return success(); });
   std::string text(reinterpret_cast<const char *>(data), size);
   // Parses and verifies; either result is fine, a crash is not.
   (void)parseSourceString<ModuleOp>(text, ParserConfig(context));

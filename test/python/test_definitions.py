@@ -76,8 +76,8 @@ def test_linear(tmp_path, rng, tokens, inside, outside):
     x, w = normal(rng, tokens, inside), normal(rng, outside, inside)
     b, r = normal(rng, outside), normal(rng, tokens, outside)
     [y] = run(tmp_path, f"""
-      %y = qlm.linear %x, %w bias %b residual %r : {tensor(x)}, {tensor(w)},
-        {tensor(b)}, {tensor(r)} -> {tensor(r)}""",
+      %y = qlm.linear %x, %w bias %b : {tensor(b)} residual %r : {tensor(r)}
+        : {tensor(x)}, {tensor(w)} -> {tensor(r)}""",
               {"x": (x, "f32"), "w": (w, "f32"), "b": (b, "f32"),
                "r": (r, "f32")}, {"y": (r.shape, "f32")})
     expected = x.astype(np.float64) @ w.T.astype(np.float64) + b + r

@@ -47,7 +47,7 @@ def Qlm_LinearOp
 
     ```mlir
     %y = qlm.linear %x, %w : tensor<?x2048xf32>, tensor<5632x2048xbf16> -> tensor<?x5632xf32>
-    %z = qlm.linear %x, %w bias %b residual %r : tensor<?x64xf32>, tensor<96x64xbf16>, tensor<96xbf16>, tensor<?x96xf32> -> tensor<?x96xf32>
+    %z = qlm.linear %x, %w bias %b : tensor<96xbf16> residual %r : tensor<?x96xf32> : tensor<?x64xf32>, tensor<96x64xbf16> -> tensor<?x96xf32>
     ```
   }];
   let arguments = (ins Qlm_F32Tensor:$input, Qlm_FloatTensor:$weight,
@@ -55,9 +55,9 @@ def Qlm_LinearOp
                        Optional<Qlm_F32Tensor>:$residual);
   let results = (outs Qlm_F32Tensor:$result);
   let assemblyFormat = [{
-    $input `,` $weight (`bias` $bias^)? (`residual` $residual^)? attr-dict `:`
-    type($input) `,` type($weight) (`,` type($bias)^)?
-    (`,` type($residual)^)? `->` type($result)
+    $input `,` $weight (`bias` $bias^ `:` type($bias))?
+    (`residual` $residual^ `:` type($residual))? attr-dict `:`
+    type($input) `,` type($weight) `->` type($result)
   }];
 }
 
