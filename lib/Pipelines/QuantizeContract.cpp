@@ -1,0 +1,81 @@
+//===- QuantizeContract.cpp - What holds after Quantize -------------------===//
+//
+// Part of the QLM project, under the Apache License v2.0 with LLVM Exceptions.
+// SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
+//
+//===----------------------------------------------------------------------===//
+
+#include "Contract.h"
+
+#include "llvm/ADT/StringMap.h"
+
+using namespace mlir;
+using namespace mlir::qlm;
+
+static constexpr Stage kStage = Stage::Quantize;
+
+static LogicalResult checkPackedLinear(PackedLinearOp linear) {
+  Value operands[] = {linear.getWeight(), linear.getScales(),
+                      linear.getZeroPoints(), linear.getBias()};
+  for (Value operand : operands)
+    if (operand && !operand.getDefiningOp<PackOp>())
+      return breakContract(linear, kStage,
+                           "weights, scales, zero points and biases of "
+                           "linears must be made by qlm.pack",
+                           "qlm-pack-weights");
+  LayoutKind layout = linear.getLayout().getKind();
+  bool isQuantized = layout == LayoutKind::Int8 || layout == LayoutKind::Int4;
+  if (isQuantized && !linear.getScheme())
+    return breakContract(linear, kStage,
+                         "a quantized linear must name its scheme",
+                         "qlm-fold-scales");
+  if (linear.getInputScales() &&
+      !linear.getInput().getDefiningOp<DynamicQuantizeOp>())
+    return breakContract(linear, kStage,
+                         "int8 inputs must be made by qlm.dynamic_quantize",
+                         "qlm-quantize-activations");
+  return success();
+}
+
+static LogicalResult checkOperation(Operation *op,
+                                    llvm::StringMap<PackOp> &keys) {
+  if (isa<LinearOp, QuantizedLinearOp>(op))
+    return breakContract(op, kStage,
+                         "every linear must be packed, got " +
+                             op->getName().getStringRef(),
+                         "qlm-pack-weights");
+  if (isa<DequantizeOp, QuantizeOp>(op))
+    return breakContract(op, kStage,
+                         "scales must be folded into linears, got " +
+                             op->getName().getStringRef(),
+                         "qlm-fold-scales");
+  if (auto linear = dyn_cast<PackedLinearOp>(op))
+    return checkPackedLinear(linear);
+  if (auto norm = dyn_cast<RmsNormOp>(op))
+    if (!norm.getWeight().getType().getElementType().isF32())
+      return breakContract(op, kStage, "norm weights must be f32",
+                           "qlm-pack-weights");
+  if (auto pack = dyn_cast<PackOp>(op))
+    if (!keys.try_emplace(pack.getName(), pack).second)
+      return breakContract(op, kStage, "keys must be distinct, got two of ")
+             << pack.getNameAttr();
+  return success();
+}
+
+// As after Optimize, but
+// - every linear is packed;
+// - its weight, scales, zero points and bias are made by qlm.pack;
+// - a quantized linear names its scheme;
+// - int8 inputs are made by qlm.dynamic_quantize;
+// - no qlm.quantize or qlm.dequantize is left: scales are folded;
+// - norm weights are f32;
+// - the keys of packed tensors are distinct.
+LogicalResult mlir::qlm::verifyAfterQuantize(ModuleOp module) {
+  if (failed(checkStage(module, kStage)) ||
+      failed(checkForward(module, kStage)))
+    return failure();
+  llvm::StringMap<PackOp> keys;
+  WalkResult result = module.walk(
+      [&](Operation *op) -> WalkResult { return checkOperation(op, keys); });
+  return failure(result.wasInterrupted());
+}

@@ -1,0 +1,317 @@
+//===- quantc.cpp - Compiles a model's folder to a package ----------------===//
+//
+// Part of the QLM project, under the Apache License v2.0 with LLVM Exceptions.
+// SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
+//
+//===----------------------------------------------------------------------===//
+//
+// Arguments in, qlm::compileModel, one line out. Exit code 0: done; 1: bad
+// input; 2: wrong usage.
+//
+//===----------------------------------------------------------------------===//
+
+#include "qlm/Pipelines/Pipelines.h"
+#include "llvm/ADT/STLExtras.h"
+#include "llvm/ADT/StringExtras.h"
+#include "llvm/Support/CommandLine.h"
+#include "llvm/Support/Format.h"
+#include "llvm/Support/Process.h"
+#include "llvm/Support/raw_ostream.h"
+
+#include <atomic>
+#include <chrono>
+#include <csignal>
+#include <string>
+#include <vector>
+
+using namespace mlir::qlm;
+namespace cl = llvm::cl;
+
+//===----------------------------------------------------------------------===//
+// Arguments
+//===----------------------------------------------------------------------===//
+
+namespace {
+
+/// A choice of the command line: what is supported, and what the design names
+/// but this version doesn't do yet.
+struct Choice {
+  llvm::StringRef option;
+  llvm::StringRef value;
+  std::vector<llvm::StringRef> supported;
+  std::vector<llvm::StringRef> planned;
+};
+
+/// The options; made after LLVM's own have been taken off the command line.
+struct Arguments {
+  cl::OptionCategory category{"quantc options"};
+  cl::opt<std::string> model{cl::Positional, cl::desc("MODEL"),
+                             cl::cat(category)};
+  cl::opt<std::string> output{
+      "o", cl::value_desc("PATH"), cl::cat(category),
+      cl::desc("The package to write; with --to, the file for IR (default: "
+               "standard output)")};
+  cl::opt<std::string> target{"target", cl::init("cpu"), cl::cat(category),
+                              cl::value_desc("NAME"),
+                              cl::desc("What runs the package: cpu")};
+  cl::opt<std::string> targetCpu{
+      "target-cpu", cl::init("native"), cl::cat(category),
+      cl::value_desc("NAME"),
+      cl::desc("native, x86-64-v3, x86-64-v4 or sapphirerapids")};
+  cl::opt<std::string> weights{
+      "weights", cl::init("f32"), cl::cat(category), cl::value_desc("TYPE"),
+      cl::desc("Weights of linears: f32, bf16, f16, int8 or int4")};
+  cl::opt<int64_t> groupSize{
+      "group-size", cl::init(128), cl::cat(category), cl::value_desc("N"),
+      cl::desc("Columns of an int4 weight that share a scale")};
+  cl::opt<bool> zeroPoints{"zero-points", cl::cat(category),
+                           cl::desc("Gives each scale a zero point")};
+  cl::opt<std::string> method{"method", cl::init("rtn"), cl::cat(category),
+                              cl::value_desc("NAME"),
+                              cl::desc("How codes are found: rtn")};
+  cl::opt<std::string> activations{
+      "activations", cl::init("none"), cl::cat(category),
+      cl::value_desc("TYPE"),
+      cl::desc("Inputs of quantized linears: none or int8-dynamic")};
+  cl::opt<std::string> kvCache{"kv-cache", cl::init("f32"), cl::cat(category),
+                               cl::value_desc("TYPE"),
+                               cl::desc("Keys and values: f32, f16 or bf16")};
+  cl::opt<bool> keepLmHead{"keep-lm-head", cl::cat(category),
+                           cl::desc("Leaves the weight of the last linear as "
+                                    "it is")};
+  cl::opt<int64_t> maxBatch{"max-batch", cl::init(8), cl::cat(category),
+                            cl::value_desc("N"),
+                            cl::desc("Most sequences of a step")};
+  cl::opt<int64_t> maxContext{
+      "max-context", cl::init(0), cl::cat(category), cl::value_desc("N"),
+      cl::desc("Most tokens of a sequence (default: the model's)")};
+  cl::opt<int64_t> maxStepTokens{"max-step-tokens", cl::init(512),
+                                 cl::cat(category), cl::value_desc("N"),
+                                 cl::desc("Most tokens of a step")};
+  cl::opt<int64_t> pageTokens{"page-tokens", cl::init(16), cl::cat(category),
+                              cl::value_desc("N"),
+                              cl::desc("Tokens of a page of the cache")};
+  cl::opt<std::string> to{
+      "to", cl::init("package"), cl::cat(category), cl::value_desc("STAGE"),
+      cl::desc("Stops after import, optimize, quantize, lower or package")};
+  cl::opt<std::string> dumpStages{
+      "dump-stages", cl::cat(category), cl::value_desc("DIR"),
+      cl::desc("Writes the IR after each stage to 1-import.mlir, ...")};
+  cl::opt<bool> plainOps{"plain-ops", cl::cat(category),
+                         cl::desc("Imports attention as plain operations")};
+  cl::opt<int> threads{"threads", cl::init(0), cl::cat(category),
+                       cl::value_desc("N"),
+                       cl::desc("Threads (default: all of the machine's)")};
+  cl::opt<bool> quiet{"quiet", cl::cat(category),
+                      cl::desc("Prints errors only")};
+};
+
+} // namespace
+
+static constexpr int kBadInput = 1;
+static constexpr int kWrongUsage = 2;
+
+static int fail(const llvm::Twine &message, int code) {
+  llvm::errs() << "quantc: error: " << message << "\n";
+  return code;
+}
+
+/// Returns 0 if the value is supported; else says what is.
+static int check(const Choice &choice) {
+  if (llvm::is_contained(choice.supported, choice.value))
+    return 0;
+  std::string rule = " (supported: " + llvm::join(choice.supported, ", ") + ")";
+  if (llvm::is_contained(choice.planned, choice.value))
+    return fail("--" + choice.option + " " + choice.value +
+                    " is not supported yet" + rule,
+                kBadInput);
+  return fail("--" + choice.option + " has no value '" + choice.value + "'" +
+                  rule,
+              kWrongUsage);
+}
+
+static int checkArguments(const Arguments &arguments) {
+  const Choice choices[] = {
+      {"target", arguments.target, {"cpu"}, {"cuda"}},
+      {"target-cpu",
+       arguments.targetCpu,
+       {"native", "x86-64-v3", "x86-64-v4", "sapphirerapids"},
+       {}},
+      {"weights",
+       arguments.weights,
+       {"f32", "bf16", "f16", "int8", "int4"},
+       {"nf4", "fp8"}},
+      {"method", arguments.method, {"rtn"}, {"gptq", "awq", "llm.int8"}},
+      {"activations",
+       arguments.activations,
+       {"none", "int8-dynamic"},
+       {"int8-static", "fp8"}},
+      {"kv-cache", arguments.kvCache, {"f32", "f16", "bf16"}, {"int8", "fp8"}},
+      {"to",
+       arguments.to,
+       {"import", "optimize", "quantize", "lower", "package"},
+       {}},
+  };
+  for (const Choice &choice : choices)
+    if (int code = check(choice))
+      return code;
+  if (arguments.model.empty())
+    return fail("a model's folder is needed: quantc MODEL -o PKG", kWrongUsage);
+  if (arguments.output.empty() && arguments.to == "package")
+    return fail("an output is needed: quantc MODEL -o PKG", kWrongUsage);
+  const std::pair<llvm::StringRef, int64_t> numbers[] = {
+      {"group-size", arguments.groupSize},
+      {"max-batch", arguments.maxBatch},
+      {"max-step-tokens", arguments.maxStepTokens},
+      {"page-tokens", arguments.pageTokens},
+      {"max-context", arguments.maxContext.getNumOccurrences()
+                          ? arguments.maxContext.getValue()
+                          : 1},
+      {"threads", arguments.threads.getNumOccurrences()
+                      ? arguments.threads.getValue()
+                      : 1}};
+  for (auto [name, value] : numbers)
+    if (value <= 0)
+      return fail("--" + name + " must be positive, got " + llvm::Twine(value),
+                  kWrongUsage);
+  return 0;
+}
+
+/// The first line of what LLVM's parser says, without its prefix.
+static std::string cleanUsageError(llvm::StringRef text, llvm::StringRef tool) {
+  llvm::StringRef line = text.trim().split('\n').first;
+  line.consume_front(tool);
+  line.consume_front(": ");
+  line = line.split("  Try: ").first;
+  return (line.rtrim(". ") + ", see quantc --help").str();
+}
+
+//===----------------------------------------------------------------------===//
+// Progress
+//===----------------------------------------------------------------------===//
+
+static std::atomic<bool> interrupted{false};
+
+static std::string formatBytes(int64_t bytes) {
+  std::string text;
+  llvm::raw_string_ostream stream(text);
+  if (bytes >= 1000000000)
+    stream << llvm::format("%.2f GB", bytes / 1e9);
+  else
+    stream << llvm::format("%.1f MB", bytes / 1e6);
+  return text;
+}
+
+namespace {
+
+/// One line on a terminal, rewritten at most ten times a second.
+class ProgressLine {
+public:
+  ProgressLine(bool enabled) : enabled(enabled) {}
+  ~ProgressLine() { clear(); }
+
+  void show(const CompileProgress &progress) {
+    auto now = std::chrono::steady_clock::now();
+    bool isNewStage = progress.stage != stage || !shown;
+    if (!enabled ||
+        (!isNewStage && now - last < std::chrono::milliseconds(100)))
+      return;
+    last = now;
+    stage = progress.stage;
+    shown = true;
+    llvm::errs() << "\r\033[K" << getStageName(stage);
+    if (progress.bytesTotal)
+      llvm::errs() << ": " << formatBytes(progress.bytesDone) << " of "
+                   << formatBytes(progress.bytesTotal) << ", " << progress.item;
+  }
+
+  void clear() {
+    if (shown)
+      llvm::errs() << "\r\033[K";
+    shown = false;
+  }
+
+private:
+  bool enabled;
+  bool shown = false;
+  Stage stage = Stage::Import;
+  std::chrono::steady_clock::time_point last;
+};
+
+} // namespace
+
+//===----------------------------------------------------------------------===//
+// Main
+//===----------------------------------------------------------------------===//
+
+static CompileOptions makeOptions(const Arguments &arguments) {
+  CompileOptions options;
+  options.model = arguments.model;
+  options.output = arguments.output;
+  options.to = *parseStage(arguments.to);
+  options.dumpStages = arguments.dumpStages;
+  options.producer = "quantc " QLM_VERSION;
+  options.plainOps = arguments.plainOps;
+  options.weights = arguments.weights;
+  options.groupSize = arguments.groupSize;
+  options.zeroPoints = arguments.zeroPoints;
+  options.method = arguments.method;
+  options.activations = arguments.activations;
+  options.keepLmHead = arguments.keepLmHead;
+  options.targetCpu = arguments.targetCpu;
+  options.kvCache = arguments.kvCache;
+  options.pageTokens = arguments.pageTokens;
+  options.maxBatch = arguments.maxBatch;
+  options.maxContext = arguments.maxContext;
+  options.maxStepTokens = arguments.maxStepTokens;
+  options.threads = arguments.threads;
+  return options;
+}
+
+static int compile(const Arguments &arguments) {
+  CompileOptions options = makeOptions(arguments);
+  bool quiet = arguments.quiet;
+  ProgressLine line(!quiet && llvm::sys::Process::StandardErrIsDisplayed());
+  options.progress = [&](const CompileProgress &progress) {
+    line.show(progress);
+  };
+  options.warning = [&](llvm::StringRef text) {
+    line.clear();
+    if (!quiet)
+      llvm::errs() << "quantc: warning: " << text << "\n";
+  };
+  options.cancelled = [] { return interrupted.load(); };
+  std::signal(SIGINT, [](int) { interrupted = true; });
+  std::signal(SIGTERM, [](int) { interrupted = true; });
+
+  auto start = std::chrono::steady_clock::now();
+  llvm::Expected<CompileSummary> summary = compileModel(options);
+  line.clear();
+  if (!summary)
+    return fail(llvm::toString(summary.takeError()), kBadInput);
+  if (quiet || options.to != Stage::Package)
+    return 0;
+  std::chrono::duration<double> seconds =
+      std::chrono::steady_clock::now() - start;
+  llvm::errs() << "quantc: wrote " << options.output << ": weights "
+               << formatBytes(summary->weightBytes) << ", code "
+               << formatBytes(summary->moduleBytes) << ", memory when running "
+               << formatBytes(summary->peakBytes) << ", "
+               << llvm::format("%.1f s", seconds.count()) << "\n";
+  return 0;
+}
+
+int main(int argc, char **argv) {
+  // LLVM registers hundreds of options of its own, which are none of ours.
+  cl::ResetCommandLineParser();
+  Arguments arguments;
+  std::string messages;
+  llvm::raw_string_ostream stream(messages);
+  if (!cl::ParseCommandLineOptions(
+          argc, argv, "Compiles a language model's folder to a package\n",
+          &stream))
+    return fail(cleanUsageError(messages, argv[0]), kWrongUsage);
+  if (int code = checkArguments(arguments))
+    return code;
+  return compile(arguments);
+}
