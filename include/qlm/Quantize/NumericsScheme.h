@@ -33,14 +33,6 @@ inline ::qlm::numerics::Layout getNumericsLayout(LayoutKind kind) {
   return static_cast<::qlm::numerics::Layout>(kind);
 }
 
-/// The float type as the numerics take it; \p type is f32, f16 or bf16.
-inline ::qlm::numerics::FloatType getNumericsFloatType(Type type) {
-  if (type.isF16())
-    return ::qlm::numerics::FloatType::Float16;
-  return type.isBF16() ? ::qlm::numerics::FloatType::BFloat16
-                       : ::qlm::numerics::FloatType::Float32;
-}
-
 } // namespace mlir::qlm
 
 #endif // QLM_QUANTIZE_NUMERICSSCHEME_H

@@ -1,0 +1,30 @@
+// RUN: not quant-opt %s --qlm-quantize-pipeline="weights=int5" 2>&1 | FileCheck %s --check-prefix=WEIGHTS
+// RUN: not quant-opt %s --qlm-quantize-pipeline="weights=int4 group-size=96" 2>&1 | FileCheck %s --check-prefix=DIVIDE
+// RUN: not quant-opt %s --qlm-quantize-pipeline="weights=int4 group-size=0" 2>&1 | FileCheck %s --check-prefix=GROUP
+// RUN: not quant-opt %s --qlm-quantize-pipeline="weights=int4 group-size=-32" 2>&1 | FileCheck %s --check-prefix=NEGATIVE
+// RUN: not quant-opt %s --qlm-quantize-pipeline="weights=int4 method=gptq" 2>&1 | FileCheck %s --check-prefix=METHOD
+// RUN: not quant-opt %s --qlm-quantize-pipeline="table-type=f8" 2>&1 | FileCheck %s --check-prefix=TABLE
+// RUN: not quant-opt %s --qlm-quantize-pipeline="weights=bf16 zero-points" 2>&1 | FileCheck %s --check-prefix=ZERO
+// RUN: not quant-opt %s --qlm-quantize-pipeline="weights=int8 activations=int4" 2>&1 | FileCheck %s --check-prefix=ACTIVATIONS
+// RUN: not quant-opt %s --qlm-quantize-pipeline="weights=bf16 activations=int8-dynamic" 2>&1 | FileCheck %s --check-prefix=FLOATS
+// RUN: not quant-opt %s --qlm-quantize-pipeline="weights=int8 keep-lm-head activations=int8-dynamic" 2>&1 | FileCheck %s --check-prefix=HEAD
+
+// WEIGHTS: error: weights must be f32, bf16, f16, int8 or int4, got 'int5'
+// DIVIDE: error: {{.*}}group size must divide the columns, got 96 and 128 in lm_head (64x128)
+// GROUP: error: group-size must be positive, got 0
+// NEGATIVE: error: group-size must be positive, got -32
+// METHOD: error: method must be rtn, got 'gptq'
+// TABLE: error: table-type must be source or f32, got 'f8'
+// ZERO: error: zero-points needs weights=int8 or weights=int4, got 'bf16'
+// ACTIVATIONS: error: activations must be none or int8-dynamic, got 'int4'
+// FLOATS: error: {{.*}}activations=int8-dynamic needs quantized weights, got 'bf16' in lm_head
+// FLOATS: note: {{.*}}choose weights=int8 or weights=int4, or activations=none
+// HEAD: error: {{.*}}activations=int8-dynamic needs quantized weights, got 'bf16' in lm_head
+
+qlm.parameter @w : tensor<64x128xbf16> from "m.safetensors" key "w"
+
+func.func @forward(%x: tensor<?x128xf32>) -> tensor<?x64xf32> {
+  %w = qlm.load @w : tensor<64x128xbf16>
+  %y = qlm.linear %x, %w : tensor<?x128xf32>, tensor<64x128xbf16> -> tensor<?x64xf32> loc("lm_head")
+  return %y : tensor<?x64xf32>
+}
