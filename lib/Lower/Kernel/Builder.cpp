@@ -38,7 +38,9 @@ Val KernelBuilder::constant(Type type, int64_t number) {
   Type element = getElementTypeOrSelf(type);
   if (isa<FloatType>(element))
     return constant(type, static_cast<double>(number));
-  return makeConstant(*this, type, getIntegerAttr(element, number));
+  APInt bits(element.getIntOrFloatBitWidth(), number, /*isSigned=*/false,
+             /*implicitTrunc=*/true);
+  return makeConstant(*this, type, IntegerAttr::get(element, bits));
 }
 
 Val KernelBuilder::constant(Type type, double number) {

@@ -187,7 +187,8 @@ public:
     return VectorType::get({lanes}, element);
   }
 
-  // Constants. Of a vector type: a splat.
+  // Constants. Of a vector type: a splat. Integers keep the low bits that
+  // their type has.
   Val constant(Type type, int64_t number);
   Val constant(Type type, double number);
   Val index(int64_t number) { return constant(i64(), number); }

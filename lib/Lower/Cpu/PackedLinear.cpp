@@ -1,0 +1,328 @@
+//===- PackedLinear.cpp - Tiles of qlm.packed_linear ----------------------===//
+//
+// Part of the QLM project, under the Apache License v2.0 with LLVM Exceptions.
+// SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
+//
+//===----------------------------------------------------------------------===//
+
+#include "PackedLinear.h"
+
+#include "llvm/Support/MathExtras.h"
+
+using namespace mlir;
+using namespace mlir::qlm;
+using namespace mlir::qlm::cpu;
+using namespace mlir::qlm::kernel;
+
+/// Columns of one round of the inner loop. All group sizes are multiples of
+/// it, and so are the columns of every packed word.
+static constexpr int64_t kRoundColumns = 8;
+/// How far ahead weights are fetched, in bytes of each block's stream.
+static constexpr int64_t kPrefetchBytes = 1536;
+static constexpr int64_t kCacheLine = 64;
+/// A tile has at most this many blocks: as many streams as a core follows well.
+static constexpr int64_t kMaxTileBlocks = 8;
+/// Tiles that a launch should have at least, so that a few threads end
+/// together.
+static constexpr int64_t kMinTiles = 16;
+/// Columns that one int32 sum can take: 65536 * 255 * 128 < 2^31.
+static constexpr int64_t kMaxSumColumns = 65536;
+
+//===----------------------------------------------------------------------===//
+// Shape and tiling
+//===----------------------------------------------------------------------===//
+
+FailureOr<LinearShape> LinearShape::get(PackedLinearOp op) {
+  LinearShape s;
+  s.columns = op.getInFeatures();
+  s.features = op.getOutFeatures();
+  s.blocks = llvm::divideCeil(s.features, ::qlm::format::kRowBlock);
+  s.layout = op.getLayout().getKind();
+  switch (s.layout) {
+  case LayoutKind::Float32:
+    break;
+  case LayoutKind::Float16:
+    s.wordBytes = 2;
+    break;
+  case LayoutKind::BFloat16:
+    s.wordColumns = 2;
+    break;
+  case LayoutKind::Int8:
+    s.wordColumns = 4;
+    break;
+  case LayoutKind::Int4:
+    s.wordColumns = 8;
+    break;
+  default:
+    return op.emitOpError("layout ")
+           << stringifyLayoutKind(s.layout) << " is not one of weights";
+  }
+  s.words = llvm::divideCeil(s.columns, s.wordColumns);
+  s.groupColumns = s.columns;
+  s.byteActivations = static_cast<bool>(op.getInputScales());
+
+  std::optional<SchemeAttr> scheme = op.getScheme();
+  s.quantized = scheme.has_value();
+  bool isCode = s.layout == LayoutKind::Int8 || s.layout == LayoutKind::Int4;
+  if (isCode != s.quantized)
+    return op.emitOpError("layout ")
+           << stringifyLayoutKind(s.layout) << (isCode ? " needs" : " takes no")
+           << " scheme";
+  if (!s.quantized) {
+    if (s.byteActivations)
+      return op.emitOpError("int8 activations need quantized weights, got "
+                            "layout ")
+             << stringifyLayoutKind(s.layout);
+    return s;
+  }
+  s.zeroPoints = static_cast<bool>(op.getZeroPoints());
+  s.oneScale = scheme->getGranularity() == Granularity::Tensor;
+  s.halfScales = op.getScales().getType().getElementType().isF16();
+  s.groupColumns = scheme->getColumnsPerScale(s.columns);
+  if (s.columns % s.groupColumns != 0 ||
+      (s.groupColumns != s.columns && s.groupColumns % kRoundColumns != 0))
+    return op.emitOpError("group size must divide the columns and be a "
+                          "multiple of ")
+           << kRoundColumns << ", got " << s.groupColumns << " and "
+           << s.columns;
+  s.groups = s.columns / s.groupColumns;
+  if (!s.zeroPoints && !scheme->getStorage().isUnsignedInteger())
+    s.offset = int64_t(1) << (scheme->getBits() - 1);
+  if (s.byteActivations && s.groupColumns > kMaxSumColumns)
+    return op.emitOpError("at most ")
+           << kMaxSumColumns << " columns may share a scale with int8 "
+           << "activations, got " << s.groupColumns;
+  return s;
+}
+
+// A tile has as many blocks as a core follows streams, fewer where that would
+// leave less than kMinTiles tiles. The patch of one row covers the whole tile
+// where registers allow: 32 of them hold 8 sums, 8 packed words and what
+// unpacks them; AVX2 has 16. Patches of many rows hold 16 (or 8) sums.
+LinearTiling LinearTiling::get(const LinearShape &shape, const Target &target) {
+  LinearTiling tiling;
+  tiling.tileBlocks = kMaxTileBlocks;
+  while (tiling.tileBlocks > 1 && shape.blocks < tiling.tileBlocks * kMinTiles)
+    tiling.tileBlocks /= 2;
+  int64_t parts = ::qlm::format::kRowBlock / target.lanes();
+  int64_t tileStrips = tiling.tileBlocks * parts;
+  if (target.avx512)
+    tiling.patches = {{8, 2}, {4, 4}, {2, 4}, {1, 8}};
+  else
+    tiling.patches = {{4, 2}, {2, 2}, {1, 4}};
+  for (LinearPatch &patch : tiling.patches)
+    patch.strips = std::min(patch.strips, tileStrips);
+  return tiling;
+}
+
+//===----------------------------------------------------------------------===//
+// Body
+//===----------------------------------------------------------------------===//
+
+static int64_t countBuffers(PackedLinearOp op) {
+  return op->getNumOperands() + 1;
+}
+
+LinearEmitter::LinearEmitter(PackedLinearOp op, const LinearShape &shape,
+                             const KernelRequest &request)
+    : shape(shape), tiling(LinearTiling::get(shape, request.target)),
+      target(request.target), lanes(request.target.lanes()),
+      parts(::qlm::format::kRowBlock / lanes),
+      frame(request.function, countBuffers(op)), b(frame.builder()),
+      rows(frame.size(request.rows)) {
+  int64_t next = 0;
+  auto take = [&](Value operand) {
+    return operand ? frame.buffer(next++).readOnly() : Ptr();
+  };
+  input = take(op.getInput());
+  inputScales = take(op.getInputScales());
+  weights = take(op.getWeight());
+  scales = take(op.getScales());
+  zeroPoints = take(op.getZeroPoints());
+  bias = take(op.getBias());
+  // The result may be written over the residual.
+  residual = op.getResidual() ? frame.buffer(next++) : Ptr();
+  result = frame.buffer(next);
+  rowSums = frame.scratch();
+}
+
+void LinearEmitter::emit() {
+  b.ifThen(frame.lo() < frame.hi(), [&] {
+    if (shape.byteActivations)
+      emitRowSums();
+    b.forRange(frame.lo(), frame.hi(), 1, [&](Val tile) { emitTile(tile); });
+  });
+}
+
+// All tiles but the last are full, and all their blocks have 16 features. The
+// last one may have fewer blocks, or an unfinished one: those go one by one.
+void LinearEmitter::emitTile(Val tile) {
+  Val first = tile * tiling.tileBlocks;
+  auto emitFull = [&] {
+    Val row = b.index(0);
+    for (LinearPatch patch : tiling.patches) {
+      Val end = row + (rows - row) / patch.rows * patch.rows;
+      int64_t patchBlocks = patch.strips / parts;
+      // Blocks outside, rows inside: a patch's weights stay in the cache.
+      b.forRange(first, first + tiling.tileBlocks, patchBlocks, [&](Val block) {
+        b.forRange(row, end, patch.rows, [&](Val firstRow) {
+          emitPatch(patch, firstRow, block, /*masked=*/false);
+        });
+      });
+      row = end;
+    }
+  };
+  int64_t fullTiles =
+      shape.features / (tiling.tileBlocks * ::qlm::format::kRowBlock);
+  if (fullTiles * tiling.tileBlocks == shape.blocks)
+    return emitFull();
+  auto emitRest = [&] { emitRemainingBlocks(first, b.index(shape.blocks)); };
+  if (fullTiles == 0)
+    return emitRest();
+  b.ifElse(tile < fullTiles, emitFull, emitRest);
+}
+
+void LinearEmitter::emitRemainingBlocks(Val from, Val to) {
+  b.forRange(from, to, 1, [&](Val block) {
+    b.forRange(b.index(0), rows, 1, [&](Val row) {
+      emitPatch({1, parts}, row, block, /*masked=*/true);
+    });
+  });
+}
+
+void LinearEmitter::emitPatch(LinearPatch patch, Val firstRow, Val block,
+                              bool masked) {
+  int64_t rowBytes = shape.columns * (shape.byteActivations ? 1 : 4);
+  Place place = {patch, input.at(firstRow * rowBytes),
+                 weights.at(block * shape.blockBytes()), firstRow, block};
+  store(place, shape.byteActivations ? sumIntegers(place) : sumFloats(place),
+        masked);
+}
+
+/// Result = inputScales * total + bias + residual.
+void LinearEmitter::store(const Place &place, ArrayRef<Val> totals,
+                          bool masked) {
+  VectorType vector = b.vec(lanes, b.f32());
+  auto total = totals.begin();
+  for (int64_t r = 0; r < place.patch.rows; ++r) {
+    Val row = place.firstRow + r;
+    Val rowScale;
+    if (inputScales)
+      rowScale = b.broadcast(inputScales.at(row * 4).load(b.f32()), lanes);
+    for (int64_t s = 0; s < place.patch.strips; ++s) {
+      Val y = *total++;
+      Val feature = place.block * ::qlm::format::kRowBlock + s * lanes;
+      if (rowScale)
+        y = y * rowScale;
+      if (bias)
+        y = y + bias.at(feature * 4).load(vector, lanes * 4);
+      Val offset = (row * shape.features + feature) * 4;
+      if (!masked) {
+        if (residual)
+          y = y + residual.at(offset).load(vector, 4);
+        result.at(offset).store(y, 4);
+        continue;
+      }
+      Val mask = b.firstLanes(lanes, shape.features - feature);
+      if (residual)
+        y = y + residual.at(offset).loadMasked(vector, mask, 4);
+      result.at(offset).storeMasked(y, mask, 4);
+    }
+  }
+}
+
+//===----------------------------------------------------------------------===//
+// Loops over columns
+//===----------------------------------------------------------------------===//
+
+SmallVector<Val> LinearEmitter::runColumns(
+    const Place &place, Val firstColumn, int64_t columns, ArrayRef<Val> init,
+    function_ref<void(const Place &, int64_t, MutableArrayRef<Val>)> step) {
+  int64_t bytesPerColumn = shape.byteActivations ? 1 : 4;
+  int64_t rounds = columns / kRoundColumns, rest = columns % kRoundColumns;
+  int64_t roundBytes = kRoundColumns / shape.wordColumns * shape.wordBytes * 16;
+  auto at = [&](Val column) {
+    Place moved = place;
+    moved.x = place.x.at(column * bytesPerColumn);
+    moved.weights = place.weights.at(column / kRoundColumns * roundBytes);
+    return moved;
+  };
+  SmallVector<Val> sums(init);
+  if (rounds)
+    sums = b.forRange(
+        firstColumn, firstColumn + rounds * kRoundColumns, kRoundColumns, sums,
+        [&](Val column, ArrayRef<Val> carried) {
+          SmallVector<Val> next(carried);
+          prefetch(place, column / kRoundColumns * roundBytes, roundBytes);
+          step(at(column), kRoundColumns, next);
+          return next;
+        });
+  if (rest)
+    step(at(firstColumn + rounds * kRoundColumns), rest, sums);
+  return sums;
+}
+
+/// Fetches what the blocks' streams need kPrefetchBytes later. Past the end
+/// of a block it is the start of the block that the same stream continues
+/// with: the patch's blocks are neighbours, and so is the next patch.
+void LinearEmitter::prefetch(const Place &place, Val position, int64_t bytes) {
+  int64_t blocks = place.patch.strips / parts;
+  Val ahead = position + kPrefetchBytes;
+  Val jump = b.select(ahead >= shape.blockBytes(),
+                      b.index((blocks - 1) * shape.blockBytes()), b.index(0));
+  Ptr stream = place.weights.at(ahead + jump);
+  for (int64_t i = 0; i < blocks; ++i)
+    for (int64_t line = 0; line < bytes; line += kCacheLine)
+      stream.at(i * shape.blockBytes() + line).prefetch();
+}
+
+SmallVector<Val> LinearEmitter::sumGroups(
+    const Place &place,
+    function_ref<SmallVector<Val>(const Place &, Val)> sumGroup) {
+  int64_t count = place.patch.rows * place.patch.strips;
+  Val zero = b.zero(b.vec(lanes, b.f32()));
+  SmallVector<Val> totals(count, zero);
+  auto addGroup = [&](Val group, ArrayRef<Val> before) {
+    SmallVector<Val> sums = sumGroup(place, group);
+    SmallVector<Val> after;
+    SmallVector<Val> stripScales;
+    for (int64_t s = 0; s < place.patch.strips; ++s)
+      stripScales.push_back(loadScale(place.block, group, s));
+    for (int64_t i = 0; i < count; ++i)
+      after.push_back(
+          b.fma(stripScales[i % place.patch.strips], sums[i], before[i]));
+    return after;
+  };
+  if (shape.groups == 1)
+    return addGroup(b.index(0), totals);
+  return b.forRange(b.index(0), b.index(shape.groups), 1, totals, addGroup);
+}
+
+//===----------------------------------------------------------------------===//
+// Entry
+//===----------------------------------------------------------------------===//
+
+FailureOr<KernelInfo>
+mlir::qlm::cpu::emitPackedLinear(PackedLinearOp op,
+                                 const KernelRequest &request) {
+  FailureOr<LinearShape> shape = LinearShape::get(op);
+  if (failed(shape))
+    return failure();
+  LinearTiling tiling = LinearTiling::get(*shape, request.target);
+  LinearEmitter(op, *shape, request).emit();
+
+  KernelInfo info;
+  info.tiles =
+      request.tilesPerStep(llvm::divideCeil(shape->blocks, tiling.tileBlocks));
+  if (shape->byteActivations)
+    info.scratchBytes = request.maxRows() * shape->groups * 4;
+  int64_t rows = shape->blocks * ::qlm::format::kRowBlock;
+  info.bytes = shape->blocks * shape->blockBytes();
+  if (shape->quantized && !shape->oneScale)
+    info.bytes += rows * shape->groups *
+                  (shape->scaleBytes() + (shape->zeroPoints ? 1 : 0));
+  if (op.getBias())
+    info.bytes += rows * 4;
+  info.flopsPerRow = 2 * shape->features * shape->columns;
+  return info;
+}

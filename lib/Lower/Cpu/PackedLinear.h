@@ -1,0 +1,163 @@
+//===- PackedLinear.h - The kernel of qlm.packed_linear ---------*- C++ -*-===//
+//
+// Part of the QLM project, under the Apache License v2.0 with LLVM Exceptions.
+// SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
+//
+//===----------------------------------------------------------------------===//
+//
+// y[rows, N] = x[rows, K] * w[N, K]^T, with N output features in packed
+// blocks of 16 and the layouts of qlm/Package/Format.h.
+//
+//            one tile: `tileBlocks` blocks of 16 features
+//          +---------------------------------------------+
+//          | patch: `strips` vectors of features          |
+//   rows   |   +--------+--------+                        |
+//          |   | acc    | acc    |  `rows` of x           |
+//          |   +--------+--------+                        |
+//          +---------------------------------------------+
+//
+// A strip is a vector of `lanes` features: a whole block of 16 with AVX512,
+// half of one with AVX2. A patch is what fits into registers; it runs over
+// all K columns, group by group. A patch of one row takes many strips, so that
+// as many independent sums and memory streams are in flight; a patch of many
+// rows takes few strips and uses each unpacked weight for all its rows.
+//
+// Order of sums: an output's columns are added one by one in ascending order
+// (float activations), or exactly in int32 (int8 activations), within a group;
+// groups in ascending order by `total = fma(scale, sum, total)`. Neither the
+// patch nor the tile changes that, so results don't depend on the number of
+// rows or on how tiles are split among threads.
+//
+// Tested by test/Lower/Cpu/PackedLinearTest.cpp, timed by
+// benchmarks/kernels/Linear.cpp.
+//
+//===----------------------------------------------------------------------===//
+
+#ifndef QLM_LIB_LOWER_CPU_PACKEDLINEAR_H
+#define QLM_LIB_LOWER_CPU_PACKEDLINEAR_H
+
+#include "Emitters.h"
+#include "qlm/Lower/Kernel/Builder.h"
+#include "qlm/Package/Format.h"
+
+namespace mlir::qlm::cpu {
+
+/// What one packed_linear multiplies, in numbers.
+struct LinearShape {
+  int64_t columns = 0;  ///< K, input features
+  int64_t features = 0; ///< N, output features
+  int64_t blocks = 0;   ///< ceil(N / 16)
+
+  LayoutKind layout = LayoutKind::Float32;
+  int64_t wordColumns = 1; ///< columns of a packed word (a feature's unit)
+  int64_t wordBytes = 4;   ///< bytes of a packed word
+  int64_t words = 0;       ///< ceil(K / wordColumns)
+
+  bool quantized = false;
+  bool byteActivations = false; ///< x is int8 with a scale for each row
+  bool zeroPoints = false;
+  bool oneScale = false;   ///< the whole weight has one scale
+  bool halfScales = false; ///< scales are f16, not f32
+  int64_t groups = 1;
+  int64_t groupColumns = 0; ///< columns that share a scale
+  /// What a symmetric scheme adds to its codes: 128 for i8, 8 for i4, 0 for
+  /// unsigned storage.
+  int64_t offset = 0;
+
+  int64_t blockBytes() const { return words * 16 * wordBytes; }
+  int64_t scaleBytes() const { return halfScales ? 2 : 4; }
+
+  /// Reads \p op; fails with a diagnostic where no kernel serves it.
+  static FailureOr<LinearShape> get(PackedLinearOp op);
+};
+
+/// Rows and strips of a patch.
+struct LinearPatch {
+  int64_t rows;
+  int64_t strips;
+};
+
+/// How a kernel is cut. Patches come with falling numbers of rows; the last
+/// has one row.
+struct LinearTiling {
+  int64_t tileBlocks;
+  SmallVector<LinearPatch> patches;
+
+  static LinearTiling get(const LinearShape &shape, const Target &target);
+};
+
+/// Writes the body of one kernel.
+class LinearEmitter {
+public:
+  LinearEmitter(PackedLinearOp op, const LinearShape &shape,
+                const KernelRequest &request);
+  void emit();
+
+private:
+  using Val = kernel::Val;
+  using Ptr = kernel::Ptr;
+
+  /// A patch at its place.
+  struct Place {
+    LinearPatch patch;
+    Ptr x;        ///< first row of activations
+    Ptr weights;  ///< first block
+    Val firstRow; ///< i64
+    Val block;    ///< i64, first block
+  };
+
+  // PackedLinear.cpp: tiles and patches.
+  void emitTile(Val tile);
+  void emitRemainingBlocks(Val from, Val to);
+  void emitPatch(LinearPatch patch, Val firstRow, Val block, bool masked);
+  void store(const Place &place, ArrayRef<Val> totals, bool masked);
+  /// Runs \p step over \p columns columns from a run-time first column, in
+  /// rounds of kRoundColumns and a shorter last one.
+  SmallVector<Val> runColumns(const Place &place, Val firstColumn,
+                              int64_t columns, ArrayRef<Val> init,
+                              function_ref<void(const Place &, int64_t columns,
+                                                MutableArrayRef<Val> sums)>
+                                  step);
+  /// Sums each group with \p sumGroup (which is given the place and the
+  /// group's number and gives float vectors) and adds them up, scaled.
+  SmallVector<Val>
+  sumGroups(const Place &place,
+            function_ref<SmallVector<Val>(const Place &, Val group)> sumGroup);
+  void prefetch(const Place &place, Val position, int64_t bytes);
+
+  // PackedLinearWeights.cpp: packed words to operands.
+  int64_t stripOffset(int64_t strip, int64_t bytesPerFeature,
+                      int64_t bytesPerBlock) const;
+  Val loadWord(const Place &place, int64_t strip, int64_t word);
+  Val unpackFloat(Val word, int64_t column, Val zeroPoint);
+  SmallVector<Val> unpackBytes(Val word);
+  Val loadScale(Val block, Val group, int64_t strip);
+  Val loadZeroPoint(Val block, Val group, int64_t strip);
+
+  // PackedLinearFloat.cpp: f32 activations.
+  SmallVector<Val> sumFloats(const Place &place);
+
+  // PackedLinearInteger.cpp: int8 activations.
+  SmallVector<Val> sumIntegers(const Place &place);
+  void dotWords(const Place &place, int64_t columns, MutableArrayRef<Val> sums);
+  Val dot(Val sums, Val weights, Val activations);
+  void emitRowSums();
+  Val sumBytes(Ptr bytes, int64_t count);
+
+  const LinearShape shape;
+  const LinearTiling tiling;
+  const Target &target;
+  const int64_t lanes; ///< features of a strip
+  const int64_t parts; ///< strips of a block
+  kernel::KernelFrame frame;
+  kernel::KernelBuilder &b;
+  Val rows; ///< i64
+  Ptr input, inputScales, weights, scales, zeroPoints, bias, residual, result;
+  /// Sums of the codes of each row and group, i32 `[rows, groups]`; of
+  /// symmetric schemes, times -offset.
+  Ptr rowSums;
+};
+
+} // namespace mlir::qlm::cpu
+
+#endif // QLM_LIB_LOWER_CPU_PACKEDLINEAR_H

@@ -1,0 +1,139 @@
+//===- PackedLinearInteger.cpp - Packed linears on int8 activations -------===//
+//
+// Part of the QLM project, under the Apache License v2.0 with LLVM Exceptions.
+// SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
+//
+//===----------------------------------------------------------------------===//
+//
+// sum x * (u - z) = sum x * u - z * sum x: the first sum multiplies unsigned
+// codes with signed activations, as the processor's instructions want; the
+// second one, of each row and group, is found once at the kernel's start.
+//
+//===----------------------------------------------------------------------===//
+
+#include "PackedLinear.h"
+
+#include "llvm/Support/MathExtras.h"
+
+using namespace mlir;
+using namespace mlir::qlm;
+using namespace mlir::qlm::cpu;
+using namespace mlir::qlm::kernel;
+
+SmallVector<Val> LinearEmitter::sumIntegers(const Place &place) {
+  int64_t strips = place.patch.strips;
+  Val zero = b.zero(b.vec(lanes, b.i32()));
+  SmallVector<Val> none(place.patch.rows * strips, zero);
+  return sumGroups(place, [&](const Place &, Val group) {
+    SmallVector<Val> sums = runColumns(
+        place, group * shape.groupColumns, shape.groupColumns, none,
+        [&](const Place &at, int64_t count, MutableArrayRef<Val> next) {
+          dotWords(at, count, next);
+        });
+    SmallVector<Val> zeros;
+    if (shape.zeroPoints)
+      for (int64_t s = 0; s < strips; ++s)
+        zeros.push_back(loadZeroPoint(place.block, group, s));
+    for (int64_t r = 0; r < place.patch.rows; ++r) {
+      Val row = place.firstRow + r;
+      Ptr address = rowSums.at((row * shape.groups + group) * 4);
+      Val rowSum = b.broadcast(address.load(b.i32()), lanes);
+      for (int64_t s = 0; s < strips; ++s) {
+        Val &sum = sums[r * strips + s];
+        if (shape.zeroPoints)
+          sum = sum - zeros[s] * rowSum;
+        else
+          sum = sum + rowSum;
+        sum = b.toFloat(sum, b.f32());
+      }
+    }
+    return sums;
+  });
+}
+
+/// Adds the products of \p columns columns. A last word may go beyond them:
+/// its codes are zero there.
+void LinearEmitter::dotWords(const Place &place, int64_t columns,
+                             MutableArrayRef<Val> sums) {
+  int64_t strips = place.patch.strips;
+  VectorType bytes = b.vec(4 * lanes, b.i8());
+  int64_t wordCount = llvm::divideCeil(columns, shape.wordColumns);
+  for (int64_t w = 0; w < wordCount; ++w) {
+    SmallVector<SmallVector<Val>> codes;
+    for (int64_t s = 0; s < strips; ++s)
+      codes.push_back(unpackBytes(loadWord(place, s, w)));
+    for (int64_t q = 0; q < shape.wordColumns / 4; ++q) {
+      for (int64_t r = 0; r < place.patch.rows; ++r) {
+        Ptr x = place.x.at(r * shape.columns + w * shape.wordColumns + 4 * q);
+        Val four = b.broadcast(x.load(b.i32(), 1), lanes);
+        Val activations = b.bitcast(four, bytes);
+        for (int64_t s = 0; s < strips; ++s) {
+          Val &sum = sums[r * strips + s];
+          sum = dot(sum, codes[s][q], activations);
+        }
+      }
+    }
+  }
+}
+
+/// sums + products of four columns, unsigned \p codes by signed
+/// \p activations, exact.
+Val LinearEmitter::dot(Val sums, Val codes, Val activations) {
+  if (target.avx512Vnni)
+    return b.dotBytes(sums, codes, activations);
+  VectorType pairs = b.vec(2 * lanes, b.i16());
+  if (shape.layout == LayoutKind::Int4) {
+    // 2 * 15 * 128 fits into the int16 that pmaddubsw saturates to.
+    Val products = b.intrinsic(target.avx512 ? "llvm.x86.avx512.pmaddubs.w.512"
+                                             : "llvm.x86.avx2.pmadd.ub.sw",
+                               pairs, {codes, activations});
+    return sums + b.dotPairs(products, b.constant(pairs, int64_t(1)));
+  }
+  // Bytes 0 and 2, then 1 and 3 of each column quartet, as int16 pairs.
+  Val u = b.bitcast(codes, pairs), x = b.bitcast(activations, pairs);
+  Val even = b.dotPairs(u & 0xFF, b.shiftRightSigned(x << 8, 8));
+  Val odd = b.dotPairs(u >> 8, b.shiftRightSigned(x, 8));
+  return sums + (even + odd);
+}
+
+//===----------------------------------------------------------------------===//
+// Sums of activations
+//===----------------------------------------------------------------------===//
+
+/// Every thread finds the sums that it needs: all rows', since its tiles
+/// cover all rows.
+void LinearEmitter::emitRowSums() {
+  b.forRange(b.index(0), rows, 1, [&](Val row) {
+    b.forRange(b.index(0), b.index(shape.groups), 1, [&](Val group) {
+      Ptr codes = input.at(row * shape.columns + group * shape.groupColumns);
+      Val sum = sumBytes(codes, shape.groupColumns);
+      if (!shape.zeroPoints)
+        sum = sum * -shape.offset;
+      rowSums.at((row * shape.groups + group) * 4).store(sum);
+    });
+  });
+}
+
+/// Sum of \p count signed bytes, i32. Reads whole vectors, up to 63 bytes past
+/// the end, and blanks what is too much.
+Val LinearEmitter::sumBytes(Ptr bytes, int64_t count) {
+  int64_t width = 2 * lanes;
+  VectorType vector = b.vec(width, b.i8());
+  Val ones = b.constant(b.vec(width, b.i16()), int64_t(1));
+  auto add = [&](Val sums, Val piece) {
+    return sums + b.dotPairs(b.extendSigned(piece, b.i16()), ones);
+  };
+  Val sums = b.zero(b.vec(lanes, b.i32()));
+  int64_t whole = count / width * width;
+  if (whole)
+    sums = b.forRange(b.index(0), b.index(whole), width, {sums},
+                      [&](Val i, ArrayRef<Val> carried) -> SmallVector<Val> {
+                        return {add(carried[0], bytes.at(i).load(vector, 1))};
+                      })[0];
+  if (int64_t rest = count - whole) {
+    Val piece = bytes.at(whole).load(vector, 1);
+    sums =
+        add(sums, b.select(b.firstLanes(width, rest), piece, b.zero(vector)));
+  }
+  return b.reduceSum(sums);
+}
