@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 
 import numpy_reference as reference
+import test_definitions as definitions
 from numpy_reference import Scheme
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
@@ -263,3 +264,82 @@ def test_pack_equals_reference_and_unpacks(layout: str, element: type,
         packed = (tmp_path / "out.packed").read_bytes()
         assert packed == reference.pack(layout, matrix, offset), (rows, columns)
         assert (tmp_path / "out.unpacked").read_bytes() == matrix.tobytes()
+
+
+def scheme_text(scheme: Scheme) -> str:
+    """The scheme as the dialect spells it."""
+    storage = f"{'ui' if scheme.zero_points else 'i'}{scheme.bits}"
+    group = f" {scheme.group_size}," if scheme.granularity == "group" else ""
+    asymmetric = " zero_points," if scheme.zero_points else ""
+    bound = "" if scheme.zero_points else f" bound {scheme.bound},"
+    return (f"#qlm.scheme<{storage}, {scheme.granularity},{group}{asymmetric} "
+            f"range [{scheme.lo}, {scheme.hi}],{bound} scales "
+            f"{scheme.scale_type}>")
+
+
+@pytest.mark.parametrize("scheme", [INT8, INT8_ZP, INT8_TENSOR, int4(8),
+                                    int4(24, "f32"), int4_zp(8),
+                                    int4_zp(24)], ids=str)
+def test_rtn_and_pack_equal_definitions(scheme: Scheme,
+                                        tmp_path: pathlib.Path) -> None:
+    if not definitions.REFEREE.exists():
+        pytest.skip("qlm-referee is not built")
+    rng = np.random.default_rng(zlib.crc32(str(scheme).encode()))
+    rows, columns = 19, 48
+    weights = make_weights(rng, rows, columns, "ties") * np.float32(0.37)
+    weights[3] = 0
+    done = run_rtn(tmp_path, weights, scheme)
+    assert done.returncode == 0, done.stderr
+
+    storage = f"{'ui' if scheme.zero_points else 'i'}{scheme.bits}"
+    scale_shape = {"channel": (rows,), "tensor": (1,)}.get(
+        scheme.granularity, (rows, columns // (scheme.group_size or 1)))
+    layout, cell = (("i4x16x8", 8) if scheme.bits == 4 else ("i8x16x4", 4))
+    codes = ((rows, columns), storage)
+    scales = (scale_shape, scheme.scale_type)
+    results = {"c": codes, "s": scales}
+    if scheme.zero_points:
+        results["z"] = (scale_shape, storage)
+    values = "dequantize %c scales %s"
+    values += " zero_points %z" if scheme.zero_points else ""
+    types = [f"tensor<{'x'.join(map(str, shape))}x{element}>"
+             for shape, element in results.values()]
+    attribute = f"{{scheme = {scheme_text(scheme)}}}"
+    body = f"""
+      {', '.join(f'%{name}' for name in results)} = qlm.rtn %w {attribute}
+          : tensor<{rows}x{columns}xf32> to {', '.join(types)}
+      %d = qlm.{values} {attribute}
+          : {', '.join(types)} -> tensor<{rows}x{columns}xf32>
+      %p = qlm.pack %c {{layout = #qlm.layout<{layout}>, name = "p"}}
+          : {types[0]} to tensor<2x{columns // cell}x64xi8>"""
+    results["d"] = ((rows, columns), "f32")
+    results["p"] = ((2, columns // cell, 64), "i8")
+    outputs = dict(zip(results, definitions.run(
+        tmp_path, body, {"w": (weights, "f32")}, results)))
+    files = {"c": "codes", "s": "scales", "z": "zero_points", "d": "values",
+             "p": "packed_codes"}
+    for name, output in outputs.items():
+        actual = (tmp_path / f"out.{files[name]}").read_bytes()
+        assert actual == output.tobytes(), files[name]
+
+
+@pytest.mark.parametrize("scale", [1e-36, 1e-3, 1.0, 3e38])
+def test_dynamic_quantize_equals_definition(scale: float,
+                                            tmp_path: pathlib.Path) -> None:
+    if not definitions.REFEREE.exists():
+        pytest.skip("qlm-referee is not built")
+    rng = np.random.default_rng(5)
+    values = (rng.uniform(-1, 1, (5, 37)) * scale).astype(np.float32)
+    values[2] = 0
+    values.tofile(tmp_path / "in")
+    done = run_tool("dynamic", tmp_path / "in", *values.shape,
+                    tmp_path / "out")
+    assert done.returncode == 0, done.stderr
+    row = "#qlm.scheme<i8, row, range [-127, 127], bound 127.0, scales f32>"
+    codes, scales = definitions.run(
+        tmp_path, f"""
+      %c, %s = qlm.dynamic_quantize %x {{scheme = {row}}}
+          : tensor<5x37xf32> -> tensor<5x37xi8>, tensor<5xf32>""",
+        {"x": (values, "f32")}, {"c": ((5, 37), "i8"), "s": ((5,), "f32")})
+    assert (tmp_path / "out.codes").read_bytes() == codes.tobytes()
+    assert (tmp_path / "out.scales").read_bytes() == scales.tobytes()
