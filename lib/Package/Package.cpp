@@ -238,7 +238,7 @@ mlir::qlm::writePackage(ModuleOp module, const PackageOptions &options) {
       (target + ".tmp-" + llvm::Twine(llvm::sys::Process::getProcessId()))
           .str();
   if (std::error_code code =
-          fs::create_directory(folder, /*IgnoreExisting=*/false))
+          fs::create_directory(folder, /*IgnoreExisting=*/false, fs::all_all))
     return makeError("cannot write '" + target + "': " + code.message());
   llvm::scope_exit cleanup([&] { (void)fs::remove_directories(folder); });
   auto summary = fillFolder(module, folder, options);

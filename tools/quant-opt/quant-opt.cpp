@@ -10,11 +10,8 @@
 #include "mlir/InitAllPasses.h"
 #include "mlir/Target/LLVMIR/Dialect/All.h"
 #include "mlir/Tools/mlir-opt/MlirOptMain.h"
-#include "qlm/Dialect/Passes.h"
 #include "qlm/Dialect/Qlm.h"
-#include "qlm/Lower/Passes.h"
-#include "qlm/Optimize/Passes.h"
-#include "qlm/Quantize/Passes.h"
+#include "qlm/Pipelines/Pipelines.h"
 
 int main(int argc, char **argv) {
   mlir::DialectRegistry registry;
@@ -23,12 +20,7 @@ int main(int argc, char **argv) {
   mlir::registerAllToLLVMIRTranslations(registry);
   mlir::registerAllPasses();
   registry.insert<mlir::qlm::QlmDialect>();
-  mlir::qlm::registerQlmDialectPasses();
-  mlir::qlm::registerOptimizePasses();
-  mlir::qlm::registerQlmLowerPasses();
-  mlir::qlm::registerLowerPipelines();
-  mlir::qlm::registerQlmQuantizePasses();
-  mlir::qlm::registerQuantizePipelines();
+  mlir::qlm::registerAllQlmPasses();
   return mlir::asMainReturnCode(
       mlir::MlirOptMain(argc, argv, "QLM optimizer driver\n", registry));
 }

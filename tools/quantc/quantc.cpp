@@ -15,6 +15,7 @@
 #include "llvm/ADT/StringExtras.h"
 #include "llvm/Support/CommandLine.h"
 #include "llvm/Support/Format.h"
+#include "llvm/Support/Path.h"
 #include "llvm/Support/Process.h"
 #include "llvm/Support/raw_ostream.h"
 
@@ -42,6 +43,9 @@ struct Choice {
   std::vector<llvm::StringRef> planned;
 };
 
+/// A whole number, kept as text: LLVM's parser would print its own message.
+using NumberOption = cl::opt<std::string>;
+
 /// The options; made after LLVM's own have been taken off the command line.
 struct Arguments {
   cl::OptionCategory category{"quantc options"};
@@ -61,8 +65,8 @@ struct Arguments {
   cl::opt<std::string> weights{
       "weights", cl::init("f32"), cl::cat(category), cl::value_desc("TYPE"),
       cl::desc("Weights of linears: f32, bf16, f16, int8 or int4")};
-  cl::opt<int64_t> groupSize{
-      "group-size", cl::init(128), cl::cat(category), cl::value_desc("N"),
+  NumberOption groupSize{
+      "group-size", cl::init("128"), cl::cat(category), cl::value_desc("N"),
       cl::desc("Columns of an int4 weight that share a scale")};
   cl::opt<bool> zeroPoints{"zero-points", cl::cat(category),
                            cl::desc("Gives each scale a zero point")};
@@ -79,18 +83,18 @@ struct Arguments {
   cl::opt<bool> keepLmHead{"keep-lm-head", cl::cat(category),
                            cl::desc("Leaves the weight of the last linear as "
                                     "it is")};
-  cl::opt<int64_t> maxBatch{"max-batch", cl::init(8), cl::cat(category),
-                            cl::value_desc("N"),
-                            cl::desc("Most sequences of a step")};
-  cl::opt<int64_t> maxContext{
-      "max-context", cl::init(0), cl::cat(category), cl::value_desc("N"),
+  NumberOption maxBatch{"max-batch", cl::init("8"), cl::cat(category),
+                        cl::value_desc("N"),
+                        cl::desc("Most sequences of a step")};
+  NumberOption maxContext{
+      "max-context", cl::init("0"), cl::cat(category), cl::value_desc("N"),
       cl::desc("Most tokens of a sequence (default: the model's)")};
-  cl::opt<int64_t> maxStepTokens{"max-step-tokens", cl::init(512),
-                                 cl::cat(category), cl::value_desc("N"),
-                                 cl::desc("Most tokens of a step")};
-  cl::opt<int64_t> pageTokens{"page-tokens", cl::init(16), cl::cat(category),
-                              cl::value_desc("N"),
-                              cl::desc("Tokens of a page of the cache")};
+  NumberOption maxStepTokens{"max-step-tokens", cl::init("512"),
+                             cl::cat(category), cl::value_desc("N"),
+                             cl::desc("Most tokens of a step")};
+  NumberOption pageTokens{"page-tokens", cl::init("16"), cl::cat(category),
+                          cl::value_desc("N"),
+                          cl::desc("Tokens of a page of the cache")};
   cl::opt<std::string> to{
       "to", cl::init("package"), cl::cat(category), cl::value_desc("STAGE"),
       cl::desc("Stops after import, optimize, quantize, lower or package")};
@@ -99,7 +103,7 @@ struct Arguments {
       cl::desc("Writes the IR after each stage to 1-import.mlir, ...")};
   cl::opt<bool> plainOps{"plain-ops", cl::cat(category),
                          cl::desc("Imports attention as plain operations")};
-  cl::opt<int> threads{"threads", cl::init(0), cl::cat(category),
+  NumberOption threads{"threads", cl::init("0"), cl::cat(category),
                        cl::value_desc("N"),
                        cl::desc("Threads (default: all of the machine's)")};
   cl::opt<bool> quiet{"quiet", cl::cat(category),
@@ -159,31 +163,34 @@ static int checkArguments(const Arguments &arguments) {
     return fail("a model's folder is needed: quantc MODEL -o PKG", kWrongUsage);
   if (arguments.output.empty() && arguments.to == "package")
     return fail("an output is needed: quantc MODEL -o PKG", kWrongUsage);
-  const std::pair<llvm::StringRef, int64_t> numbers[] = {
-      {"group-size", arguments.groupSize},
-      {"max-batch", arguments.maxBatch},
-      {"max-step-tokens", arguments.maxStepTokens},
-      {"page-tokens", arguments.pageTokens},
-      {"max-context", arguments.maxContext.getNumOccurrences()
-                          ? arguments.maxContext.getValue()
-                          : 1},
-      {"threads", arguments.threads.getNumOccurrences()
-                      ? arguments.threads.getValue()
-                      : 1}};
-  for (auto [name, value] : numbers)
-    if (value <= 0)
-      return fail("--" + name + " must be positive, got " + llvm::Twine(value),
+  for (const NumberOption *option :
+       {&arguments.groupSize, &arguments.maxBatch, &arguments.maxContext,
+        &arguments.maxStepTokens, &arguments.pageTokens, &arguments.threads}) {
+    int64_t value = 0;
+    bool given = option->getNumOccurrences() > 0;
+    llvm::StringRef text = option->getValue();
+    if (given && (text.getAsInteger(10, value) || value <= 0))
+      return fail("--" + option->ArgStr + " must be a positive number, got '" +
+                      text + "'",
                   kWrongUsage);
+  }
   return 0;
+}
+
+/// The number of an option that checkArguments has seen.
+static int64_t getNumber(const NumberOption &option) {
+  int64_t value = 0;
+  (void)llvm::StringRef(option.getValue()).getAsInteger(10, value);
+  return value;
 }
 
 /// The first line of what LLVM's parser says, without its prefix.
 static std::string cleanUsageError(llvm::StringRef text, llvm::StringRef tool) {
   llvm::StringRef line = text.trim().split('\n').first;
-  line.consume_front(tool);
+  line.consume_front(llvm::sys::path::filename(tool));
   line.consume_front(": ");
   line = line.split("  Try: ").first;
-  return (line.rtrim(". ") + ", see quantc --help").str();
+  return (line.rtrim(".! ") + ", see quantc --help").str();
 }
 
 //===----------------------------------------------------------------------===//
@@ -197,8 +204,10 @@ static std::string formatBytes(int64_t bytes) {
   llvm::raw_string_ostream stream(text);
   if (bytes >= 1000000000)
     stream << llvm::format("%.2f GB", bytes / 1e9);
-  else
+  else if (bytes >= 1000000)
     stream << llvm::format("%.1f MB", bytes / 1e6);
+  else
+    stream << llvm::format("%.1f kB", bytes / 1e3);
   return text;
 }
 
@@ -253,18 +262,18 @@ static CompileOptions makeOptions(const Arguments &arguments) {
   options.producer = "quantc " QLM_VERSION;
   options.plainOps = arguments.plainOps;
   options.weights = arguments.weights;
-  options.groupSize = arguments.groupSize;
+  options.groupSize = getNumber(arguments.groupSize);
   options.zeroPoints = arguments.zeroPoints;
   options.method = arguments.method;
   options.activations = arguments.activations;
   options.keepLmHead = arguments.keepLmHead;
   options.targetCpu = arguments.targetCpu;
   options.kvCache = arguments.kvCache;
-  options.pageTokens = arguments.pageTokens;
-  options.maxBatch = arguments.maxBatch;
-  options.maxContext = arguments.maxContext;
-  options.maxStepTokens = arguments.maxStepTokens;
-  options.threads = arguments.threads;
+  options.pageTokens = getNumber(arguments.pageTokens);
+  options.maxBatch = getNumber(arguments.maxBatch);
+  options.maxContext = getNumber(arguments.maxContext);
+  options.maxStepTokens = getNumber(arguments.maxStepTokens);
+  options.threads = getNumber(arguments.threads);
   return options;
 }
 
