@@ -1,0 +1,198 @@
+//===- RowKernelsTest.cpp - Embedding, norm, selection, codes -------------===//
+//
+// Part of the QLM project, under the Apache License v2.0 with LLVM Exceptions.
+// SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
+//
+//===----------------------------------------------------------------------===//
+
+#include "FloatTypes.h"
+#include "KernelTest.h"
+
+using namespace mlir::qlm;
+using namespace mlir::qlm::cpu::test;
+
+namespace {
+/// Row lengths around the sizes of vectors and of unrolled loops.
+const int64_t kFeatures[] = {1,  2,  7,  8,  9,   15,  16, 17,
+                             31, 63, 64, 65, 127, 256, 300};
+
+class RowKernelsTest : public testing::TestWithParam<std::string> {};
+} // namespace
+
+//===----------------------------------------------------------------------===//
+// qlm.embedding
+//===----------------------------------------------------------------------===//
+
+static void testEmbedding(const std::string &target, FloatType type) {
+  for (int64_t features : kFeatures) {
+    SCOPED_TRACE(features);
+    int64_t vocabulary = 11, tokens = 5;
+    std::string table =
+        "tensor<11x" + std::to_string(features) + "x" + getName(type) + ">";
+    std::string result = "tensor<?x" + std::to_string(features) + "xf32>";
+    CompiledKernel kernel(
+        target,
+        "func.func @f(%t: tensor<?xi32>, %w: " + table + ") -> " + result +
+            " {\n%y = qlm.embedding %t, %w : tensor<?xi32>, " + table + " -> " +
+            result + "\nreturn %y : " + result + "\n}",
+        {tokens, 1, 1});
+    Buffer<int32_t> ids({3, 0, 10, 3, 7});
+    FloatBuffer values(type, Random(1).floats(vocabulary * features));
+    Buffer<float> y(tokens * features);
+    kernel.run({ids.data(), values.data(), y.data()}, {tokens, 1, 1, 1});
+    for (int64_t t = 0; t < tokens; ++t)
+      for (int64_t i = 0; i < features; ++i)
+        ASSERT_EQ(y[t * features + i], values.get(ids[t] * features + i));
+    EXPECT_TRUE(y.isIntact());
+  }
+}
+
+TEST_P(RowKernelsTest, EmbeddingF32) {
+  testEmbedding(GetParam(), FloatType::F32);
+}
+TEST_P(RowKernelsTest, EmbeddingF16) {
+  testEmbedding(GetParam(), FloatType::F16);
+}
+TEST_P(RowKernelsTest, EmbeddingBf16) {
+  testEmbedding(GetParam(), FloatType::BF16);
+}
+
+//===----------------------------------------------------------------------===//
+// qlm.rms_norm
+//===----------------------------------------------------------------------===//
+
+static std::string getNormText(int64_t features, FloatType type) {
+  std::string x = "tensor<?x" + std::to_string(features) + "xf32>";
+  std::string w =
+      "tensor<" + std::to_string(features) + "x" + getName(type) + ">";
+  return "func.func @f(%x: " + x + ", %w: " + w + ") -> " + x +
+         " {\n%y = qlm.rms_norm %x, %w {epsilon = 1.0e-5 : f32} : " + x + ", " +
+         w + "\nreturn %y : " + x + "\n}";
+}
+
+TEST_P(RowKernelsTest, RmsNormEqualsFormula) {
+  for (FloatType type : {FloatType::F32, FloatType::F16, FloatType::BF16}) {
+    for (int64_t features : kFeatures) {
+      SCOPED_TRACE(features);
+      int64_t rows = 3;
+      CompiledKernel kernel(GetParam(), getNormText(features, type),
+                            {rows, 1, 1});
+      // Rows of very different sizes: epsilon matters in the last.
+      std::vector<float> values = Random(2).floats(rows * features, 10);
+      for (int64_t i = 0; i < features; ++i)
+        values[2 * features + i] *= 1e-4f;
+      Buffer<float> x(values), y(rows * features);
+      FloatBuffer weight(type, Random(3).floats(features));
+      kernel.run({x.data(), weight.data(), y.data()}, {rows, 1, 1, 1});
+      std::vector<double> expected;
+      for (int64_t t = 0; t < rows; ++t) {
+        double sum = 0;
+        for (int64_t i = 0; i < features; ++i)
+          sum += std::pow(double(values[t * features + i]), 2);
+        double root = std::sqrt(sum / features + double(1.0e-5f));
+        for (int64_t i = 0; i < features; ++i)
+          expected.push_back(double(weight.get(i)) * values[t * features + i] /
+                             root);
+      }
+      for (int64_t t = 0; t < rows; ++t)
+        EXPECT_LT(getRelativeError(y.data() + t * features,
+                                   expected.data() + t * features, features),
+                  3e-7);
+      EXPECT_TRUE(y.isIntact());
+    }
+  }
+}
+
+// A row's result has the same bits wherever and with whatever it is computed.
+TEST_P(RowKernelsTest, RmsNormIsBatchInvariant) {
+  int64_t features = 77;
+  CompiledKernel kernel(GetParam(), getNormText(features, FloatType::F32),
+                        {8, 1, 1});
+  std::vector<float> row = Random(4).floats(features);
+  std::vector<float> values = Random(5).floats(6 * features);
+  std::copy(row.begin(), row.end(), values.begin() + 4 * features);
+  Buffer<float> alone(row), together(values), weight(std::vector<float>(77, 1));
+  Buffer<float> y(features), z(6 * features);
+  kernel.run({alone.data(), weight.data(), y.data()}, {1, 1, 1, 1});
+  kernel.run({together.data(), weight.data(), z.data()}, {6, 1, 1, 1}, 4);
+  for (int64_t i = 0; i < features; ++i)
+    ASSERT_EQ(y[i], z[4 * features + i]);
+}
+
+//===----------------------------------------------------------------------===//
+// qlm.select_rows
+//===----------------------------------------------------------------------===//
+
+TEST_P(RowKernelsTest, SelectRowsCopies) {
+  for (int64_t features : kFeatures) {
+    std::string x = "tensor<?x" + std::to_string(features) + "xf32>";
+    CompiledKernel kernel(GetParam(),
+                          "func.func @f(%x: " + x + ", %r: tensor<?xi32>) -> " +
+                              x + " {\n%y = qlm.select_rows %x, %r : " + x +
+                              ", tensor<?xi32> -> " + x + "\nreturn %y : " + x +
+                              "\n}",
+                          {6, 2, 6}, SizeKind::LogitRows);
+    EXPECT_EQ(kernel.getInfo().scratchBytes, 0);
+    Buffer<float> input(Random(6).floats(6 * features)), y(3 * features);
+    Buffer<int32_t> rows({5, 0, 5});
+    kernel.run({input.data(), rows.data(), y.data()}, {6, 2, 3, 1});
+    for (int64_t r = 0; r < 3; ++r)
+      for (int64_t i = 0; i < features; ++i)
+        ASSERT_EQ(y[r * features + i], input[rows[r] * features + i]);
+    EXPECT_TRUE(y.isIntact());
+  }
+}
+
+//===----------------------------------------------------------------------===//
+// qlm.dynamic_quantize
+//===----------------------------------------------------------------------===//
+
+static std::string getQuantizeText(int64_t features) {
+  std::string shape = "tensor<?x" + std::to_string(features) + "x";
+  return "func.func @f(%x: " + shape + "f32>) -> (" + shape +
+         "i8>, tensor<?xf32>) {\n%c, %s = qlm.dynamic_quantize %x {scheme = "
+         "#qlm.scheme<i8, row, range [-127, 127], bound 127.0, scales f32>} "
+         ": " +
+         shape + "f32> -> " + shape +
+         "i8>, tensor<?xf32>\nreturn %c, %s : " + shape +
+         "i8>, tensor<?xf32>\n}";
+}
+
+// The definition in f32 gives the same codes, bit for bit.
+TEST_P(RowKernelsTest, DynamicQuantizeEqualsDefinition) {
+  for (int64_t features : kFeatures) {
+    SCOPED_TRACE(features);
+    int64_t rows = 4;
+    CompiledKernel kernel(GetParam(), getQuantizeText(features), {rows, 1, 1});
+    std::vector<float> values = Random(7).floats(rows * features, 3);
+    std::fill_n(values.begin() + features, features, 0.0f);
+    Buffer<float> x(values), scales(rows);
+    Buffer<int8_t> codes(rows * features);
+    kernel.run({x.data(), codes.data(), scales.data()}, {rows, 1, 1, 1});
+    for (int64_t t = 0; t < rows; ++t) {
+      float largest = 0;
+      for (int64_t i = 0; i < features; ++i)
+        largest = std::max(largest, std::fabs(values[t * features + i]));
+      ASSERT_EQ(scales[t], largest / 127.0f);
+      float inverse = 127.0f / largest;
+      for (int64_t i = 0; i < features; ++i) {
+        float scaled = largest > 0 ? values[t * features + i] * inverse : 0;
+        ASSERT_EQ(codes[t * features + i],
+                  std::clamp(std::nearbyint(scaled), -127.0f, 127.0f));
+      }
+    }
+    EXPECT_TRUE(codes.isIntact() && scales.isIntact());
+  }
+}
+
+// Halves go to the even code: 127 / 127 = 1 makes the input its own code.
+TEST_P(RowKernelsTest, DynamicQuantizeHalvesToEven) {
+  CompiledKernel kernel(GetParam(), getQuantizeText(6), {1, 1, 1});
+  Buffer<float> x({127.0f, 0.5f, 1.5f, -0.5f, -2.5f, -127.0f}), scales(1);
+  Buffer<int8_t> codes(6);
+  kernel.run({x.data(), codes.data(), scales.data()}, {1, 1, 1, 1});
+  EXPECT_EQ(codes.toVector(), (std::vector<int8_t>{127, 0, 2, 0, -2, -127}));
+}
+
+INSTANTIATE_TEST_SUITE_P(Targets, RowKernelsTest,
+                         testing::ValuesIn(getRunnableTargets()));
