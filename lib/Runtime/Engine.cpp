@@ -12,6 +12,8 @@
 
 #include <algorithm>
 #include <chrono>
+#include <iterator>
+#include <utility>
 
 using namespace qlm;
 using Clock = std::chrono::steady_clock;
@@ -39,6 +41,7 @@ struct Engine::Sequence {
   std::optional<IncrementalDecoder> decoder;
   Clock::time_point added;
   GenerationResult result;
+  bool isPlanned = false; ///< has rows in the step being made
   bool isFinished = false;
 
   int64_t remaining() const {
@@ -141,12 +144,19 @@ bool Engine::planRows(Sequence &sequence, int64_t count) {
   }
   promisedPages -= static_cast<int64_t>(sequence.pages.size() - held);
   planned.push_back({&sequence, count, logitRow});
+  sequence.isPlanned = true;
   return true;
 }
 
 void Engine::plan() {
   planned.clear();
   executor.batch().clear();
+  if (isTight()) {
+    for (auto &sequence : running)
+      if (executor.batch().freeTokens() > 0)
+        planRows(*sequence, 1);
+    return;
+  }
   // Decoding first: a long prompt must not stall the texts in progress.
   for (auto &sequence : running)
     if (sequence->remaining() == 1)
@@ -221,6 +231,22 @@ void Engine::commit(const PlannedRows &rows) {
   finish(sequence, FinishReason::Error);
 }
 
+/// Moves finished sequences out. Where a step can't serve all, those that
+/// found no place go first in the next one; else the oldest stays first.
+void Engine::retire() {
+  bool tight = isTight();
+  std::vector<std::unique_ptr<Sequence>> first, second;
+  for (std::unique_ptr<Sequence> &sequence : running) {
+    bool wasPlanned = std::exchange(sequence->isPlanned, false);
+    auto &place = sequence->isFinished  ? finished
+                  : tight && wasPlanned ? second
+                                        : first;
+    place.push_back(std::move(sequence));
+  }
+  running = std::move(first);
+  std::move(second.begin(), second.end(), std::back_inserter(running));
+}
+
 bool Engine::step() {
   admit();
   if (running.empty())
@@ -229,10 +255,7 @@ bool Engine::step() {
   executor.run();
   for (const PlannedRows &rows : planned)
     commit(rows);
-  std::vector<std::unique_ptr<Sequence>> still;
-  for (std::unique_ptr<Sequence> &sequence : running)
-    (sequence->isFinished ? finished : still).push_back(std::move(sequence));
-  running = std::move(still);
+  retire();
   return true;
 }
 

@@ -54,8 +54,6 @@ Status qlm::checkPlan(const Manifest &manifest, const std::string &name) {
   if (!element)
     return Status(StatusCode::Unsupported, name + ": plan.kv.type '" + kv.type +
                                                "' is not f32, f16 or bf16");
-  QLM_RETURN_IF_ERROR(mustHold(name, "max_step_tokens", plan.maxStepTokens,
-                               plan.maxBatch, "max_batch"));
   QLM_RETURN_IF_ERROR(mustHold(name, "max_logit_rows", plan.maxLogitRows,
                                plan.maxBatch, "max_batch"));
   QLM_RETURN_IF_ERROR(mustEqual(name, "kv.layers", kv.layers, model.layers,

@@ -13,7 +13,6 @@
 namespace qlm {
 
 /// Checks the plan against the model and against itself:
-/// - a step holds a token of each sequence;
 /// - a page holds keys and values of its tokens, the pool all pages, and the
 ///   pages every sequence at its longest;
 /// - the logits buffer holds the rows of the largest step.

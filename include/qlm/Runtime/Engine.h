@@ -62,11 +62,17 @@ private:
   Status check(const Request &request) const;
   int64_t longest(const Sequence &sequence) const;
   void admit();
+  /// Whether a step holds fewer rows than sequences run; each gets one then,
+  /// in turn.
+  bool isTight() const {
+    return static_cast<int64_t>(running.size()) > manifest.plan.maxStepTokens;
+  }
   void plan();
   bool planRows(Sequence &sequence, int64_t count);
   void commit(const PlannedRows &rows);
   void accept(Sequence &sequence, SampledToken sampled);
   void finish(Sequence &sequence, FinishReason reason);
+  void retire();
 
   Executor &executor;
   KvPages &pages;

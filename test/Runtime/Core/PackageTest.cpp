@@ -1,0 +1,194 @@
+//===- PackageTest.cpp - Damaged packages are refused by name -------------===//
+//
+// Part of the QLM project, under the Apache License v2.0 with LLVM Exceptions.
+// SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
+//
+//===----------------------------------------------------------------------===//
+
+#include "qlm/Runtime/Package.h"
+
+#include "FakeModel.h"
+#include "FakePackage.h"
+#include "qlm/Runtime/CpuFeatures.h"
+#include "qlm/Runtime/Model.h"
+#include "gtest/gtest.h"
+
+#include <algorithm>
+#include <filesystem>
+
+using namespace qlm;
+using test::FakePackage;
+using test::Json;
+
+static std::string messageOf(const FakePackage &package, bool verify = true) {
+  Package::Options options;
+  options.verifyWeights = verify;
+  std::string message =
+      Package::load(package.path(), options).status().message();
+  // Paths differ from run to run.
+  for (size_t at; (at = message.find(package.path())) != std::string::npos;)
+    message.replace(at, package.path().size(), "PKG");
+  return message;
+}
+
+static bool contains(const std::string &text, const std::string &part) {
+  return text.find(part) != std::string::npos;
+}
+
+TEST(PackageTest, LoadsAndFindsKernelsAndWeights) {
+  FakePackage package;
+  Result<std::unique_ptr<Package>> loaded = Package::load(package.path(), {});
+  ASSERT_TRUE(loaded.ok()) << loaded.status().message();
+  EXPECT_EQ((*loaded)->getKernels().size(), 5u);
+  const float *output =
+      static_cast<const float *>((*loaded)->tensorData("lm_head.weight"));
+  EXPECT_EQ(reinterpret_cast<uintptr_t>(output) % 64, 0u);
+  EXPECT_TRUE(std::equal(output, output + 32 * 32, test::fakeOutput().begin()));
+}
+
+TEST(PackageTest, RefusesWhatIsNotAPackage) {
+  EXPECT_EQ(Package::load("/nonexistent", {}).status().message(),
+            "/nonexistent: No such file or directory");
+  FakePackage package;
+  std::filesystem::remove(package.file("manifest.json"));
+  EXPECT_EQ(messageOf(package), "PKG: not a package: no manifest.json");
+}
+
+TEST(PackageTest, FindsAFlippedByteInEachFile) {
+  for (const char *name :
+       {"weights.safetensors", "module.cpu.so", "tokenizer.json"}) {
+    FakePackage package;
+    std::string bytes = package.read(name);
+    for (size_t at : {bytes.size() / 2, bytes.size() - 1}) {
+      std::string damaged = bytes;
+      damaged[at] ^= 4;
+      package.write(name, damaged);
+      std::string message = messageOf(package);
+      EXPECT_TRUE(
+          contains(message, std::string("PKG/") + name + ": checksum is ") &&
+          contains(message, "the file is damaged"))
+          << message;
+    }
+  }
+}
+
+TEST(PackageTest, SkipsTheWeightsChecksumOnlyWhenAsked) {
+  FakePackage package;
+  std::string bytes = package.read("weights.safetensors");
+  bytes.back() ^= 1;
+  package.write("weights.safetensors", bytes);
+  EXPECT_EQ(messageOf(package, /*verify=*/false), "");
+  EXPECT_NE(messageOf(package, /*verify=*/true), "");
+}
+
+TEST(PackageTest, RefusesTruncatedAndMissingFiles) {
+  for (const char *name : {"weights.safetensors", "module.cpu.so"}) {
+    FakePackage package;
+    std::string bytes = package.read(name);
+    package.write(name, bytes.substr(0, bytes.size() - 100));
+    EXPECT_EQ(messageOf(package), std::string("PKG/") + name + ": file has " +
+                                      std::to_string(bytes.size() - 100) +
+                                      " bytes, the manifest says " +
+                                      std::to_string(bytes.size()));
+    std::filesystem::remove(package.file(name));
+    EXPECT_EQ(messageOf(package),
+              std::string("PKG/") + name + ": No such file or directory");
+  }
+}
+
+TEST(PackageTest, RefusesAWeightsHeaderThatLies) {
+  FakePackage package;
+  std::string bytes = package.read("weights.safetensors");
+  size_t at = bytes.find("\"shape\":[32,32]");
+  ASSERT_NE(at, std::string::npos);
+  bytes.replace(at, 15, "\"shape\":[32,99]");
+  package.write("weights.safetensors", bytes);
+  EXPECT_TRUE(contains(messageOf(package), "bytes of data for a shape of"));
+}
+
+TEST(PackageTest, RefusesAWeightThatIsMissingOrNotAligned) {
+  FakePackage missing({}, [](Json &manifest) {
+    manifest["launches"][4]["args"][1][1] = "head.weight";
+  });
+  EXPECT_EQ(messageOf(missing),
+            "PKG/weights.safetensors: no tensor 'head.weight', which "
+            "'lm_head' reads");
+  FakePackage package;
+  std::string bytes =
+      test::safetensors({{"a", std::vector<float>(32)},
+                         {"embedding.weight", test::fakeTable()},
+                         {"lm_head.weight", test::fakeOutput()}});
+  // The header grows by 4 bytes, and with it every offset.
+  bytes[0] = static_cast<char>(bytes[0] + 4);
+  bytes.insert(bytes.find('\0', 8), "    ");
+  package.write("weights.safetensors", bytes);
+  Json manifest = package.readManifest();
+  manifest["weights"]["bytes"] = bytes.size();
+  manifest["weights"]["checksum"] = test::checksumOf(bytes);
+  package.writeManifest(manifest);
+  EXPECT_TRUE(contains(messageOf(package), "must be aligned to 64 bytes"))
+      << messageOf(package);
+}
+
+TEST(PackageTest, RefusesAModuleThatIsNoCodeOrLacksAKernel) {
+  FakePackage lacking({}, [](Json &manifest) {
+    manifest["launches"][2]["kernel"] = "fake_softmax";
+  });
+  EXPECT_EQ(messageOf(lacking), "PKG/module.cpu.so: no kernel 'fake_softmax', "
+                                "which 'layers.0.attention' runs");
+  FakePackage package;
+  std::string bytes = "not code";
+  package.write("module.cpu.so", bytes);
+  Json manifest = package.readManifest();
+  manifest["target"]["module_bytes"] = bytes.size();
+  manifest["target"]["module_checksum"] = test::checksumOf(bytes);
+  package.writeManifest(manifest);
+  EXPECT_TRUE(contains(messageOf(package), "cannot load the module: "));
+}
+
+TEST(PackageTest, RefusesAProcessorWithoutTheFeatures) {
+  FakePackage package({}, [](Json &manifest) {
+    manifest["target"]["features"] = {"sse2", "amx-fp128"};
+  });
+  std::string message = messageOf(package);
+  EXPECT_TRUE(contains(message, "needs processor features sse2,amx-fp128"));
+  EXPECT_TRUE(contains(message, "this machine has "));
+  EXPECT_TRUE(contains(message, "and lacks amx-fp128; recompile it with quantc "
+                                "--target-cpu=native"));
+}
+
+TEST(PackageTest, RefusesAnotherVersionFirst) {
+  FakePackage package({}, [](Json &manifest) {
+    manifest["version"] = 7;
+    manifest.erase("plan");
+  });
+  EXPECT_EQ(messageOf(package),
+            "PKG/manifest.json: package has version 7, this runtime reads "
+            "version 1; recompile it with quantc");
+}
+
+TEST(CpuFeaturesTest, AgreesWithTheCompilersOwnProbe) {
+  std::vector<std::string> features = machineFeatures();
+  EXPECT_TRUE(std::is_sorted(features.begin(), features.end()));
+  auto has = [&](const char *name) {
+    return std::find(features.begin(), features.end(), name) != features.end();
+  };
+  EXPECT_EQ(has("avx2"), __builtin_cpu_supports("avx2") != 0);
+  EXPECT_EQ(has("fma"), __builtin_cpu_supports("fma") != 0);
+  EXPECT_EQ(has("avx512f"), __builtin_cpu_supports("avx512f") != 0);
+  EXPECT_EQ(has("avx512vl"), __builtin_cpu_supports("avx512vl") != 0);
+  EXPECT_EQ(has("avx512vnni"), __builtin_cpu_supports("avx512vnni") != 0);
+  EXPECT_EQ(has("avx512bf16"), __builtin_cpu_supports("avx512bf16") != 0);
+  EXPECT_EQ(has("avx512vbmi"), __builtin_cpu_supports("avx512vbmi") != 0);
+  EXPECT_GE(availableCores(), 1);
+}
+
+TEST(MappedMemoryTest, MayBeReadPastItsEnd) {
+  FakePackage package;
+  package.write("page", std::string(4096, 'p'));
+  Result<MappedMemory> memory = MappedMemory::mapFile(package.file("page"));
+  ASSERT_TRUE(memory.ok());
+  EXPECT_EQ(memory->size(), 4096u);
+  volatile char past = memory->data()[4096 + 63];
+  EXPECT_EQ(past, 0);
+}

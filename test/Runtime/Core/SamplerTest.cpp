@@ -1,0 +1,171 @@
+//===- SamplerTest.cpp - Draws follow the distribution asked for ----------===//
+//
+// Part of the QLM project, under the Apache License v2.0 with LLVM Exceptions.
+// SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
+//
+//===----------------------------------------------------------------------===//
+
+#include "qlm/Runtime/Sampler.h"
+
+#include "gtest/gtest.h"
+
+#include <cmath>
+#include <limits>
+#include <map>
+
+using namespace qlm;
+
+static const std::vector<float> someLogits = {1.0f, 3.0f, -2.0f, 2.5f, 0.0f};
+
+/// How often each token is drawn.
+static std::map<int32_t, double> frequencies(const SamplingOptions &options,
+                                             int draws = 20000) {
+  Sampler sampler(options);
+  std::map<int32_t, double> counts;
+  for (int i = 0; i < draws; ++i) {
+    std::vector<float> logits = someLogits;
+    counts[sampler.sample(logits.data(), 5)->token] += 1.0 / draws;
+  }
+  return counts;
+}
+
+/// Probabilities of the softmax at temperature 1 over \p tokens alone.
+static std::map<int32_t, double> softmax(const std::vector<int32_t> &tokens) {
+  std::map<int32_t, double> result;
+  double sum = 0;
+  for (int32_t token : tokens)
+    sum += std::exp(someLogits[token]);
+  for (int32_t token : tokens)
+    result[token] = std::exp(someLogits[token]) / sum;
+  return result;
+}
+
+static void expectNear(const std::map<int32_t, double> &actual,
+                       const std::map<int32_t, double> &expected) {
+  // Four standard deviations of 20000 draws at probability 1/2.
+  constexpr double tolerance = 0.015;
+  ASSERT_EQ(actual.size(), expected.size());
+  for (auto [token, probability] : expected)
+    EXPECT_NEAR(actual.count(token) ? actual.at(token) : 0, probability,
+                tolerance)
+        << token;
+}
+
+TEST(SamplerTest, GreedyTakesTheLowestIdAmongEquals) {
+  Sampler sampler({});
+  std::vector<float> logits = {1, 4, 4, 0};
+  EXPECT_EQ(sampler.sample(logits.data(), 4)->token, 1);
+}
+
+TEST(SamplerTest, DrawsFollowTheSoftmax) {
+  SamplingOptions options;
+  options.temperature = 1;
+  expectNear(frequencies(options), softmax({0, 1, 2, 3, 4}));
+}
+
+TEST(SamplerTest, TopKKeepsTheMostLikely) {
+  SamplingOptions options;
+  options.temperature = 1;
+  options.topK = 2;
+  expectNear(frequencies(options), softmax({1, 3}));
+  options.topK = 100;
+  expectNear(frequencies(options), softmax({0, 1, 2, 3, 4}));
+}
+
+TEST(SamplerTest, TopPKeepsTheFewestThatReachIt) {
+  SamplingOptions options;
+  options.temperature = 1;
+  // Probabilities are 0.55, 0.33, 0.07, 0.03, 0.004.
+  options.topP = 0.5f;
+  expectNear(frequencies(options), softmax({1}));
+  options.topP = 0.8f;
+  expectNear(frequencies(options), softmax({1, 3}));
+  options.topP = 0.93f;
+  expectNear(frequencies(options), softmax({0, 1, 3}));
+}
+
+TEST(SamplerTest, MinPDropsThoseFarBelowTheBest) {
+  SamplingOptions options;
+  options.temperature = 1;
+  options.minP = 0.5f;
+  expectNear(frequencies(options), softmax({1, 3}));
+}
+
+TEST(SamplerTest, LowTemperatureIsAlmostGreedy) {
+  SamplingOptions options;
+  options.temperature = 0.01f;
+  EXPECT_EQ(frequencies(options, 1000).count(1), 1u);
+  EXPECT_EQ(frequencies(options, 1000).size(), 1u);
+}
+
+TEST(SamplerTest, DrawsDependOnTheSeedAlone) {
+  auto draw = [](uint64_t seed) {
+    SamplingOptions options;
+    options.temperature = 1;
+    options.seed = seed;
+    Sampler sampler(options);
+    std::vector<int32_t> tokens;
+    for (int i = 0; i < 50; ++i) {
+      std::vector<float> logits = someLogits;
+      tokens.push_back(sampler.sample(logits.data(), 5)->token);
+    }
+    return tokens;
+  };
+  EXPECT_EQ(draw(7), draw(7));
+  EXPECT_NE(draw(7), draw(8));
+}
+
+TEST(SamplerTest, RepetitionPenaltyDividesOrMultiplies) {
+  SamplingOptions options;
+  options.repetitionPenalty = 2;
+  Sampler sampler(options);
+  std::vector<float> logits = {-1, 3, -1.5f, 2.5f, -9};
+  EXPECT_EQ(sampler.sample(logits.data(), 5)->token, 1);
+  sampler.see(1);
+  EXPECT_EQ(sampler.sample(logits.data(), 5)->token, 3) << "3 / 2 < 2.5";
+  std::vector<float> negative = {-1, -1.5f, -9};
+  Sampler other(options);
+  other.see(0);
+  EXPECT_EQ(other.sample(negative.data(), 3)->token, 1) << "-1 * 2 < -1.5";
+}
+
+TEST(SamplerTest, LogProbabilityIsTheModelsOwn) {
+  SamplingOptions options;
+  options.temperature = 0.5f;
+  options.topK = 1;
+  Sampler sampler(options);
+  std::vector<float> logits = someLogits;
+  Result<SampledToken> sampled = sampler.sample(logits.data(), 5);
+  EXPECT_NEAR(sampled->logProbability, std::log(softmax({0, 1, 2, 3, 4})[1]),
+              1e-5);
+}
+
+TEST(SamplerTest, RefusesLogitsThatAreNotNumbers) {
+  Sampler sampler({});
+  float infinity = std::numeric_limits<float>::infinity();
+  std::vector<float> nan = {1, NAN, 2}, none(3, -infinity),
+                     top = {1, infinity, 2}, some = {1, -infinity, 2};
+  EXPECT_FALSE(sampler.sample(nan.data(), 3).ok());
+  EXPECT_FALSE(sampler.sample(none.data(), 3).ok());
+  EXPECT_FALSE(sampler.sample(top.data(), 3).ok());
+  EXPECT_EQ(sampler.sample(some.data(), 3)->token, 2);
+}
+
+TEST(SamplerTest, ChecksOptions) {
+  auto message = [](auto change) {
+    SamplingOptions options;
+    change(options);
+    return options.check().message();
+  };
+  EXPECT_EQ(message([](auto &) {}), "");
+  EXPECT_EQ(message([](auto &o) { o.temperature = NAN; }),
+            "temperature must be from 0 to 100, got nan");
+  EXPECT_EQ(message([](auto &o) { o.topK = -1; }),
+            "top_k must not be negative, got -1.000000");
+  EXPECT_EQ(message([](auto &o) { o.topP = 0; }),
+            "top_p must be above 0 and at most 1, got 0.000000");
+  EXPECT_EQ(message([](auto &o) { o.minP = 2; }),
+            "min_p must be from 0 to 1, got 2.000000");
+  EXPECT_EQ(message([](auto &o) { o.repetitionPenalty = 0; }),
+            "repetition_penalty must be above 0 and at most 100, got 0.000000");
+}
