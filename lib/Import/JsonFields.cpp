@@ -8,11 +8,19 @@
 #include "JsonFields.h"
 
 #include "llvm/ADT/Twine.h"
+#include "llvm/Support/Format.h"
 #include "llvm/Support/FormatVariadic.h"
 
 namespace mlir::qlm {
 
+std::string printNumber(double number) {
+  return llvm::formatv("{0}", llvm::format("%.6g", number)).str();
+}
+
 std::string printValue(const llvm::json::Value &value) {
+  // JSON's own printing gives a fraction 17 digits.
+  if (value.getAsNumber() && !value.getAsUINT64() && !value.getAsInteger())
+    return printNumber(*value.getAsNumber());
   constexpr size_t kLimit = 60;
   std::string text = llvm::formatv("{0}", value).str();
   if (text.size() > kLimit) {
@@ -63,12 +71,9 @@ llvm::Error JsonFields::getReal(llvm::StringRef key,
   std::optional<double> number = value->getAsNumber();
   // Written so that a NaN fails too.
   if (!number || !(*number >= low && *number <= high))
-    return llvm::createStringError("'" + key + "' must be a number from " +
-                                   llvm::formatv("{0} to {1}",
-                                                 llvm::json::Value(low),
-                                                 llvm::json::Value(high))
-                                       .str() +
-                                   ", got " + printValue(*value));
+    return llvm::createStringError(
+        "'" + key + "' must be a number from " + printNumber(low) + " to " +
+        printNumber(high) + ", got " + printValue(*value));
   result = *number;
   return llvm::Error::success();
 }

@@ -43,6 +43,8 @@ private:
   const llvm::json::Object &object;
 };
 
+/// \p number with up to six digits.
+std::string printNumber(double number);
 /// \p value as JSON on one line, cut short for messages.
 std::string printValue(const llvm::json::Value &value);
 

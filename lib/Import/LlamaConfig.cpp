@@ -191,9 +191,8 @@ static llvm::Error parseScaling(const JsonFields &fields,
   if (rope.highFrequencyFactor <= rope.lowFrequencyFactor)
     return llvm::createStringError(
         "'high_freq_factor' must be over 'low_freq_factor', got " +
-        llvm::formatv("{0} and {1}", rope.highFrequencyFactor,
-                      rope.lowFrequencyFactor)
-            .str());
+        printNumber(rope.highFrequencyFactor) + " and " +
+        printNumber(rope.lowFrequencyFactor));
   // The top level wins over the object, which wins over the context length.
   llvm::StringRef key = "original_max_position_embeddings";
   const JsonFields &source = fields.find(key) ? fields : ropeFields;
@@ -221,7 +220,7 @@ static llvm::Error parseRope(const JsonFields &fields, LlamaConfig &config) {
     if (partial != 1.0)
       return llvm::createStringError(
           "'partial_rotary_factor' other than 1 is not supported, got " +
-          llvm::formatv("{0}", partial).str());
+          printNumber(partial));
   }
   return parseScaling(fields, ropeFields, config);
 }
@@ -238,9 +237,9 @@ llvm::Expected<LlamaConfig> parseLlamaConfig(const llvm::json::Value &value) {
     return std::move(error);
   if (llvm::Error error = parseSizes(fields, config))
     return std::move(error);
-  // The smallest normal f32 keeps the epsilon positive after rounding.
+  // The lower bound keeps the epsilon positive when it is rounded to f32.
   if (llvm::Error error =
-          fields.getReal("rms_norm_eps", 1e-6, 1.2e-38, 1.0, config.epsilon))
+          fields.getReal("rms_norm_eps", 1e-6, 1e-30, 1.0, config.epsilon))
     return std::move(error);
   struct Flag {
     llvm::StringLiteral key;

@@ -188,9 +188,9 @@ TEST(LlamaConfigTest, RefusesHeadsThatDontDivide) {
 
 TEST(LlamaConfigTest, RefusesOtherTypes) {
   EXPECT_EQ(refuse(R"("rms_norm_eps": 0)"),
-            "'rms_norm_eps' must be a number from 1.2e-38 to 1, got 0");
+            "'rms_norm_eps' must be a number from 1e-30 to 1, got 0");
   EXPECT_EQ(refuse(R"("rms_norm_eps": "small")"),
-            "'rms_norm_eps' must be a number from 1.2e-38 to 1, got "
+            "'rms_norm_eps' must be a number from 1e-30 to 1, got "
             "\"small\"");
   EXPECT_EQ(refuse(R"("tie_word_embeddings": 1)"),
             "'tie_word_embeddings' must be true or false, got 1");
