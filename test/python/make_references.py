@@ -173,7 +173,7 @@ def tiny_reference() -> dict:
 
     model = load(TINY)
     tokenizer = Tokenizer.from_file(str(TINY / "tokenizer.json"))
-    out: dict = {"prompts": np.str_(TINY_PROMPTS)}
+    out: dict = {"prompts": np.array(TINY_PROMPTS)}
     for index, text in enumerate(LOGITS_TEXTS):
         ids = tokenizer.encode(text).ids
         out[f"logits_text.{index}"] = np.str_(text)

@@ -5,8 +5,10 @@
 //
 //===----------------------------------------------------------------------===//
 //
-// The text's tokens are cut into windows that don't overlap; each window's
-// tokens but the first are predicted from those before them in the window.
+// The text's tokens are cut into windows that don't overlap. Each window is fed
+// behind one begin-of-sequence token, so that every token of the text is scored
+// once, predicted from those before it in the window. A model without such a
+// token can't predict the first one of a window, which isn't scored then.
 //
 //   perplexity      = exp(mean of -log p(token))
 //   kl              = mean over positions of sum_v q(v) (log q(v) - log p(v)),
@@ -22,6 +24,7 @@
 #include <cmath>
 #include <cstdio>
 #include <nlohmann/json.hpp>
+#include <optional>
 
 using namespace qlm;
 using namespace qlm::tool;
@@ -69,12 +72,11 @@ static void logSoftmax(float *row, int64_t size) {
     row[i] -= normalizer;
 }
 
-/// Logarithms of the probabilities after each token of \p window but the last,
-/// [tokens - 1, vocabulary].
-static Status predict(Model &model, const std::vector<int32_t> &window,
+/// Logarithms of the probabilities after each of \p inputs,
+/// [inputs, vocabulary].
+static Status predict(Model &model, const std::vector<int32_t> &inputs,
                       std::vector<float> &rows) {
   int64_t vocabulary = model.getManifest().model.vocabularySize;
-  std::vector<int32_t> inputs(window.begin(), window.end() - 1);
   rows.resize(inputs.size() * static_cast<size_t>(vocabulary));
   return model.logits(inputs, /*chunk=*/0, [&](int64_t row, float *logits) {
     logSoftmax(logits, vocabulary);
@@ -98,13 +100,21 @@ static Status measureWindow(Model &model, Model *reference,
                             const std::vector<int32_t> &window,
                             Totals &totals) {
   int64_t vocabulary = model.getManifest().model.vocabularySize;
+  std::optional<int32_t> begin = model.getManifest().model.bosTokenId;
+  std::vector<int32_t> inputs(window.begin(), window.end() - 1);
+  if (begin)
+    inputs.insert(inputs.begin(), *begin);
+  if (inputs.empty())
+    return Status();
+  // Row t predicts window[t + unscored].
+  size_t unscored = begin ? 0 : 1;
   std::vector<float> mine, other;
-  QLM_RETURN_IF_ERROR(predict(model, window, mine));
+  QLM_RETURN_IF_ERROR(predict(model, inputs, mine));
   if (reference)
-    QLM_RETURN_IF_ERROR(predict(*reference, window, other));
-  for (size_t t = 0; t + 1 < window.size(); ++t) {
+    QLM_RETURN_IF_ERROR(predict(*reference, inputs, other));
+  for (size_t t = 0; t < inputs.size(); ++t) {
     const float *row = mine.data() + t * static_cast<size_t>(vocabulary);
-    float logLikelihood = row[window[t + 1]];
+    float logLikelihood = row[window[t + unscored]];
     if (!std::isfinite(logLikelihood))
       return Status(StatusCode::Internal,
                     "the model's logits are not finite numbers");
@@ -218,7 +228,7 @@ int qlm::tool::runEval(int argc, char **argv) {
   Totals totals;
   Progress progress;
   size_t size = static_cast<size_t>(options.window);
-  for (size_t first = 0; first + 1 < tokens->size(); first += size) {
+  for (size_t first = 0; first < tokens->size(); first += size) {
     size_t end = std::min(first + size, tokens->size());
     std::vector<int32_t> window(tokens->begin() + first, tokens->begin() + end);
     progress.show(std::to_string(first) + " of " +
