@@ -62,30 +62,31 @@ FailureOr<Limits> PlanKvCachePass::checkOptions() {
   if (!length)
     return module.emitError("module has no attribute ")
            << kModelAttr << " with a context_length";
+  // Plain integers: an Option streams as the first type it converts to.
+  int64_t page = pageTokens, batch = maxBatch, step = maxStepTokens;
+  int64_t context = maxContext;
   std::pair<StringRef, int64_t> positives[] = {
-      {"page-tokens", pageTokens},
-      {"max-batch", maxBatch},
-      {"max-step-tokens", maxStepTokens}};
+      {"page-tokens", page}, {"max-batch", batch}, {"max-step-tokens", step}};
   for (auto [name, value] : positives)
     if (value <= 0)
       return module.emitError() << name << " must be positive, got " << value;
-  if (maxContext < 0)
+  if (context < 0)
     return module.emitError()
            << "max-context must be positive, or 0 for the model's context "
               "length, got "
-           << maxContext;
-  if (pageTokens % kPageUnit)
+           << context;
+  if (page % kPageUnit)
     return module.emitError() << "page-tokens must be a multiple of "
-                              << kPageUnit << ", got " << pageTokens;
-  if (maxContext > length.getInt())
+                              << kPageUnit << ", got " << page;
+  if (context > length.getInt())
     return module.emitError()
            << "max-context must not exceed the model's context length, got "
-           << maxContext << " and " << length.getInt();
-  if (maxStepTokens < maxBatch)
+           << context << " and " << length.getInt();
+  if (step < batch)
     return module.emitError()
            << "max-step-tokens must be at least max-batch, one token for each "
               "sequence, got "
-           << maxStepTokens << " and " << maxBatch;
+           << step << " and " << batch;
   Builder builder(&getContext());
   auto type = llvm::StringSwitch<FloatType>(kvType)
                   .Case("f32", builder.getF32Type())
@@ -95,9 +96,7 @@ FailureOr<Limits> PlanKvCachePass::checkOptions() {
   if (!type)
     return module.emitError()
            << "kv-type must be f32, f16 or bf16, got '" << kvType << "'";
-  return Limits{pageTokens, maxBatch,
-                maxContext ? int64_t(maxContext) : length.getInt(),
-                maxStepTokens, type};
+  return Limits{page, batch, context ? context : length.getInt(), step, type};
 }
 
 //===----------------------------------------------------------------------===//

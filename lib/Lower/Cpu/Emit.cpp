@@ -26,9 +26,11 @@ static constexpr llvm::StringLiteral kKernelAttr = "qlm.kernel";
 static std::string getKernelKey(Operation *op, SizeKind rows) {
   std::string key;
   llvm::raw_string_ostream stream(key);
-  stream << op->getName() << " " << op->getPropertiesAsAttribute() << " ("
-         << op->getOperandTypes() << ") -> (" << op->getResultTypes() << ") "
-         << stringifySizeKind(rows);
+  stream << op->getName() << " ";
+  if (Attribute attributes = op->getPropertiesAsAttribute())
+    stream << attributes << " ";
+  stream << "(" << op->getOperandTypes() << ") -> (" << op->getResultTypes()
+         << ") " << stringifySizeKind(rows);
   return key;
 }
 

@@ -32,16 +32,15 @@ constexpr Extension kExtensions[] = {{"avx512vnni", &Target::avx512Vnni},
                                      {"avx512bf16", &Target::avx512Bf16}};
 } // namespace
 
-/// Builds the target that uses every known feature for which \p has answers
-/// yes. The processor's name stays that of the feature level: a more exact
-/// name would switch on features that the list doesn't show.
-static Target fromFeatures(llvm::function_ref<bool(llvm::StringRef)> has) {
+/// Builds the target \p cpu that uses every known feature for which \p has
+/// answers yes.
+static Target fromFeatures(llvm::StringRef cpu,
+                           llvm::function_ref<bool(llvm::StringRef)> has) {
   Target target;
-  target.cpu = "x86-64-v3";
+  target.cpu = cpu.str();
   for (llvm::StringRef feature : kBaseFeatures)
     target.features.push_back(feature.str());
   if (llvm::all_of(kAvx512Features, has)) {
-    target.cpu = "x86-64-v4";
     target.avx512 = true;
     for (llvm::StringRef feature : kAvx512Features)
       target.features.push_back(feature.str());
@@ -64,7 +63,7 @@ static llvm::Expected<Target> getNative() {
       return llvm::createStringError(
           "this machine lacks %s, which every kernel needs (x86-64-v3)",
           feature.str().c_str());
-  return fromFeatures(has);
+  return fromFeatures(llvm::sys::getHostCPUName(), has);
 }
 
 std::string Target::featureString() const {
@@ -78,13 +77,13 @@ llvm::Expected<Target> Target::get(llvm::StringRef name) {
   if (name == "native")
     return getNative();
   if (name == "x86-64-v3")
-    return fromFeatures([](llvm::StringRef) { return false; });
+    return fromFeatures(name, [](llvm::StringRef) { return false; });
   if (name == "x86-64-v4")
-    return fromFeatures([](llvm::StringRef feature) {
+    return fromFeatures(name, [](llvm::StringRef feature) {
       return llvm::is_contained(kAvx512Features, feature);
     });
   if (name == "sapphirerapids")
-    return fromFeatures([](llvm::StringRef) { return true; });
+    return fromFeatures(name, [](llvm::StringRef) { return true; });
   return llvm::createStringError(
       "unknown target cpu '%s', expected native, x86-64-v3, x86-64-v4 or "
       "sapphirerapids",

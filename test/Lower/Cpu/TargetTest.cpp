@@ -1,0 +1,65 @@
+//===- TargetTest.cpp - Which features a target has -----------------------===//
+//
+// Part of the QLM project, under the Apache License v2.0 with LLVM Exceptions.
+// SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
+//
+//===----------------------------------------------------------------------===//
+
+#include "qlm/Lower/Cpu/Target.h"
+
+#include "llvm/ADT/STLExtras.h"
+
+#include <gtest/gtest.h>
+
+using mlir::qlm::cpu::Target;
+
+static Target get(llvm::StringRef name) {
+  return llvm::cantFail(Target::get(name));
+}
+
+static bool has(const Target &target, llvm::StringRef feature) {
+  return llvm::is_contained(target.features, feature);
+}
+
+TEST(TargetTest, Avx2HasNoAvx512) {
+  Target target = get("x86-64-v3");
+  EXPECT_EQ(target.lanes(), 8);
+  EXPECT_EQ(target.featureString(),
+            "+avx,+avx2,+bmi,+bmi2,+f16c,+fma,+lzcnt,+movbe,+popcnt,+sse3,"
+            "+sse4.1,+sse4.2,+ssse3");
+}
+
+TEST(TargetTest, Avx512AloneHasNoVnni) {
+  Target target = get("x86-64-v4");
+  EXPECT_EQ(target.lanes(), 16);
+  EXPECT_TRUE(has(target, "avx512f") && has(target, "fma"));
+  EXPECT_FALSE(target.avx512Vnni || target.avx512Vbmi || target.avx512Bf16);
+  EXPECT_FALSE(has(target, "avx512vnni"));
+}
+
+TEST(TargetTest, SapphireRapidsHasNoAmx) {
+  Target target = get("sapphirerapids");
+  EXPECT_TRUE(target.avx512Vnni && target.avx512Vbmi && target.avx512Bf16);
+  EXPECT_TRUE(has(target, "avx512vnni") && has(target, "avx512bf16"));
+  EXPECT_EQ(target.featureString().find("amx"), std::string::npos);
+  EXPECT_TRUE(llvm::is_sorted(target.features));
+}
+
+// Flags and names of the machine's own target tell the same.
+TEST(TargetTest, NativeAgreesWithItself) {
+  llvm::Expected<Target> target = Target::get("native");
+  if (!target)
+    GTEST_SKIP() << llvm::toString(target.takeError());
+  EXPECT_EQ(has(*target, "avx512f"), target->avx512);
+  EXPECT_EQ(has(*target, "avx512vnni"), target->avx512Vnni);
+  EXPECT_EQ(has(*target, "avx512vbmi"), target->avx512Vbmi);
+  EXPECT_EQ(has(*target, "avx512bf16"), target->avx512Bf16);
+}
+
+TEST(TargetTest, UnknownNameIsRefused) {
+  llvm::Expected<Target> target = Target::get("pentium");
+  ASSERT_FALSE(static_cast<bool>(target));
+  EXPECT_EQ(llvm::toString(target.takeError()),
+            "unknown target cpu 'pentium', expected native, x86-64-v3, "
+            "x86-64-v4 or sapphirerapids");
+}
