@@ -43,10 +43,10 @@ static StringRef getLocationName(Location location) {
 
 /// One line: the operation's name, the message, the notes.
 static std::string toLine(Diagnostic &diagnostic) {
-  std::string line;
-  if (StringRef name = getLocationName(diagnostic.getLocation()); !name.empty())
-    line = (name + ": ").str();
-  line += diagnostic.str();
+  std::string line = diagnostic.str();
+  StringRef name = getLocationName(diagnostic.getLocation());
+  if (!name.empty() && !StringRef(line).contains(name))
+    line = (name + ": " + line).str();
   for (Diagnostic &note : diagnostic.getNotes()) {
     // The operation itself, printed in full, is of no use in one line.
     std::string text = note.str();

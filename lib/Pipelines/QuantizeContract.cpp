@@ -23,12 +23,6 @@ static LogicalResult checkPackedLinear(PackedLinearOp linear) {
                            "weights, scales, zero points and biases of "
                            "linears must be made by qlm.pack",
                            "qlm-pack-weights");
-  LayoutKind layout = linear.getLayout().getKind();
-  bool isQuantized = layout == LayoutKind::Int8 || layout == LayoutKind::Int4;
-  if (isQuantized && !linear.getScheme())
-    return breakContract(linear, kStage,
-                         "a quantized linear must name its scheme",
-                         "qlm-fold-scales");
   if (linear.getInputScales() &&
       !linear.getInput().getDefiningOp<DynamicQuantizeOp>())
     return breakContract(linear, kStage,
@@ -65,7 +59,6 @@ static LogicalResult checkOperation(Operation *op,
 // As after Optimize, but
 // - every linear is packed;
 // - its weight, scales, zero points and bias are made by qlm.pack;
-// - a quantized linear names its scheme;
 // - int8 inputs are made by qlm.dynamic_quantize;
 // - no qlm.quantize or qlm.dequantize is left: scales are folded;
 // - norm weights are f32;

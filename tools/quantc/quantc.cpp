@@ -318,8 +318,12 @@ int main(int argc, char **argv) {
   llvm::raw_string_ostream stream(messages);
   if (!cl::ParseCommandLineOptions(
           argc, argv, "Compiles a language model's folder to a package\n",
-          &stream))
+          &stream)) {
+    // About a flag's value the parser has printed its own line already.
+    if (messages.empty())
+      return kWrongUsage;
     return fail(cleanUsageError(messages, argv[0]), kWrongUsage);
+  }
   if (int code = checkArguments(arguments))
     return code;
   return compile(arguments);
