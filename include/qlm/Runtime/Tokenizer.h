@@ -10,6 +10,10 @@
 // gives. The file is not trusted: every field is checked while reading, and
 // what isn't understood is refused by name.
 //
+// Whether a character is a letter, and how it composes, comes from the
+// Unicode versions of PCRE2 and utf8proc. For characters newer than those, or
+// than the Unicode 9 data of the library's own normalizers, ids may differ.
+//
 //===----------------------------------------------------------------------===//
 
 #ifndef QLM_RUNTIME_TOKENIZER_H

@@ -187,6 +187,8 @@ const std::string *TokenizerParts::decodedPiece(int32_t id,
   const AddedToken *token = added->find(id);
   if (!token)
     return model->pieceOf(id);
+  // The `tokenizers` library compares the normalized spelling here, and so
+  // shows special tokens that its normalizer changes; those are skipped too.
   if (skipSpecialTokens && token->special)
     return nullptr;
   return &token->normalizedContent;
