@@ -71,10 +71,10 @@ def compile_and_compare(binaries: Path, folder: Path) -> None:
         measured, texts[name] = measure(binaries / "quant-run", package,
                                         None if name == "f32"
                                         else folder / "tiny-f32")
-        rows.append([name, " ".join(options).replace("--", ""), *measured])
+        rows.append([name, *measured])
     print(f"{MODEL.name} on {processor()}\n")
-    print_table(["package", "options", "size", "peak memory", "perplexity",
-                 "KL to f32", "tokens/s"], rows)
+    print_table(["package", "weights", "activations", "size", "peak memory",
+                 "perplexity", "KL to f32", "tokens/s"], rows)
     for name, completions in texts.items():
         print(f"\n{name} continues {len(PROMPTS)} prompts in one batch:")
         for prompt, text in zip(PROMPTS, completions):
@@ -94,7 +94,10 @@ def measure(quant_run: Path, package: Path, reference: Path | None
     prompts = [part for prompt in PROMPTS for part in ("--prompt", prompt)]
     generated = json.loads(run([quant_run, "generate", package, *prompts,
                                 *SAMPLING, "--json"]))
-    cells = [f"{folder_bytes(package) / 1e6:.1f} MB",
+    manifest = json.loads((package / "manifest.json").read_text())
+    cells = [manifest["quantization"]["weights"],
+             manifest["quantization"]["activations"],
+             f"{folder_bytes(package) / 1e6:.1f} MB",
              f"{generated['peak_memory_bytes'] / 1e6:.0f} MB",
              f"{evaluation['perplexity']:.2f}",
              f"{evaluation['kl']:.4f}" if reference else "-",
@@ -116,7 +119,7 @@ def print_table(header: list[str], rows: list[list[str]]) -> None:
     widths = [max(len(row[i]) for row in [header, *rows])
               for i in range(len(header))]
     for row in [header, *rows]:
-        print("  ".join(cell.ljust(width) if i < 2 else cell.rjust(width)
+        print("  ".join(cell.ljust(width) if i < 3 else cell.rjust(width)
                         for i, (cell, width) in enumerate(zip(row, widths))))
 
 
