@@ -9,14 +9,16 @@
 
 #include <climits>
 #include <linux/futex.h>
+#include <sched.h>
 #include <sys/syscall.h>
 #include <unistd.h>
 
 using namespace qlm;
 
-/// About 20 microseconds: longer than the gap between two launches, shorter
-/// than anything a person or a neighbour would notice.
-static constexpr int spinRounds = 1000;
+/// A few hundred microseconds: longer than what one thread is behind another
+/// in a launch, or what sampling takes between steps; too short for anybody to
+/// notice.
+static constexpr int spinRounds = 10000;
 
 static void pauseCpu() {
 #if defined(__x86_64__)
@@ -24,19 +26,28 @@ static void pauseCpu() {
 #endif
 }
 
-/// Waits until \p word differs from \p old: spins first, then sleeps.
-static void waitWhile(std::atomic<uint32_t> &word, uint32_t old) {
+void ThreadPool::Signal::wait(uint32_t old) {
   for (int i = 0; i < spinRounds; ++i) {
-    if (word.load(std::memory_order_acquire) != old)
+    if (value.load(std::memory_order_acquire) != old)
       return;
     pauseCpu();
+    // On a busy machine the thread waited for may need this core.
+    if (i > 1000 && i % 64 == 0)
+      sched_yield();
   }
-  while (word.load(std::memory_order_acquire) == old)
-    syscall(SYS_futex, &word, FUTEX_WAIT_PRIVATE, old, nullptr, nullptr, 0);
+  // Counted before the kernel compares the value: either raise() sees the
+  // sleeper, or the kernel sees the new value and doesn't sleep.
+  sleepers.fetch_add(1);
+  while (value.load() == old)
+    syscall(SYS_futex, &value, FUTEX_WAIT_PRIVATE, old, nullptr, nullptr, 0);
+  sleepers.fetch_sub(1);
 }
 
-static void wakeAll(std::atomic<uint32_t> &word) {
-  syscall(SYS_futex, &word, FUTEX_WAKE_PRIVATE, INT_MAX, nullptr, nullptr, 0);
+void ThreadPool::Signal::raise() {
+  value.fetch_add(1);
+  if (sleepers.load())
+    syscall(SYS_futex, &value, FUTEX_WAKE_PRIVATE, INT_MAX, nullptr, nullptr,
+            0);
 }
 
 ThreadPool::ThreadPool(int threads) : count(threads < 1 ? 1 : threads) {
@@ -46,15 +57,14 @@ ThreadPool::ThreadPool(int threads) : count(threads < 1 ? 1 : threads) {
 
 ThreadPool::~ThreadPool() {
   stopping.store(true, std::memory_order_relaxed);
-  epoch.fetch_add(1, std::memory_order_release);
-  wakeAll(epoch);
+  epoch.raise();
   for (std::thread &worker : workers)
     worker.join();
 }
 
 void ThreadPool::work(int index) {
   for (uint32_t seen = 0;; ++seen) {
-    waitWhile(epoch, seen);
+    epoch.wait(seen);
     if (stopping.load(std::memory_order_relaxed))
       return;
     (*body)(index);
@@ -66,8 +76,7 @@ void ThreadPool::run(const std::function<void(int)> &function) {
   if (count == 1)
     return function(0);
   body = &function;
-  epoch.fetch_add(1, std::memory_order_release);
-  wakeAll(epoch);
+  epoch.raise();
   function(0);
   barrier();
 }
@@ -75,11 +84,10 @@ void ThreadPool::run(const std::function<void(int)> &function) {
 void ThreadPool::barrier() {
   if (count == 1)
     return;
-  uint32_t current = phase.load(std::memory_order_relaxed);
+  uint32_t current = phase.get();
   if (arrived.fetch_add(1, std::memory_order_acq_rel) + 1 <
       static_cast<uint32_t>(count))
-    return waitWhile(phase, current);
+    return phase.wait(current);
   arrived.store(0, std::memory_order_relaxed);
-  phase.fetch_add(1, std::memory_order_release);
-  wakeAll(phase);
+  phase.raise();
 }

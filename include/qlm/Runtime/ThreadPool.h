@@ -38,15 +38,29 @@ public:
   void barrier();
 
 private:
+  /// A counter that threads wait on, alone on its cache line: it is polled
+  /// while its neighbours are written.
+  class alignas(64) Signal {
+  public:
+    uint32_t get() const { return value.load(std::memory_order_relaxed); }
+    /// Waits until the counter differs from \p old: spins first, then sleeps.
+    void wait(uint32_t old);
+    /// Counts up and wakes all sleepers.
+    void raise();
+
+  private:
+    std::atomic<uint32_t> value{0};
+    std::atomic<uint32_t> sleepers{0};
+  };
+
   void work(int index);
 
   const int count;
   const std::function<void(int)> *body = nullptr;
   std::atomic<bool> stopping{false};
-  /// Each on its own cache line: one is polled while the other is written.
-  alignas(64) std::atomic<uint32_t> epoch{0};
+  Signal epoch; ///< a run begins
+  Signal phase; ///< a barrier opens
   alignas(64) std::atomic<uint32_t> arrived{0};
-  alignas(64) std::atomic<uint32_t> phase{0};
   std::vector<std::thread> workers;
 };
 

@@ -1,0 +1,16 @@
+# Part of the QLM project, under the Apache License v2.0 with LLVM Exceptions.
+# SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
+"""Compiles language models ahead of time and runs them.
+
+>>> import qlm
+>>> qlm.compile("models/tiny-llama", "tiny.qlm", weights="int4")  # doctest: +SKIP
+>>> model = qlm.load("tiny.qlm")  # doctest: +SKIP
+>>> model.generate(["def main("], max_new_tokens=8)[0].text  # doctest: +SKIP
+"""
+
+from ._runtime import Error
+from .compiler import compile  # noqa: A004 (the compiler's own verb)
+from .model import Model, Result, load
+
+__all__ = ["Error", "Model", "Result", "compile", "load"]
+__version__ = "0.1.0"
