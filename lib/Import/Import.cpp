@@ -89,10 +89,11 @@ static void warnOfUnused(ArrayRef<StringRef> unused, const WeightFiles &files,
                          MLIRContext &context) {
   if (unused.empty())
     return;
-  emitWarning(UnknownLoc::get(&context))
-      << files.getListing() << ": ignored " << unused.size()
-      << " tensors that LlamaForCausalLM does not have, such as "
-      << quoteName(unused.front());
+  InFlightDiagnostic warning = emitWarning(UnknownLoc::get(&context));
+  warning << files.getListing() << ": ignored " << quoteName(unused.front());
+  if (unused.size() > 1)
+    warning << " and " << unused.size() - 1 << " more";
+  warning << ", which LlamaForCausalLM does not have";
 }
 
 llvm::Expected<OwningOpRef<ModuleOp>>

@@ -239,8 +239,8 @@ TEST_F(ImportTest, WarnsOfUnknownTensorsOnly) {
   ASSERT_EQ(warnings.size(), 1u);
   EXPECT_EQ(warnings.front(),
             model.folder.join("model.safetensors") +
-                ": ignored 2 tensors that LlamaForCausalLM does not have, "
-                "such as 'model.layers.0.self_attn.q_proj.bias'");
+                ": ignored 'model.layers.0.self_attn.q_proj.bias' and 1 more, "
+                "which LlamaForCausalLM does not have");
 }
 
 TEST_F(ImportTest, RefusesFoldersWithoutFiles) {
