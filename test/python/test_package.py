@@ -8,8 +8,10 @@ import json
 import os
 import pathlib
 import re
+import signal
 import struct
 import subprocess
+import time
 
 import numpy as np
 import pytest
@@ -28,6 +30,26 @@ def models(tmp_path_factory: pytest.TempPathFactory) -> pathlib.Path:
     for spec in random_llama.SPECS:
         if spec.name in ("mha-f32", "tied", "three-shards", "group-128"):
             random_llama.write_model(spec, folder / spec.name)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def large_model(tmp_path_factory: pytest.TempPathFactory) -> pathlib.Path:
+    """A folder of 256 MB of zeros, which take no room on the disk."""
+    folder = tmp_path_factory.mktemp("large")
+    spec = random_llama.Spec("large", 0, hidden=1024, layers=8, heads=8,
+                             kv_heads=8, ffn=4096, vocab=64, dtype="BF16")
+    header, end = {}, 0
+    for name, shape in random_llama.shapes_of(spec).items():
+        begin, end = end, end + 2 * int(np.prod(shape))
+        header[name] = {"dtype": "BF16", "shape": shape,
+                        "data_offsets": [begin, end]}
+    text = json.dumps(header).encode()
+    with open(folder / "model.safetensors", "wb") as file:
+        file.write(struct.pack("<Q", len(text)) + text)
+        file.truncate(8 + len(text) + end)
+    (folder / "config.json").write_text(
+        json.dumps(random_llama.config_of(spec)))
     return folder
 
 
@@ -178,6 +200,28 @@ def test_stages(models, tmp_path):
         text=True, capture_output=True, timeout=60)
     assert opt.returncode == 0, opt.stderr
     assert opt.stdout.strip() == (dumps / "4-lower.mlir").read_text().strip()
+
+
+def test_memory_does_not_grow_with_the_model(large_model, tmp_path):
+    with subprocess.Popen([QUANTC, large_model, "-o", tmp_path / "pkg",
+                           "--weights", "int4", "--quiet"]) as process:
+        _, status, usage = os.wait4(process.pid, 0)
+        process.returncode = os.waitstatus_to_exitcode(status)
+    assert process.returncode == 0
+    # About 140 MB are the compiler's own; the weights' pages would double it.
+    assert usage.ru_maxrss * 1024 < 250e6
+
+
+def test_interrupt_leaves_nothing(large_model, tmp_path):
+    with subprocess.Popen([QUANTC, large_model, "-o", tmp_path / "pkg"],
+                          stderr=subprocess.PIPE, text=True) as process:
+        while process.poll() is None and not os.listdir(tmp_path):
+            time.sleep(0.01)
+        process.send_signal(signal.SIGINT)
+        _, messages = process.communicate(timeout=60)
+    assert messages == "quantc: error: interrupted\n"
+    assert process.returncode == 1
+    assert os.listdir(tmp_path) == []
 
 
 @pytest.mark.parametrize("arguments, message", [
