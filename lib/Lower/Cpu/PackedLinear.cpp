@@ -63,28 +63,14 @@ FailureOr<LinearShape> LinearShape::get(PackedLinearOp op) {
 
   std::optional<SchemeAttr> scheme = op.getScheme();
   s.quantized = scheme.has_value();
-  bool isCode = s.layout == LayoutKind::Int8 || s.layout == LayoutKind::Int4;
-  if (isCode != s.quantized)
-    return op.emitOpError("layout ")
-           << stringifyLayoutKind(s.layout) << (isCode ? " needs" : " takes no")
-           << " scheme";
-  if (!s.quantized) {
-    if (s.byteActivations)
-      return op.emitOpError("int8 activations need quantized weights, got "
-                            "layout ")
-             << stringifyLayoutKind(s.layout);
+  if (!s.quantized)
     return s;
-  }
   s.zeroPoints = static_cast<bool>(op.getZeroPoints());
-  s.oneScale = scheme->getGranularity() == Granularity::Tensor;
   s.halfScales = op.getScales().getType().getElementType().isF16();
   s.groupColumns = scheme->getColumnsPerScale(s.columns);
-  if (s.columns % s.groupColumns != 0 ||
-      (s.groupColumns != s.columns && s.groupColumns % kRoundColumns != 0))
-    return op.emitOpError("group size must divide the columns and be a "
-                          "multiple of ")
-           << kRoundColumns << ", got " << s.groupColumns << " and "
-           << s.columns;
+  if (s.groupColumns != s.columns && s.groupColumns % kRoundColumns != 0)
+    return op.emitOpError("group size must be a multiple of ")
+           << kRoundColumns << ", got " << s.groupColumns;
   s.groups = s.columns / s.groupColumns;
   if (!s.zeroPoints && !scheme->getStorage().isUnsignedInteger())
     s.offset = int64_t(1) << (scheme->getBits() - 1);
@@ -318,7 +304,7 @@ mlir::qlm::cpu::emitPackedLinear(PackedLinearOp op,
     info.scratchBytes = request.maxRows() * shape->groups * 4;
   int64_t rows = shape->blocks * ::qlm::format::kRowBlock;
   info.bytes = shape->blocks * shape->blockBytes();
-  if (shape->quantized && !shape->oneScale)
+  if (shape->quantized)
     info.bytes += rows * shape->groups *
                   (shape->scaleBytes() + (shape->zeroPoints ? 1 : 0));
   if (op.getBias())

@@ -56,7 +56,6 @@ struct LinearShape {
   bool quantized = false;
   bool byteActivations = false; ///< x is int8 with a scale for each row
   bool zeroPoints = false;
-  bool oneScale = false;   ///< the whole weight has one scale
   bool halfScales = false; ///< scales are f16, not f32
   int64_t groups = 1;
   int64_t groupColumns = 0; ///< columns that share a scale

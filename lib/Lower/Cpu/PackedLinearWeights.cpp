@@ -91,8 +91,6 @@ SmallVector<Val> LinearEmitter::unpackBytes(Val word) {
 /// The scales of a strip's features in a group, f32.
 Val LinearEmitter::loadScale(Val block, Val group, int64_t strip) {
   Type type = shape.halfScales ? b.f16() : b.f32();
-  if (shape.oneScale)
-    return b.broadcast(b.toF32(scales.load(type)), lanes);
   int64_t bytes = shape.scaleBytes(), blockBytes = shape.groups * 16 * bytes;
   Ptr place = scales.at(block * blockBytes + group * (16 * bytes))
                   .at(stripOffset(strip, bytes, blockBytes));
@@ -101,9 +99,6 @@ Val LinearEmitter::loadScale(Val block, Val group, int64_t strip) {
 
 /// The zero points of a strip's features in a group, i32.
 Val LinearEmitter::loadZeroPoint(Val block, Val group, int64_t strip) {
-  if (shape.oneScale)
-    return b.broadcast(b.extendUnsigned(zeroPoints.load(b.i8()), b.i32()),
-                       lanes);
   int64_t blockBytes = shape.groups * 16;
   Ptr place = zeroPoints.at(block * blockBytes + group * 16)
                   .at(stripOffset(strip, 1, blockBytes));

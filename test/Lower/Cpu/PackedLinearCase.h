@@ -1,0 +1,337 @@
+//===- PackedLinearCase.h - A packed linear with its answer -----*- C++ -*-===//
+//
+// Part of the QLM project, under the Apache License v2.0 with LLVM Exceptions.
+// SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
+//
+//===----------------------------------------------------------------------===//
+//
+// Random weights in one format, packed by the formulas of
+// qlm/Package/Format.h written out once more, and the result of the
+// operation's formula in float64.
+//
+//===----------------------------------------------------------------------===//
+
+#ifndef QLM_TEST_LOWER_CPU_PACKEDLINEARCASE_H
+#define QLM_TEST_LOWER_CPU_PACKEDLINEARCASE_H
+
+#include "KernelTest.h"
+
+#include <numeric>
+
+namespace mlir::qlm::cpu::test {
+
+/// How a weight is stored and what comes with it.
+struct LinearFormat {
+  std::string name;
+  std::string layout;      ///< as in #qlm.layout
+  std::string granularity; ///< "" (not quantized), "tensor", "channel", "group"
+  int64_t group = 0;       ///< of granularity "group"
+  bool zeroPoints = false;
+  bool halfScales = false;
+  bool byteActivations = false;
+  bool bias = false;
+  bool residual = false;
+
+  int64_t bits() const { return layout == "i4x16x8" ? 4 : 8; }
+};
+
+/// One operation with its operands.
+class LinearCase {
+public:
+  LinearCase(LinearFormat format, int64_t features, int64_t columns,
+             int64_t rows)
+      : format(format), n(features), k(columns), rows(rows),
+        blocks((n + 15) / 16), random(n * 1000 + k + rows) {
+    groupColumns = format.granularity == "group" ? format.group : k;
+    groups = k / groupColumns;
+    makeActivations();
+    if (format.granularity.empty())
+      makeFloatWeights();
+    else
+      makeCodes();
+    if (format.bias) {
+      bias = random.floats(n);
+      packedBias.assign(blocks * 16, 0.0f);
+      std::copy(bias.begin(), bias.end(), packedBias.begin());
+    }
+    if (format.residual)
+      residual = random.floats(rows * n);
+  }
+
+  /// A function with the operation.
+  std::string getText() const {
+    std::vector<std::string> types, uses = {"%x"};
+    std::string kText = std::to_string(k), nText = std::to_string(n),
+                blockText = std::to_string(blocks);
+    std::string parameters = "%x: ";
+    auto add = [&](const std::string &use, const std::string &value,
+                   const std::string &type) {
+      if (!types.empty())
+        parameters += ", " + value + ": ";
+      parameters += type;
+      types.push_back(type);
+      if (value != "%x")
+        uses.push_back(use + value);
+    };
+    add("", "%x",
+        "tensor<?x" + kText + (format.byteActivations ? "xi8>" : "xf32>"));
+    if (format.byteActivations)
+      add(" input_scales ", "%xs", "tensor<?xf32>");
+    add(", ", "%w", "tensor<" + blockText + weightDims() + ">");
+    std::string dims =
+        "tensor<" + blockText + "x" + std::to_string(groups) + "x16x";
+    if (!format.granularity.empty())
+      add(" scales ", "%s", dims + (format.halfScales ? "f16>" : "f32>"));
+    if (format.zeroPoints)
+      add(" zero_points ", "%z", dims + "i8>");
+    if (format.bias)
+      add(" bias ", "%b", "tensor<" + std::to_string(blocks * 16) + "xf32>");
+    std::string result = "tensor<?x" + nText + "xf32>";
+    if (format.residual)
+      add(" residual ", "%r", result);
+    std::string useText, typeText;
+    for (const std::string &use : uses)
+      useText += use;
+    for (const std::string &type : types)
+      typeText += (typeText.empty() ? "" : ", ") + type;
+    return "func.func @f(" + parameters + ") -> " + result +
+           " {\n  %y = qlm.packed_linear " + useText +
+           " {inFeatures = " + kText + ", outFeatures = " + nText +
+           ", layout = #qlm.layout<" + format.layout + ">" + schemeText() +
+           "} : (" + typeText + ") -> " + result + "\n  return %y : " + result +
+           "\n}";
+  }
+
+  /// Buffers of rows first .. first + count - 1, which are copied so that
+  /// whatever lies around them is poison.
+  struct Run {
+    std::vector<std::unique_ptr<Buffer<char>>> buffers;
+    std::unique_ptr<Buffer<float>> result;
+    std::vector<void *> addresses() {
+      std::vector<void *> list;
+      for (auto &buffer : buffers)
+        list.push_back(buffer->data());
+      list.push_back(result->data());
+      return list;
+    }
+    bool areIntact() const {
+      return result->isIntact() &&
+             std::all_of(buffers.begin(), buffers.end(),
+                         [](auto &buffer) { return buffer->isIntact(); });
+    }
+  };
+  Run makeRun(int64_t first, int64_t count) const {
+    Run run;
+    auto add = [&](const auto &values, int64_t from, int64_t size) {
+      const char *data = reinterpret_cast<const char *>(values.data() + from);
+      run.buffers.push_back(std::make_unique<Buffer<char>>(
+          std::vector<char>(data, data + size * int64_t(sizeof(values[0])))));
+    };
+    if (format.byteActivations) {
+      add(codes, first * k, count * k);
+      add(inputScales, first, count);
+    } else {
+      add(input, first * k, count * k);
+    }
+    add(packed, 0, packed.size());
+    if (!format.granularity.empty())
+      add(packedScales, 0, packedScales.size());
+    if (format.zeroPoints)
+      add(packedZeros, 0, packedZeros.size());
+    if (format.bias)
+      add(packedBias, 0, packedBias.size());
+    if (format.residual)
+      add(residual, first * n, count * n);
+    run.result = std::make_unique<Buffer<float>>(count * n);
+    return run;
+  }
+
+  /// The result in float64, and the sum of the magnitudes of what is added
+  /// after the exact part: the scale of rounding errors.
+  std::pair<double, double> getExpected(int64_t row, int64_t feature) const {
+    double sum = 0, magnitude = 0;
+    for (int64_t g = 0; g < groups; ++g) {
+      double groupSum = 0, groupMagnitude = 0;
+      for (int64_t c = g * groupColumns; c < (g + 1) * groupColumns; ++c) {
+        double x = format.byteActivations ? double(codes[row * k + c])
+                                          : double(input[row * k + c]);
+        double term = x * values[feature * k + c];
+        groupSum += term;
+        groupMagnitude += std::abs(term);
+      }
+      double scale = format.granularity.empty() ? 1 : getScale(feature, g);
+      sum += scale * groupSum;
+      // Integers add up exactly within a group.
+      magnitude +=
+          std::abs(scale) *
+          (format.byteActivations ? std::abs(groupSum) : groupMagnitude);
+    }
+    if (format.byteActivations) {
+      sum *= inputScales[row];
+      magnitude *= inputScales[row];
+    }
+    auto addTerm = [&](double term) {
+      sum += term;
+      magnitude += std::abs(term);
+    };
+    if (format.bias)
+      addTerm(bias[feature]);
+    if (format.residual)
+      addTerm(residual[row * n + feature]);
+    return {sum, magnitude};
+  }
+
+private:
+  std::string weightDims() const {
+    auto dims = [](int64_t middle, const char *rest) {
+      return "x" + std::to_string(middle) + "x" + rest;
+    };
+    if (format.layout == "f32x16")
+      return dims(k, "16xf32");
+    if (format.layout == "f16x16")
+      return dims(k, "16xf16");
+    if (format.layout == "bf16x16x2")
+      return dims((k + 1) / 2, "32xbf16");
+    int64_t columns = format.bits() == 4 ? 8 : 4;
+    return dims((k + columns - 1) / columns, "64xi8");
+  }
+
+  std::string schemeText() const {
+    if (format.granularity.empty())
+      return "";
+    std::string bits = std::to_string(format.bits());
+    std::string text = std::string(", scheme = #qlm.scheme<") +
+                       (format.zeroPoints ? "ui" : "i") + bits + ", " +
+                       format.granularity;
+    if (format.granularity == "group")
+      text += ", " + std::to_string(format.group);
+    if (format.zeroPoints)
+      text += ", zero_points, range [0, " +
+              std::to_string((1 << format.bits()) - 1) + "]";
+    else
+      text += format.bits() == 4 ? ", range [-8, 7]" : ", range [-127, 127]";
+    if (!format.zeroPoints)
+      text += format.bits() == 4 ? ", bound 7.5" : ", bound 127.0";
+    return text + (format.halfScales ? ", scales f16>" : ", scales f32>");
+  }
+
+  void makeActivations() {
+    if (format.byteActivations) {
+      codes = random.integers<int8_t>(rows * k, -127, 127);
+      inputScales = random.floats(rows, 0.01f);
+      for (float &scale : inputScales)
+        scale = std::abs(scale) + 1e-4f;
+    } else {
+      input = random.floats(rows * k);
+    }
+  }
+
+  template <typename T> void put(int64_t index, T value) {
+    memcpy(packed.data() + index * sizeof(T), &value, sizeof(T));
+  }
+
+  void makeFloatWeights() {
+    std::vector<float> weights = random.floats(n * k);
+    int64_t size = format.layout == "f32x16" ? 4 : 2;
+    int64_t even = format.layout == "bf16x16x2" ? (k + 1) / 2 * 2 : k;
+    packed.assign(blocks * 16 * even * size, 0);
+    values.resize(n * k);
+    for (int64_t f = 0; f < n; ++f)
+      for (int64_t c = 0; c < k; ++c) {
+        int64_t b = f / 16, r = f % 16;
+        float w = weights[f * k + c];
+        double &value = values[f * k + c];
+        if (format.layout == "f32x16") {
+          put(b * k * 16 + c * 16 + r, w);
+          value = w;
+        } else if (format.layout == "f16x16") {
+          put(b * k * 16 + c * 16 + r, static_cast<_Float16>(w));
+          value = static_cast<float>(static_cast<_Float16>(w));
+        } else {
+          uint32_t bits;
+          memcpy(&bits, &w, 4);
+          put(b * even * 16 + c / 2 * 32 + r * 2 + c % 2,
+              static_cast<uint16_t>(bits >> 16));
+          bits &= 0xFFFF0000u;
+          memcpy(&w, &bits, 4);
+          value = w;
+        }
+      }
+  }
+
+  void makeCodes() {
+    int64_t top = (1 << format.bits()) - 1;
+    bool four = format.bits() == 4;
+    int64_t wordColumns = four ? 8 : 4,
+            words = (k + wordColumns - 1) / wordColumns;
+    packed.assign(blocks * words * 64, 0);
+    values.resize(n * k);
+    // One scale of a whole weight is packed as if each row had its own.
+    bool one = format.granularity == "tensor";
+    int64_t scaleCount = blocks * groups * 16;
+    scales.assign(scaleCount, 0);
+    packedZeros.assign(scaleCount, 0);
+    std::vector<float> numbers = random.floats(scaleCount, 0.01f);
+    auto zeros = random.integers(scaleCount, 0, top);
+    for (int64_t f = 0; f < n; ++f)
+      for (int64_t g = 0; g < groups; ++g) {
+        int64_t i = scaleIndex(f, g), source = one ? 0 : i;
+        scales[i] = format.halfScales ? float(_Float16(numbers[source]))
+                                      : numbers[source];
+        packedZeros[i] = static_cast<uint8_t>(zeros[source]);
+      }
+    storeScales();
+    // A symmetric code never has the lowest int8.
+    auto codesOfWeight =
+        random.integers(n * k, four || format.zeroPoints ? 0 : 1, top);
+    for (int64_t f = 0; f < n; ++f)
+      for (int64_t c = 0; c < k; ++c) {
+        int64_t u = codesOfWeight[f * k + c];
+        int64_t at =
+            (f / 16 * words + c / wordColumns) * 64 + f % 16 * 4 + c % 4;
+        bool high = four && c % 8 >= 4;
+        packed[at] =
+            static_cast<char>(uint8_t(packed[at]) | (high ? u << 4 : u));
+        int64_t zero = format.zeroPoints
+                           ? packedZeros[scaleIndex(f, c / groupColumns)]
+                           : (top + 1) / 2;
+        values[f * k + c] = double(u - zero);
+      }
+  }
+
+  void storeScales() {
+    packedScales.resize(scales.size() * (format.halfScales ? 2 : 4));
+    for (size_t i = 0; i < scales.size(); ++i) {
+      if (format.halfScales) {
+        _Float16 half = static_cast<_Float16>(scales[i]);
+        memcpy(packedScales.data() + 2 * i, &half, 2);
+      } else {
+        memcpy(packedScales.data() + 4 * i, &scales[i], 4);
+      }
+    }
+  }
+
+  int64_t scaleIndex(int64_t feature, int64_t group) const {
+    return (feature / 16 * groups + group) * 16 + feature % 16;
+  }
+  double getScale(int64_t feature, int64_t group) const {
+    return scales[scaleIndex(feature, group)];
+  }
+
+public:
+  LinearFormat format;
+  int64_t n, k, rows, blocks, groups, groupColumns;
+
+private:
+  Random random;
+  std::vector<float> input, inputScales, bias, residual, scales;
+  std::vector<int8_t> codes;
+  std::vector<double> values; ///< weights without scales, [n, k]
+  std::vector<char> packed, packedScales;
+  std::vector<uint8_t> packedZeros;
+  std::vector<float> packedBias;
+};
+
+} // namespace mlir::qlm::cpu::test
+
+#endif // QLM_TEST_LOWER_CPU_PACKEDLINEARCASE_H

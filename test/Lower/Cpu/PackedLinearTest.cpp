@@ -1,0 +1,159 @@
+//===- PackedLinearTest.cpp - Kernels of qlm.packed_linear ----------------===//
+//
+// Part of the QLM project, under the Apache License v2.0 with LLVM Exceptions.
+// SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
+//
+//===----------------------------------------------------------------------===//
+
+#include "PackedLinearCase.h"
+
+using namespace mlir::qlm::cpu::test;
+
+namespace {
+struct LinearParameter {
+  std::string target;
+  LinearFormat format;
+};
+
+/// Columns that a format is tried with.
+std::vector<int64_t> getColumns(const LinearFormat &format) {
+  if (format.granularity != "group")
+    return {8, 24, 100, 129, 384};
+  if (format.group == 24)
+    return {24, 384};
+  return {format.group, 384};
+}
+
+/// Numbers of features, of which each format takes three and kManyTiles.
+/// Blocks: none full, one unfinished among many, tiles of 1, 2 and 4.
+constexpr int64_t kFeatures[] = {1, 15, 16, 17, 63, 97, 256, 528, 1040};
+/// 16 tiles of 8 blocks, and one block more.
+constexpr int64_t kManyTiles = 2064;
+constexpr int64_t kRows[] = {1, 2, 3, 5, 7, 16};
+constexpr int64_t kMaxRows = 33;
+
+/// Runs rows first .. first + count - 1 in \p parts ranges of tiles.
+std::vector<float> run(const LinearCase &test, const CompiledKernel &kernel,
+                       int64_t first, int64_t count, int64_t parts = 2) {
+  LinearCase::Run run = test.makeRun(first, count);
+  kernel.run(run.addresses(), {count, 1, count, 1}, parts);
+  EXPECT_TRUE(run.areIntact()) << "written outside the result";
+  return run.result->toVector();
+}
+
+bool areSameBits(const std::vector<float> &a, const std::vector<float> &b) {
+  return a.size() == b.size() &&
+         memcmp(a.data(), b.data(), a.size() * sizeof(float)) == 0;
+}
+
+// Errors of rounding, relative to the sum of magnitudes: below 1e-6 where
+// sums are exact in int32, and where float32 sums of up to 384 terms round
+// randomly.
+void expectFormula(const LinearCase &test, const std::vector<float> &result) {
+  constexpr double kTolerance = 1e-6;
+  for (int64_t row = 0; row < test.rows; ++row)
+    for (int64_t f = 0; f < test.n; ++f) {
+      auto [expected, magnitude] = test.getExpected(row, f);
+      double error = std::abs(result[row * test.n + f] - expected);
+      // NaN, where nothing was written, counts as an error too.
+      if (!(error <= kTolerance * magnitude)) {
+        ADD_FAILURE() << "row " << row << ", feature " << f << ": got "
+                      << result[row * test.n + f] << ", expected " << expected;
+        return;
+      }
+    }
+}
+
+// A row's result has the same bits whatever rows come with it, so decoding
+// in a batch, in chunks or alone gives the same tokens.
+void expectRowsAlone(const LinearCase &test, const CompiledKernel &kernel,
+                     const std::vector<float> &all) {
+  for (int64_t count : kRows) {
+    int64_t first = test.rows - count;
+    std::vector<float> part(all.begin() + first * test.n, all.end());
+    EXPECT_TRUE(areSameBits(run(test, kernel, first, count), part))
+        << count << " rows";
+  }
+}
+
+void expectAnySplit(const LinearCase &test, const CompiledKernel &kernel) {
+  for (int64_t rows : {1, 5}) {
+    int64_t tiles = kernel.getTiles({rows, 1, rows, 1});
+    std::vector<float> whole = run(test, kernel, 0, rows, /*parts=*/1);
+    EXPECT_TRUE(areSameBits(whole, run(test, kernel, 0, rows, tiles)))
+        << tiles << " tiles";
+  }
+}
+
+class PackedLinearTest : public testing::TestWithParam<LinearParameter> {};
+
+TEST_P(PackedLinearTest, EqualsFormulaForAnyRowsAndTiles) {
+  const LinearFormat &format = GetParam().format;
+  std::vector<int64_t> columns = getColumns(format);
+  // Each format starts elsewhere among the shapes.
+  size_t next = std::hash<std::string>()(format.name + GetParam().target);
+  for (int i = 0; i < 4; ++i) {
+    int64_t n = i == 0 ? kManyTiles : kFeatures[next % std::size(kFeatures)];
+    int64_t k = columns[next++ % columns.size()];
+    SCOPED_TRACE("features " + std::to_string(n) + ", columns " +
+                 std::to_string(k));
+    LinearCase test(format, n, k, kMaxRows);
+    CompiledKernel kernel(GetParam().target, test.getText(), {kMaxRows, 1, 1});
+    ASSERT_TRUE(kernel);
+    std::vector<float> all = run(test, kernel, 0, kMaxRows);
+    expectFormula(test, all);
+    expectRowsAlone(test, kernel, all);
+    expectAnySplit(test, kernel);
+  }
+}
+
+std::vector<LinearFormat> getFormats() {
+  std::vector<LinearFormat> formats = {
+      {"F32", "f32x16", ""},
+      {"Bf16", "bf16x16x2", ""},
+      {"F16", "f16x16", ""},
+      {"Int8Channel", "i8x16x4", "channel"},
+      {"Int8Tensor", "i8x16x4", "tensor"},
+      {"Int8ChannelZero", "i8x16x4", "channel", 0, true},
+      {"Int8TensorZero", "i8x16x4", "tensor", 0, true},
+      {"Int8Group64", "i8x16x4", "group", 64, false, true},
+      {"Int4Channel", "i4x16x8", "channel"},
+      {"Int4ChannelZero", "i4x16x8", "channel", 0, true, true},
+      {"Int4Group24", "i4x16x8", "group", 24, false, true},
+      {"Int4Group32", "i4x16x8", "group", 32},
+      {"Int4Group64Zero", "i4x16x8", "group", 64, true, true},
+      {"Int4Group128", "i4x16x8", "group", 128, false, true},
+      {"Int4Group128Zero", "i4x16x8", "group", 128, true, true},
+  };
+  // The same with int8 activations; bias and residual go along in turn.
+  size_t floats = formats.size();
+  for (size_t i = 0; i < floats; ++i) {
+    formats[i].bias = i % 2;
+    formats[i].residual = i % 3 == 1;
+    if (formats[i].granularity.empty())
+      continue;
+    LinearFormat format = formats[i];
+    format.name += "Int8";
+    format.byteActivations = true;
+    format.residual = i % 3 != 1;
+    formats.push_back(format);
+  }
+  return formats;
+}
+
+std::vector<LinearParameter> getParameters() {
+  std::vector<LinearParameter> parameters;
+  for (const std::string &target : getRunnableTargets())
+    for (const LinearFormat &format : getFormats())
+      parameters.push_back({target, format});
+  return parameters;
+}
+} // namespace
+
+INSTANTIATE_TEST_SUITE_P(
+    Formats, PackedLinearTest, testing::ValuesIn(getParameters()),
+    [](const testing::TestParamInfo<LinearParameter> &info) {
+      std::string name = info.param.target + info.param.format.name;
+      name.erase(std::remove(name.begin(), name.end(), '-'), name.end());
+      return name;
+    });
