@@ -1,14 +1,12 @@
 """Compares the definition of each operation with a float64 NumPy formula."""
 
-import os
 import subprocess
-from pathlib import Path
 
 import numpy as np
 import pytest
+from toolchain import BIN
 
-BUILD = Path(os.environ.get("QLM_BUILD", "build/release")).resolve()
-REFEREE = BUILD / "bin" / "qlm-referee"
+REFEREE = BIN / "qlm-referee"
 
 NUMPY = {"f32": np.float32, "f16": np.float16, "i32": np.int32,
          "i8": np.int8, "i4": np.int8, "ui8": np.uint8, "ui4": np.uint8}

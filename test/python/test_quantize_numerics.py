@@ -4,9 +4,7 @@
 
 from __future__ import annotations
 
-import os
 import pathlib
-import shutil
 import subprocess
 import zlib
 
@@ -16,6 +14,7 @@ import pytest
 import numpy_reference as reference
 import test_definitions as definitions
 from numpy_reference import Scheme
+from toolchain import BIN
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 
@@ -41,20 +40,9 @@ SCHEMES = [INT8, INT8_F16, INT8_TENSOR, INT8_ZP, int4(1), int4(8), int4(32),
 AWKWARD_SIZES = [1, 2, 3, 7, 8, 9, 15, 16, 17, 31, 33, 47]
 
 
-def find_tool() -> str:
-    """The path of qlm-numerics; skips where it isn't built."""
-    builds = [os.environ.get("QLM_BUILD"), ROOT / "build/dev",
-              ROOT / "build/release"]
-    for build in filter(None, builds):
-        path = shutil.which("qlm-numerics", path=str(pathlib.Path(build) / "bin"))
-        if path:
-            return path
-    pytest.skip("qlm-numerics is not built")
-
-
 def run_tool(*arguments: object) -> subprocess.CompletedProcess:
     """Runs qlm-numerics."""
-    return subprocess.run([find_tool(), *map(str, arguments)], text=True,
+    return subprocess.run([BIN / "qlm-numerics", *map(str, arguments)], text=True,
                           capture_output=True, timeout=60)
 
 

@@ -8,7 +8,6 @@ import json
 import os
 import pathlib
 import random
-import shutil
 import subprocess
 import sys
 import unicodedata
@@ -17,26 +16,17 @@ import pytest
 
 tokenizers = pytest.importorskip("tokenizers")
 
+from toolchain import BIN  # noqa: E402
 from tokenizer_files import BUILDERS, FOREIGN, training_text  # noqa: E402
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 STRINGS = int(os.environ.get("QLM_TOKENIZER_STRINGS", "1500"))
 
 
-def find_tool() -> str:
-    """The path of qlm-tokenize; skips where it isn't built."""
-    folders = [os.environ.get("QLM_BIN_DIR"), ROOT / "build/dev/bin",
-               ROOT / "build/release/bin"]
-    for folder in folders:
-        if folder and (path := shutil.which("qlm-tokenize", path=str(folder))):
-            return path
-    pytest.skip("qlm-tokenize is not built")
-
-
 def run_tool(file: pathlib.Path, mode: str, requests: list) -> list:
     """Answers of qlm-tokenize to the requests, in order."""
     lines = "".join(json.dumps(request) + "\n" for request in requests)
-    done = subprocess.run([find_tool(), str(file), mode], input=lines,
+    done = subprocess.run([BIN / "qlm-tokenize", str(file), mode], input=lines,
                           capture_output=True, text=True, timeout=300)
     assert done.returncode == 0, done.stderr
     # Only line feeds end a line: texts may hold other separators.
