@@ -139,5 +139,12 @@ TEST_P(PagedAttentionTest, IsBatchInvariant) {
   }
 }
 
+// Code for other machines is made here too, though it can't run.
+TEST(PagedAttentionTargets, EveryNamedTargetCompiles) {
+  PagedCase c({8, 2, 24, 16, FloatType::BF16}, {{0, 1}});
+  for (const char *target : {"x86-64-v3", "x86-64-v4", "sapphirerapids"})
+    EXPECT_TRUE(CompiledKernel(target, getText(c), {1, 1, 1})) << target;
+}
+
 INSTANTIATE_TEST_SUITE_P(Targets, PagedAttentionTest,
                          testing::ValuesIn(getRunnableTargets()));
