@@ -7,6 +7,7 @@
 
 #include "Referee.h"
 
+#include "qlm/Archive/ParameterArchive.h"
 #include "qlm/Dialect/Passes.h"
 #include "qlm/Dialect/Qlm.h"
 
@@ -67,8 +68,78 @@ static int64_t bytesOf(Type type) {
   return (type.getIntOrFloatBitWidth() + 7) / 8;
 }
 
+/// Gives every dynamic dimension in \p function the size \p tokens. Before
+/// Lower, the number of tokens is the only dynamic size there is.
+static void specialize(func::FuncOp function, int64_t tokens) {
+  auto getStatic = [&](Type type) -> Type {
+    auto tensor = dyn_cast<RankedTensorType>(type);
+    if (!tensor || tensor.hasStaticShape())
+      return type;
+    SmallVector<int64_t> shape(tensor.getShape());
+    for (int64_t &size : shape)
+      if (ShapedType::isDynamic(size))
+        size = tokens;
+    return tensor.clone(shape);
+  };
+  function.walk([&](Block *block) {
+    for (BlockArgument argument : block->getArguments())
+      argument.setType(getStatic(argument.getType()));
+  });
+  function.walk([&](Operation *op) {
+    for (OpResult result : op->getResults())
+      result.setType(getStatic(result.getType()));
+  });
+  SmallVector<Type> results;
+  for (Type type : function.getResultTypes())
+    results.push_back(getStatic(type));
+  function.setType(FunctionType::get(
+      function.getContext(), function.front().getArgumentTypes(), results));
+}
+
+/// Turns each load of \p function into a new last argument, and returns the
+/// values of those arguments.
+static llvm::Expected<std::vector<Array>> takeLoads(ModuleOp module,
+                                                    func::FuncOp function) {
+  std::vector<Array> values;
+  SmallVector<mlir::qlm::LoadOp> loads(function.getOps<mlir::qlm::LoadOp>());
+  auto source = module->getAttrOfType<StringAttr>("qlm.source");
+  if (!loads.empty() && !source)
+    return error("a module with loads must have qlm.source");
+  mlir::qlm::ParameterArchive archive(source ? source.getValue() : "");
+  llvm::StringMap<Value> arguments;
+  for (mlir::qlm::LoadOp load : loads) {
+    Value &argument = arguments[load.getParameter()];
+    if (!argument) {
+      auto parameter = module.lookupSymbol<mlir::qlm::ParameterOp>(
+          load.getParameterAttr().getAttr());
+      if (!parameter)
+        return error("no parameter is called " + load.getParameter());
+      auto tensor = archive.find(parameter.getFile(), parameter.getKey());
+      if (!tensor)
+        return tensor.takeError();
+      auto type = cast<RankedTensorType>(load.getType());
+      Array array{type.getShape().vec(), bytesOf(type.getElementType()),
+                  (*tensor)->data.vec()};
+      if (static_cast<int64_t>(array.bytes.size()) !=
+          array.count() * array.elementBytes)
+        return error(load.getParameter() + " doesn't fit its tensor");
+      unsigned index = function.getNumArguments();
+      if (failed(function.insertArgument(index, type, {}, load.getLoc())))
+        return error("cannot add an argument");
+      argument = function.getArgument(index);
+      values.push_back(std::move(array));
+    }
+    load.replaceAllUsesWith(argument);
+    load.erase();
+  }
+  for (auto parameter :
+       llvm::make_early_inc_range(module.getOps<mlir::qlm::ParameterOp>()))
+    parameter.erase();
+  return values;
+}
+
 llvm::Expected<std::unique_ptr<Referee>>
-Referee::compile(llvm::StringRef text) {
+Referee::compile(llvm::StringRef text, const RefereeOptions &options) {
   registerOnce();
   std::unique_ptr<Referee> referee(new Referee);
   DialectRegistry registry;
@@ -89,17 +160,25 @@ Referee::compile(llvm::StringRef text) {
       parseSourceString<ModuleOp>(text, ParserConfig(context));
   if (!module)
     return error(messages);
-  auto main = module->lookupSymbol<func::FuncOp>("main");
+  auto main = module->lookupSymbol<func::FuncOp>(options.entry);
   if (!main)
-    return error("the module has no func.func @main");
+    return error("the module has no func.func @" + options.entry);
+  if (options.tokens > 0)
+    specialize(main, options.tokens);
+  referee->entry = options.entry;
   referee->type = main.getFunctionType();
   for (TypeRange types : {TypeRange(referee->type.getInputs()),
                           TypeRange(referee->type.getResults())})
     for (Type type : types) {
       auto tensor = dyn_cast<RankedTensorType>(type);
       if (!tensor || !tensor.hasStaticShape())
-        return error("@main must take and return static tensors");
+        return error("@" + options.entry +
+                     " must take and return static tensors");
     }
+  llvm::Expected<std::vector<Array>> parameters = takeLoads(*module, main);
+  if (!parameters)
+    return parameters.takeError();
+  referee->parameters = std::move(*parameters);
   main->setAttr(LLVM::LLVMDialect::getEmitCWrapperAttrName(),
                 UnitAttr::get(context));
 
@@ -107,12 +186,12 @@ Referee::compile(llvm::StringRef text) {
   if (failed(parsePassPipeline(kPipeline, manager)) ||
       failed(manager.run(*module)))
     return error(messages);
-  ExecutionEngineOptions options;
+  ExecutionEngineOptions engineOptions;
   auto optimize = makeOptimizingTransformer(/*optLevel=*/2, /*sizeLevel=*/0,
                                             /*targetMachine=*/nullptr);
-  options.transformer = optimize;
+  engineOptions.transformer = optimize;
   llvm::Expected<std::unique_ptr<ExecutionEngine>> engine =
-      ExecutionEngine::create(*module, options);
+      ExecutionEngine::create(*module, engineOptions);
   if (!engine)
     return engine.takeError();
   referee->engine = std::move(*engine);
@@ -140,7 +219,7 @@ struct Descriptor {
 llvm::Expected<std::vector<Array>>
 Referee::run(const std::vector<Array> &inputs) {
   if (inputs.size() != type.getNumInputs())
-    return error("@main takes " + llvm::Twine(type.getNumInputs()) +
+    return error("@" + entry + " takes " + llvm::Twine(type.getNumInputs()) +
                  " arrays, got " + llvm::Twine(inputs.size()));
   std::vector<Array> copies = inputs, outputs;
   for (auto [i, input] : llvm::enumerate(copies)) {
@@ -149,8 +228,10 @@ Referee::run(const std::vector<Array> &inputs) {
         input.elementBytes != bytesOf(tensor.getElementType()) ||
         static_cast<int64_t>(input.bytes.size()) !=
             input.count() * input.elementBytes)
-      return error("array " + llvm::Twine(i) + " doesn't fit @main's argument");
+      return error("array " + llvm::Twine(i) + " doesn't fit @" + entry +
+                   "'s argument");
   }
+  copies.insert(copies.end(), parameters.begin(), parameters.end());
   for (Type result : type.getResults()) {
     auto tensor = cast<RankedTensorType>(result);
     Array array{tensor.getShape().vec(), bytesOf(tensor.getElementType()), {}};
@@ -169,7 +250,7 @@ Referee::run(const std::vector<Array> &inputs) {
   for (void *&pointer : pointers)
     arguments.push_back(&pointer);
   if (llvm::Error failure =
-          engine->invokePacked("_mlir_ciface_main", arguments))
+          engine->invokePacked("_mlir_ciface_" + entry, arguments))
     return failure;
   return outputs;
 }

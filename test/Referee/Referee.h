@@ -48,16 +48,29 @@ struct Array {
   }
 };
 
+/// What to compile of a module.
+struct RefereeOptions {
+  /// The function's name.
+  std::string entry = "main";
+  /// The size that every dynamic dimension of the function gets; 0 when it has
+  /// none.
+  int64_t tokens = 0;
+};
+
 /// A compiled function.
 class Referee {
 public:
-  /// Compiles `func.func @main` of the module in \p text, whose argument and
-  /// result types are static tensors. Fails with the diagnostics.
-  static llvm::Expected<std::unique_ptr<Referee>> compile(llvm::StringRef text);
+  /// Compiles a function of the module in \p text, whose argument and result
+  /// types are static tensors, once `tokens` is put in. Each `qlm.load` of it
+  /// becomes what the module's `qlm.source` folder holds. Fails with the
+  /// diagnostics.
+  static llvm::Expected<std::unique_ptr<Referee>>
+  compile(llvm::StringRef text, const RefereeOptions &options = {});
 
   /// Runs the function. Fails when the inputs don't fit its arguments.
   llvm::Expected<std::vector<Array>> run(const std::vector<Array> &inputs);
 
+  /// The function's type, without dynamic dimensions.
   mlir::FunctionType getType() const { return type; }
 
 private:
@@ -65,6 +78,9 @@ private:
   std::unique_ptr<mlir::MLIRContext> context;
   std::unique_ptr<mlir::ExecutionEngine> engine;
   mlir::FunctionType type;
+  std::string entry;
+  /// Values of the loads, passed behind the inputs.
+  std::vector<Array> parameters;
 };
 
 } // namespace qlm::test

@@ -5,11 +5,14 @@
 //
 //===----------------------------------------------------------------------===//
 //
-// qlm-referee FILE.mlir [--input RAW ...] [--output RAW ...]
+// qlm-referee FILE.mlir [--entry NAME] [--tokens N]
+//             [--input RAW ...] [--output RAW ...]
 //
-// Compiles `func.func @main` through the definitions of its operations and
-// runs it on raw little-endian arrays. Without --output, prints each result
-// on a line: "tensor<2x2xf32> 1 2 3 4".
+// Compiles a function, @main if no other is named, through the definitions of
+// its operations and runs it on raw little-endian arrays. Without --output,
+// prints each result on a line: "tensor<2x2xf32> 1 2 3 4". A model's @forward
+// runs too: N stands in for its unknown number of tokens, and parameters are
+// read from the model's folder.
 //
 //===----------------------------------------------------------------------===//
 
@@ -31,6 +34,12 @@ static llvm::cl::list<std::string>
     inputFiles("input", llvm::cl::desc("raw array of an argument"));
 static llvm::cl::list<std::string>
     outputFiles("output", llvm::cl::desc("raw array of a result"));
+
+static llvm::cl::opt<std::string> entry("entry", llvm::cl::init("main"),
+                                        llvm::cl::desc("the function to run"));
+static llvm::cl::opt<int64_t>
+    tokens("tokens", llvm::cl::init(0),
+           llvm::cl::desc("the size of dynamic dimensions"));
 
 static int fail(const llvm::Twine &text) {
   llvm::errs() << "qlm-referee: error: " << text << "\n";
@@ -72,7 +81,7 @@ int main(int argc, char **argv) {
   auto text = llvm::MemoryBuffer::getFile(file);
   if (!text)
     return fail("cannot read " + file);
-  auto referee = Referee::compile((*text)->getBuffer());
+  auto referee = Referee::compile((*text)->getBuffer(), {entry, tokens});
   if (!referee)
     return fail(llvm::toString(referee.takeError()));
   FunctionType type = (*referee)->getType();
