@@ -4,7 +4,6 @@
 // SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
 //
 //===----------------------------------------------------------------------===//
-
 //
 // The model that they make: x = table[token], "attention" adds half of the
 // sequence's earlier x, a quarter of the one before, and so on; the logits are
