@@ -1,0 +1,351 @@
+//===- Linear.cpp - Times the kernels of qlm.packed_linear ----------------===//
+//
+// Part of the QLM project, under the Apache License v2.0 with LLVM Exceptions.
+// SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
+//
+//===----------------------------------------------------------------------===//
+//
+// The linears of a decoder with 1.1B parameters (hidden size 2048,
+// intermediate size 5632), for each weight format: GB/s of weights at one row,
+// GFLOP/s at many. Copies of the weights far larger than the caches take
+// turns, so one row reads memory. "of read" compares with plain reading of the
+// same bytes by the same threads, right before. Times are lower quartiles: the
+// machine may have other work.
+//
+//   qlm-bench-linear [--rows=1,512] [--cores=1,2] [--target-cpu=native]
+//                    [--formats=int4,int4-a8,...]
+//
+//===----------------------------------------------------------------------===//
+
+#include "ReadMemory.h"
+
+#include "qlm/Lower/Cpu/Kernels.h"
+#include "qlm/Lower/Passes.h"
+#include "qlm/Package/Format.h"
+#include "qlm/Package/ObjectFile.h"
+
+#include "mlir/IR/MLIRContext.h"
+#include "mlir/Parser/Parser.h"
+#include "mlir/Pass/PassManager.h"
+#include "llvm/ExecutionEngine/Orc/LLJIT.h"
+#include "llvm/Support/CommandLine.h"
+#include "llvm/Support/Format.h"
+#include "llvm/Support/MathExtras.h"
+#include "llvm/Support/TargetSelect.h"
+#include "llvm/Support/raw_ostream.h"
+
+#include <atomic>
+#include <chrono>
+#include <sys/mman.h>
+#include <thread>
+
+using namespace mlir;
+using namespace mlir::qlm;
+using ::qlm::format::StepSizes;
+
+namespace {
+constexpr int64_t kHugePage = int64_t(2) << 20;
+/// Weights of one format in all: much more than a cache.
+constexpr int64_t kWeightBytes = int64_t(512) << 20;
+
+struct Shape {
+  const char *name;
+  int64_t features, columns;
+};
+constexpr Shape kShapes[] = {{"qkv", 2560, 2048},
+                             {"o", 2048, 2048},
+                             {"gate_up", 11264, 2048},
+                             {"down", 2048, 5632},
+                             {"lm_head", 32000, 2048}};
+
+struct WeightFormat {
+  const char *name;
+  const char *layout;
+  int64_t wordColumns, wordBytes; ///< columns and bytes of a packed word
+  const char *element;            ///< of the packed tensor
+  const char *scheme;             ///< empty without quantization
+  int64_t groupColumns;           ///< 0: one group
+  const char *scaleType;
+  bool zeroPoints;
+};
+constexpr WeightFormat kFormats[] = {
+    {"int4", "i4x16x8", 8, 4, "i8",
+     "i4, group, 128, range [-8, 7], bound 7.5, scales f16", 128, "f16", false},
+    {"int4-zp", "i4x16x8", 8, 4, "i8",
+     "ui4, group, 128, zero_points, range [0, 15], scales f16", 128, "f16",
+     true},
+    {"int8", "i8x16x4", 4, 4, "i8",
+     "i8, channel, range [-127, 127], bound 127.0, scales f32", 0, "f32",
+     false},
+    {"bf16", "bf16x16x2", 2, 4, "bf16", "", 0, "", false},
+    {"f16", "f16x16", 1, 2, "f16", "", 0, "", false},
+    {"f32", "f32x16", 1, 4, "f32", "", 0, "", false},
+};
+
+/// One linear: its text, and the bytes of each of its weight operands.
+struct Linear {
+  std::string text;
+  std::vector<int64_t> operandBytes;
+};
+
+Linear makeLinear(const Shape &shape, const WeightFormat &format, bool bytes) {
+  auto number = [](int64_t value) { return std::to_string(value); };
+  Linear linear;
+  int64_t blocks = llvm::divideCeil(shape.features, 16);
+  int64_t words = llvm::divideCeil(shape.columns, format.wordColumns);
+  int64_t elementBytes = StringRef(format.element) == "i8"    ? 1
+                         : StringRef(format.element) == "f32" ? 4
+                                                              : 2;
+  int64_t groups =
+      format.groupColumns ? shape.columns / format.groupColumns : 1;
+  std::string x =
+      "tensor<?x" + number(shape.columns) + (bytes ? "xi8>" : "xf32>");
+  std::string y = "tensor<?x" + number(shape.features) + "xf32>";
+  std::string parameters = "%x: " + x, uses = "%x", types = x;
+  auto add = [&](const std::string &use, const std::string &name,
+                 const std::string &type) {
+    parameters += ", " + name + ": " + type;
+    uses += use + name;
+    types += ", " + type;
+  };
+  if (bytes)
+    add(" input_scales ", "%xs", "tensor<?xf32>");
+  add(", ", "%w",
+      "tensor<" + number(blocks) + "x" + number(words) + "x" +
+          number(16 * format.wordBytes / elementBytes) + "x" + format.element +
+          ">");
+  linear.operandBytes.push_back(blocks * words * 16 * format.wordBytes);
+  std::string packed =
+      "tensor<" + number(blocks) + "x" + number(groups) + "x16x";
+  std::string scheme;
+  if (*format.scheme) {
+    add(" scales ", "%s", packed + format.scaleType + ">");
+    linear.operandBytes.push_back(
+        blocks * groups * 16 * (StringRef(format.scaleType) == "f16" ? 2 : 4));
+    scheme = std::string(", scheme = #qlm.scheme<") + format.scheme + ">";
+  }
+  if (format.zeroPoints) {
+    add(" zero_points ", "%z", packed + "i8>");
+    linear.operandBytes.push_back(blocks * groups * 16);
+  }
+  linear.text = "func.func @f(" + parameters + ") -> " + y +
+                " {\n%y = qlm.packed_linear " + uses +
+                " {inFeatures = " + number(shape.columns) +
+                ", outFeatures = " + number(shape.features) +
+                ", layout = #qlm.layout<" + format.layout + ">" + scheme +
+                "} : (" + types + ") -> " + y + "\nreturn %y : " + y + "\n}";
+  return linear;
+}
+
+/// Zeroed memory on large pages, kept until the program ends.
+char *allocate(int64_t bytes) {
+  void *map = mmap(nullptr, bytes + kHugePage, PROT_READ | PROT_WRITE,
+                   MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+  if (map == MAP_FAILED)
+    llvm::report_fatal_error("not enough memory");
+  char *data = reinterpret_cast<char *>(
+      llvm::alignTo(reinterpret_cast<uintptr_t>(map), kHugePage));
+  madvise(data, bytes, MADV_HUGEPAGE);
+  return data;
+}
+
+/// A compiled kernel with what keeps it alive.
+struct Compiled {
+  cpu::KernelInfo info;
+  std::unique_ptr<llvm::orc::LLJIT> jit;
+  ::qlm::format::KernelFunction function = nullptr;
+};
+
+llvm::ExitOnError exitOnError("qlm-bench-linear: ");
+
+Compiled compile(MLIRContext &context, const std::string &text,
+                 const cpu::Target &target, const cpu::StepLimits &limits) {
+  OwningOpRef<ModuleOp> source = parseSourceString<ModuleOp>(text, &context);
+  PackedLinearOp op;
+  if (source)
+    source->walk([&](PackedLinearOp found) { op = found; });
+  OwningOpRef<ModuleOp> kernels =
+      ModuleOp::create(UnknownLoc::get(&context), kKernelsName);
+  Builder builder(&context);
+  (*kernels)->setAttr(kTargetCpuAttr, builder.getStringAttr(target.cpu));
+  (*kernels)->setAttr(kTargetFeaturesAttr,
+                      builder.getStringAttr(target.featureString()));
+  FailureOr<cpu::KernelInfo> info =
+      op ? cpu::emitKernel(*kernels, op, target, SizeKind::Tokens, limits)
+         : FailureOr<cpu::KernelInfo>(failure());
+  PassManager pm(&context, ModuleOp::getOperationName());
+  buildKernelsToLLVMPipeline(pm);
+  if (failed(info) || failed(pm.run(*kernels)))
+    llvm::report_fatal_error("the kernel doesn't compile");
+  Compiled compiled;
+  compiled.info = *info;
+  auto object = exitOnError(emitObjectCode(*kernels));
+  compiled.jit = exitOnError(llvm::orc::LLJITBuilder().create());
+  exitOnError(compiled.jit->addObjectFile(llvm::MemoryBuffer::getMemBufferCopy(
+      StringRef(object.data(), object.size()), "kernels")));
+  compiled.function = exitOnError(compiled.jit->lookup(info->name))
+                          .toPtr<::qlm::format::KernelFunction>();
+  return compiled;
+}
+
+/// Memory that all measurements share.
+struct Memory {
+  char *weights, *input, *inputScales, *result;
+  std::vector<char *> scratch;
+};
+
+/// Lets threads start each launch together.
+class Barrier {
+public:
+  explicit Barrier(int threads) : threads(threads) {}
+  void wait() {
+    int now = generation.load();
+    if (++arrived == threads) {
+      arrived = 0;
+      ++generation;
+      return;
+    }
+    while (generation.load() == now)
+      ;
+  }
+
+private:
+  const int threads;
+  std::atomic<int> arrived{0}, generation{0};
+};
+
+/// Runs work(copy, thread) on \p threads threads, for each copy in turn,
+/// several times over; gives the lower quartile of the times in seconds.
+double time(int64_t copies, int threads,
+            llvm::function_ref<void(int64_t, int)> work) {
+  using Clock = std::chrono::steady_clock;
+  constexpr int64_t kLaunches = 16;
+  std::vector<double> samples;
+  Barrier barrier(threads);
+  auto run = [&](int thread) {
+    for (int64_t i = 0; i < std::max(copies, kLaunches); ++i) {
+      barrier.wait();
+      auto start = Clock::now();
+      work(i % copies, thread);
+      barrier.wait();
+      if (thread == 0)
+        samples.push_back(
+            std::chrono::duration<double>(Clock::now() - start).count());
+    }
+  };
+  std::vector<std::thread> pool;
+  for (int thread = 1; thread < threads; ++thread)
+    pool.emplace_back(run, thread);
+  run(0);
+  for (std::thread &thread : pool)
+    thread.join();
+  llvm::sort(samples);
+  return samples[samples.size() / 4];
+}
+
+struct Times {
+  double launch, reading;
+};
+
+Times measure(const Compiled &compiled, const Linear &linear, bool bytes,
+              int64_t rows, int threads, const Memory &memory) {
+  int64_t size = 0;
+  for (int64_t operand : linear.operandBytes)
+    size += llvm::alignTo(operand, 64);
+  int64_t copies = std::max<int64_t>(1, kWeightBytes / size);
+  StepSizes sizes = {rows, 1, rows, 1};
+  int64_t tiles = compiled.info.tiles.getCount();
+  auto launch = [&](int64_t copy, int thread) {
+    llvm::SmallVector<void *> buffers = {memory.input};
+    if (bytes)
+      buffers.push_back(memory.inputScales);
+    char *next = memory.weights + copy * size;
+    for (int64_t operand : linear.operandBytes) {
+      buffers.push_back(next);
+      next += llvm::alignTo(operand, 64);
+    }
+    buffers.push_back(memory.result);
+    compiled.function(buffers.data(), &sizes, tiles * thread / threads,
+                      tiles * (thread + 1) / threads, memory.scratch[thread]);
+  };
+  auto read = [&](int64_t copy, int thread) {
+    [[maybe_unused]] static volatile uint64_t sink;
+    int64_t part = size / threads / 64 * 64;
+    sink = ::qlm::bench::readMemory(
+        memory.weights + copy * size + thread * part, part, /*streams=*/4);
+  };
+  Times times;
+  times.reading = rows == 1 ? time(copies, threads, read) : 0;
+  times.launch = time(rows == 1 ? copies : 1, threads, launch);
+  return times;
+}
+} // namespace
+
+static llvm::cl::list<int> rowCounts("rows", llvm::cl::CommaSeparated,
+                                     llvm::cl::desc("rows of activations"));
+static llvm::cl::list<int> threadCounts("cores", llvm::cl::CommaSeparated,
+                                        llvm::cl::desc("numbers of threads"));
+static llvm::cl::list<std::string>
+    formatNames("formats", llvm::cl::CommaSeparated,
+                llvm::cl::desc("weight formats; -a8 for int8 activations"));
+static llvm::cl::opt<std::string> targetName("target-cpu",
+                                             llvm::cl::init("native"));
+
+int main(int argc, char **argv) {
+  llvm::cl::ParseCommandLineOptions(argc, argv, "times packed linears\n");
+  llvm::InitializeNativeTarget();
+  llvm::InitializeNativeTargetAsmPrinter();
+  std::vector<int> rowList(rowCounts.begin(), rowCounts.end());
+  std::vector<int> threadList(threadCounts.begin(), threadCounts.end());
+  if (rowList.empty())
+    rowList = {1, 512};
+  if (threadList.empty())
+    threadList = {1, 2};
+  int64_t mostRows = *std::max_element(rowList.begin(), rowList.end());
+  cpu::Target target = exitOnError(cpu::Target::get(targetName));
+
+  DialectRegistry registry;
+  registry.insert<QlmDialect, func::FuncDialect>();
+  createEmitCpuKernels()->getDependentDialects(registry);
+  MLIRContext context(registry);
+  context.loadAllAvailableDialects();
+
+  Memory memory;
+  memory.weights = allocate(kWeightBytes + (int64_t(16) << 20));
+  memory.input = allocate(mostRows * 5632 * 4 + 64);
+  memory.inputScales = allocate(mostRows * 4 + 64);
+  memory.result = allocate(mostRows * 32000 * 4 + 64);
+  for (int i = 0; i < 64; ++i)
+    memory.scratch.push_back(allocate(kHugePage));
+  // Untouched pages are one page of zeros: not what memory costs.
+  for (int64_t i = 0; i < kWeightBytes; i += 64)
+    memory.weights[i] = 1;
+
+  llvm::outs() << "weights   activations  linear    rows threads       us   "
+                  "GB/s of read  GFLOP/s\n";
+  for (const WeightFormat &format : kFormats)
+    for (bool bytes : {false, true}) {
+      std::string name = std::string(format.name) + (bytes ? "-a8" : "");
+      if ((bytes && !*format.scheme) ||
+          (!formatNames.empty() && !llvm::is_contained(formatNames, name)))
+        continue;
+      for (const Shape &shape : kShapes) {
+        Linear linear = makeLinear(shape, format, bytes);
+        Compiled compiled =
+            compile(context, linear.text, target, {mostRows, 1, mostRows});
+        for (int rows : rowList)
+          for (int threads : threadList) {
+            Times times =
+                measure(compiled, linear, bytes, rows, threads, memory);
+            double seconds = times.launch;
+            llvm::outs() << llvm::format(
+                "%-9s %-12s %-8s %5d %7d %8.1f %6.1f %6.0f%% %8.1f\n",
+                format.name, bytes ? "int8" : "f32", shape.name, rows, threads,
+                seconds * 1e6, compiled.info.bytes / seconds / 1e9,
+                100 * times.reading / seconds,
+                double(compiled.info.flopsPerRow) * rows / seconds / 1e9);
+          }
+      }
+    }
+  return 0;
+}
