@@ -16,22 +16,22 @@ Executor::Executor(const Package &package, int threads)
     : package(package), pool(threads) {}
 
 Result<std::unique_ptr<Executor>> Executor::create(const Package &package,
-                                                   int threads) {
+                                                   int threads, bool reserve) {
   std::unique_ptr<Executor> executor(new Executor(package, threads));
-  QLM_RETURN_IF_ERROR(executor->allocate());
+  QLM_RETURN_IF_ERROR(executor->allocate(reserve));
   executor->bind();
   return executor;
 }
 
-Status Executor::allocate() {
+Status Executor::allocate(bool reserve) {
   const MemoryPlan &plan = package.getManifest().plan;
-  auto map = [](int64_t bytes, const char *purpose, MappedMemory &memory) {
+  auto map = [=](int64_t bytes, const char *purpose, MappedMemory &memory) {
     Result<MappedMemory> result =
         MappedMemory::allocate(static_cast<size_t>(bytes), purpose);
     if (!result.ok())
       return result.status();
     memory = result.take();
-    return Status();
+    return reserve ? memory.touch() : Status();
   };
   Result<StepBatch> batch = StepBatch::create(plan);
   if (!batch.ok())

@@ -98,6 +98,21 @@ Result<MappedMemory> MappedMemory::allocate(size_t bytes, const char *purpose) {
   return memory;
 }
 
+Status MappedMemory::touch() const {
+#ifdef MADV_POPULATE_WRITE
+  if (!address || madvise(address, bytes, MADV_POPULATE_WRITE) == 0)
+    return Status();
+  if (errno != EINVAL)
+    return systemError(StatusCode::ResourceExhausted,
+                       "cannot reserve " + std::to_string(bytes) + " bytes");
+#endif
+  // Systems before Linux 5.14: write to each page.
+  size_t page = static_cast<size_t>(sysconf(_SC_PAGESIZE));
+  for (size_t offset = 0; offset < bytes; offset += page)
+    static_cast<volatile char *>(address)[offset] = 0;
+  return Status();
+}
+
 void MappedMemory::adviseWillNeed() const {
   if (address)
     madvise(address, bytes, MADV_WILLNEED);

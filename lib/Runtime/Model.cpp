@@ -119,7 +119,7 @@ Result<std::unique_ptr<Model>> Model::load(const std::string &path,
   if (!eosTokenIds.ok())
     return eosTokenIds.status();
   Result<std::unique_ptr<Executor>> executor =
-      Executor::create(*model->package, *threads);
+      Executor::create(*model->package, *threads, options.reserveMemory);
   if (!executor.ok())
     return executor.status();
   model->executor = executor.take();

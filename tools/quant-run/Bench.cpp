@@ -43,6 +43,11 @@ struct BenchOptions {
   }
 };
 
+/// Where the time of each phase goes.
+struct Profiles {
+  StepProfile prefill, decode;
+};
+
 struct Measurement {
   int64_t batch = 0;
   double prefillTps = 0, decodeTps = 0, firstTokenSeconds = 0, bandwidth = 0;
@@ -91,16 +96,20 @@ namespace {
 /// that began first go on until the wanted number of such steps is done.
 struct BatchClock {
   int64_t batch, wantedSteps;
+  Executor &executor;
+  Profiles *profiles; ///< or null
   Clock::time_point begin = Clock::now();
   int64_t begun = 0, steps = 0;
   double prefillSeconds = 0, decodeSeconds = 0;
 
   /// Takes a token of \p request; false when the batch is done.
   bool see(int64_t request, bool isFirst) {
-    if (isFirst && ++begun == batch)
+    if (isFirst && ++begun == batch) {
       prefillSeconds = secondsSince(begin);
-    else if (request == 0 && begun == batch && steps < wantedSteps &&
-             ++steps == wantedSteps)
+      if (profiles)
+        executor.setProfile(&profiles->decode);
+    } else if (!isFirst && request == 0 && begun == batch &&
+               steps < wantedSteps && ++steps == wantedSteps)
       decodeSeconds = secondsSince(begin) - prefillSeconds;
     return begun < batch || steps < wantedSteps;
   }
@@ -108,9 +117,11 @@ struct BatchClock {
 } // namespace
 
 static Result<Measurement> measure(Model &model, const BenchOptions &options,
-                                   int64_t batch) {
+                                   int64_t batch, Profiles *profiles) {
   const Manifest &manifest = model.getManifest();
-  BatchClock clock{batch, options.newTokens - 1};
+  BatchClock clock{batch, options.newTokens - 1, model.getExecutor(), profiles};
+  if (profiles)
+    model.getExecutor().setProfile(&profiles->prefill);
   std::vector<Request> requests;
   for (int64_t i = 0; i < batch; ++i) {
     Request request;
@@ -171,11 +182,12 @@ static Json toJson(const std::vector<ProfileEntry> &entries) {
   return list;
 }
 
-static void printProfile(const std::vector<ProfileEntry> &entries) {
+static void printProfile(const char *phase,
+                         const std::vector<ProfileEntry> &entries) {
   double total = 0;
   for (const ProfileEntry &entry : entries)
     total += entry.seconds;
-  std::printf("\n%-28s %9s %9s %6s %8s\n", "launches", "count", "ms", "%",
+  std::printf("\n%-28s %9s %9s %6s %8s\n", phase, "launches", "ms", "%",
               "GB/s");
   for (const ProfileEntry &entry : entries)
     std::printf("%-28s %9lld %9.2f %6.1f %8.2f\n", entry.label.c_str(),
@@ -222,15 +234,14 @@ int qlm::tool::runBench(int argc, char **argv) {
       !status.ok())
     return badInput(status.message());
 
-  StepProfile profile;
-  if (options.profile)
-    model->getExecutor().setProfile(&profile);
+  Profiles profiles;
   Progress progress;
   std::vector<Measurement> measurements;
   Json output = {{"results", Json::array()}};
   for (int64_t batch : options.batches) {
     progress.show("batch " + std::to_string(batch));
-    Result<Measurement> measurement = measure(*model, options, batch);
+    Result<Measurement> measurement =
+        measure(*model, options, batch, options.profile ? &profiles : nullptr);
     progress.clear();
     if (!measurement.ok())
       return badInput(measurement.status().message());
@@ -244,11 +255,17 @@ int qlm::tool::runBench(int argc, char **argv) {
   output["load_s"] = loadSeconds;
   output["threads"] = model->threads();
   output["predicted_peak_bytes"] = model->getManifest().plan.peakBytes;
-  std::vector<ProfileEntry> entries = profile.summarize(model->getManifest());
+  std::vector<ProfileEntry> prefill =
+      profiles.prefill.summarize(model->getManifest());
+  std::vector<ProfileEntry> decode =
+      profiles.decode.summarize(model->getManifest());
   if (options.profile)
-    output["profile"] = toJson(entries);
+    output["profile"] = {{"prefill", toJson(prefill)},
+                         {"decode", toJson(decode)}};
   print(output, measurements, options);
-  if (options.profile && !options.json)
-    printProfile(entries);
+  if (options.profile && !options.json) {
+    printProfile("prefill", prefill);
+    printProfile("decode", decode);
+  }
   return exitSuccess;
 }

@@ -21,12 +21,15 @@ void ModelOptions::declare(Arguments &arguments) {
                     "threads that compute (default: all cores)");
   arguments.flag("--no-verify", skipVerify,
                  "do not compare the weights with their checksum");
+  arguments.flag("--reserve", reserve,
+                 "take all of the plan's memory while loading");
 }
 
 std::unique_ptr<Model> ModelOptions::load(const std::string &package) const {
   Model::Options options;
   options.threads = static_cast<int>(std::clamp<int64_t>(threads, -1, INT_MAX));
   options.verifyWeights = !skipVerify;
+  options.reserveMemory = reserve;
   Result<std::unique_ptr<Model>> model = Model::load(package, options);
   if (!model.ok()) {
     badInput(model.status().message());

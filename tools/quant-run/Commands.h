@@ -27,7 +27,7 @@ int runInspect(int argc, char **argv);
 /// Options that every command which runs a model has.
 struct ModelOptions {
   int64_t threads = 0;
-  bool skipVerify = false;
+  bool skipVerify = false, reserve = false;
 
   void declare(Arguments &arguments);
   /// Loads the package; reports a failure and returns null.

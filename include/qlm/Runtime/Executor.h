@@ -22,11 +22,11 @@ namespace qlm {
 /// safe: one step at a time.
 class Executor {
 public:
-  /// Maps arena, caches and logits (touched only as they are used) and starts
-  /// \p threads threads. The package must outlive the executor.
-  /// Errors: ResourceExhausted.
+  /// Maps arena, caches and logits and starts \p threads threads. The memory is
+  /// touched as it is used, or all of it at once when \p reserve. The package
+  /// must outlive the executor. Errors: ResourceExhausted.
   static Result<std::unique_ptr<Executor>> create(const Package &package,
-                                                  int threads);
+                                                  int threads, bool reserve);
 
   /// Where the next step's rows are put.
   StepBatch &batch() { return *step; }
@@ -57,7 +57,7 @@ private:
   };
 
   Executor(const Package &package, int threads);
-  Status allocate();
+  Status allocate(bool reserve);
   void bind();
   void *address(const LaunchArgument &argument) const;
   void runThread(int index);

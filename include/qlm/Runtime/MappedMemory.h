@@ -36,6 +36,10 @@ public:
   /// Errors: ResourceExhausted.
   static Result<MappedMemory> allocate(size_t bytes, const char *purpose);
 
+  /// Makes all of an allocation resident now. Errors: ResourceExhausted, where
+  /// the system can tell.
+  Status touch() const;
+
   /// Asks the system to read the file ahead.
   void adviseWillNeed() const;
 

@@ -43,6 +43,9 @@ public:
     int threads = 0;
     /// See Package::Options.
     bool verifyWeights = true;
+    /// Take all of the plan's memory while loading: what doesn't fit fails now,
+    /// and not in the middle of a text.
+    bool reserveMemory = false;
   };
 
   /// Loads the package folder at \p path. Errors: as Package::load,

@@ -18,13 +18,13 @@ namespace qlm {
 /// `Internal` to exit code 1.
 enum class StatusCode {
   Ok,
-  InvalidArgument, ///< a request or option breaks a rule
-  NotFound,        ///< a file, tensor or name does not exist
-  Corrupt,         ///< a file's content contradicts itself or its checksum
-  Unsupported,     ///< well formed, but of a version or kind not handled
+  InvalidArgument,   ///< a request or option breaks a rule
+  NotFound,          ///< a file, tensor or name does not exist
+  Corrupt,           ///< a file's content contradicts itself or its checksum
+  Unsupported,       ///< well formed, but of a version or kind not handled
   ResourceExhausted, ///< does not fit in what was planned
-  Io,              ///< the operating system refused
-  Internal,        ///< a bug in the runtime
+  Io,                ///< the operating system refused
+  Internal,          ///< a bug in the runtime
 };
 
 /// Success, or a failure with a one-line message (lower case, no full stop,

@@ -84,6 +84,22 @@ TEST(ExecutorTest, ThreadsAreCutToTheCoresWithANote) {
             "threads must not be negative, got -1");
 }
 
+TEST(ExecutorTest, ReservedMemoryIsResidentAndClean) {
+  // A pool of 16 MB, which can not be lost in the noise.
+  FakePackage package({/*maxBatch=*/1, /*maxContext=*/65536,
+                       /*maxStepTokens=*/8});
+  int64_t pool = 65536 / fakePageTokens * 2 * fakeHidden * 4 * fakePageTokens;
+  Model::Options options;
+  options.threads = 1;
+  options.reserveMemory = true;
+  int64_t before = peakResidentBytes();
+  Result<std::unique_ptr<Model>> model = Model::load(package.path(), options);
+  ASSERT_TRUE(model.ok()) << model.status().message();
+  EXPECT_GE(peakResidentBytes() - before, pool * 9 / 10);
+  std::vector<int32_t> tokens = {1, 2, 3};
+  EXPECT_EQ(logitsOf(**model, tokens, 0), fakeLogits(tokens));
+}
+
 TEST(ExecutorTest, ProfileGroupsLaunchesByLabel) {
   FakePackage package;
   std::unique_ptr<Model> model = load(package, 2);
