@@ -4,8 +4,10 @@
 
 - A relative link leads to a file.
 - A line of a `console` block that begins with `$` runs, in a folder of the
-  page's own that sees the repository's `models`; the lines below it occur in
-  its output. `…` stands for anything.
+  page's own that sees the repository's `models`, `include` and build; the
+  lines below it occur in its output. `…` stands for anything.
+- Such a folder holds the page's `c` and `python` blocks as `example.c` and
+  `example.py`.
 - An `mlir` block below `<!-- from FILE -->` occurs in FILE, which one of the
   page's commands wrote. White space, SSA names, locations and offsets in the
   arena don't count.
@@ -22,11 +24,13 @@ import sys
 import pytest
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
-BINARIES = pathlib.Path(os.environ.get("QLM_BUILD", ROOT / "build/dev")) / "bin"
+BUILD = pathlib.Path(os.environ.get("QLM_BUILD", ROOT / "build/dev")).resolve()
+BINARIES = BUILD / "bin"
 PAGES = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md"),
                 *ROOT.glob("models/*.md"), *ROOT.glob("benchmarks/**/*.md")])
 # Commands that a test has no business running.
 SKIPPED = ("make", "scripts/bootstrap", "git ", "cmake", "touch", "ninja")
+EXAMPLES = {"c": "example.c", "python": "example.py"}
 BLOCK = re.compile(r"(?:<!-- from (\S+) -->\n)?```(\w*)\n(.*?)```", re.DOTALL)
 LINK = re.compile(r"(?<!`)\[[^\]`]*\]\(([^)\s]+)\)")
 
@@ -80,8 +84,7 @@ def run(command: str, shown: list[str], folder: pathlib.Path) -> None:
     done = subprocess.run(
         ["bash", "-c", command], cwd=folder, text=True, capture_output=True,
         timeout=300, stdin=subprocess.DEVNULL,
-        env=dict(os.environ, PATH=os.pathsep.join(path),
-                 PYTHONPATH=str(BINARIES.parent / "python")))
+        env=dict(os.environ, PATH=os.pathsep.join(path)))
     output = done.stdout + done.stderr
     refused = any(": error: " in line for line in shown)
     assert (done.returncode != 0) == refused, f"{command}\n{output}"
@@ -122,18 +125,18 @@ def check_excerpt(block: str, printed: str) -> None:
 @pytest.mark.parametrize(
     "page", [page for page in PAGES if has_examples(page)], ids=name)
 def test_examples_hold(page: pathlib.Path, tmp_path: pathlib.Path) -> None:
-    (tmp_path / "models").symlink_to(ROOT / "models")
-    (tmp_path / "test").symlink_to(ROOT / "test")
+    for folder in ("models", "include"):
+        (tmp_path / folder).symlink_to(ROOT / folder)
+    (tmp_path / "build").mkdir()
+    (tmp_path / "build" / "release").symlink_to(BUILD)
     found = blocks(page)
     for _, language, text in found:
         if language == "console":
             for command, shown in commands(text):
                 if not command.startswith(SKIPPED):
                     run(command, shown, tmp_path)
-        elif language in ("c", "python"):
-            # `cc example.c` of a later command compiles it.
-            (tmp_path / f"example.{'c' if language == 'c' else 'py'}"
-             ).write_text(text)
+        elif language in EXAMPLES:
+            (tmp_path / EXAMPLES[language]).write_text(text)
     for origin, language, text in found:
         if origin:
             assert language == "mlir"
