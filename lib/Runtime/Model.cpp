@@ -157,8 +157,14 @@ Model::generate(const std::vector<Request> &requests) {
   while (engine->step())
     ;
   std::vector<GenerationResult> results;
-  for (int64_t number : numbers)
-    results.push_back(*engine->take(number));
+  for (int64_t number : numbers) {
+    std::optional<GenerationResult> result = engine->take(number);
+    if (!result) {
+      engine->clear();
+      return Status(StatusCode::Internal, "a request was never admitted");
+    }
+    results.push_back(std::move(*result));
+  }
   return results;
 }
 
