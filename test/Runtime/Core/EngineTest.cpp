@@ -169,7 +169,8 @@ TEST_F(EngineTest, EverySequenceAdvancesWhenAStepHoldsFewer) {
       seen.push_back(static_cast<int>(i));
       return true;
     };
-  for (const GenerationResult &result : *model->generate(requests))
+  std::vector<GenerationResult> results = *model->generate(requests);
+  for (const GenerationResult &result : results)
     EXPECT_EQ(result.text, "defghijklm");
   // None waits until another is done.
   auto last = std::find(seen.rbegin(), seen.rend(), 0).base() - seen.begin();
