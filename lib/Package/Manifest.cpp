@@ -19,7 +19,7 @@ namespace json = llvm::json;
 /// Threads whose scratch is part of the stated peak.
 static constexpr int64_t kCountedThreads = 2;
 
-static std::string toHex(uint64_t checksum) {
+std::string mlir::qlm::toHex(uint64_t checksum) {
   std::string text;
   llvm::raw_string_ostream(text)
       << llvm::format("%016llx", (unsigned long long)checksum);

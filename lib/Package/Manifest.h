@@ -34,6 +34,9 @@ struct ManifestInput {
   std::vector<PackagedFile> files;
 };
 
+/// A checksum as the manifest spells it: 16 hex digits.
+std::string toHex(uint64_t checksum);
+
 /// A launch's weight operands have these keys.
 llvm::Expected<std::string> getWeightKey(Value weight);
 

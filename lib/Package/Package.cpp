@@ -19,6 +19,8 @@
 #include "llvm/Support/Path.h"
 #include "llvm/Support/Process.h"
 
+#include <cstring>
+
 using namespace mlir;
 using namespace mlir::qlm;
 namespace format = ::qlm::format;
@@ -186,11 +188,18 @@ copyModelFiles(StringRef modelFolder, StringRef folder) {
 static llvm::Error writeManifest(StringRef folder,
                                  llvm::json::Object manifest) {
   std::string filePath = join(folder, format::kManifestFile);
+  manifest["checksum"] = format::kNoChecksum;
+  std::string text =
+      llvm::formatv("{0:2}\n", llvm::json::Value(std::move(manifest))).str();
+  format::Checksum checksum;
+  checksum.update(text.data(), text.size());
+  text.replace(text.find(format::kNoChecksum), std::strlen(format::kNoChecksum),
+               toHex(checksum.finish()));
+
   std::error_code code;
   llvm::raw_fd_ostream stream(filePath, code);
   if (!code) {
-    stream << llvm::formatv("{0:2}", llvm::json::Value(std::move(manifest)))
-           << "\n";
+    stream << text;
     stream.close();
     code = stream.error();
     stream.clear_error();

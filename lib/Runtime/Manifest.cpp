@@ -246,6 +246,8 @@ Result<Manifest> qlm::parseManifest(std::string_view json,
   checkVersion(root);
 
   Manifest manifest;
+  if (root.has("checksum"))
+    manifest.checksum = root.string("checksum");
   manifest.producer = root.string("producer");
   manifest.model = readModel(root.object("model"));
   manifest.quantization = readQuantization(root.object("quantization"));

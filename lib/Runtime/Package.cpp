@@ -56,6 +56,19 @@ Result<std::string> qlm::readFile(const std::string &path) {
   return std::string(memory->data(), memory->size());
 }
 
+/// Compares a manifest's text with the checksum that it holds of itself.
+static Status verifyManifest(std::string text, const std::string &expected,
+                             const std::string &file) {
+  size_t digits = std::strlen(format::kNoChecksum);
+  size_t at = text.find('"' + expected + '"');
+  if (expected.size() != digits || at == std::string::npos)
+    return Status(StatusCode::Corrupt,
+                  file + ": checksum must be " + std::to_string(digits) +
+                      " hex digits, is '" + expected + "'");
+  text.replace(at + 1, digits, format::kNoChecksum);
+  return verify(text.data(), text.size(), expected, file);
+}
+
 Result<Manifest> qlm::readManifest(const std::string &path) {
   struct stat info;
   if (stat(path.c_str(), &info) != 0)
@@ -68,7 +81,11 @@ Result<Manifest> qlm::readManifest(const std::string &path) {
   Result<std::string> text = readFile(file);
   if (!text.ok())
     return text.status();
-  return parseManifest(*text, file);
+  Result<Manifest> manifest = parseManifest(*text, file);
+  // Last: what contradicts itself has a message that says more.
+  if (manifest.ok())
+    QLM_RETURN_IF_ERROR(verifyManifest(text.take(), manifest->checksum, file));
+  return manifest;
 }
 
 Package::~Package() {

@@ -19,6 +19,7 @@
 //
 //   {
 //     "format": "qlm-package", "version": 1,
+//     "checksum": hex64,                         // of this file; see below
 //     "producer": "quantc 0.1.0",
 //     "model": {"architecture": "llama", "name": str, "vocabulary_size": int,
 //               "hidden_size": int, "layers": int, "heads": int,
@@ -54,6 +55,7 @@
 //
 // A "checksum" is FNV-1a over 64-bit words, mixed in four lanes, as 16 hex
 // digits (class Checksum below), of a whole file. It finds damage, not malice.
+// The manifest's own is taken with kNoChecksum in its place.
 //
 // weights.safetensors is a plain safetensors file. The spaces that end its
 // header make the data begin at a multiple of 64 bytes of the file. Tensors
@@ -104,6 +106,8 @@ namespace qlm::format {
 inline constexpr const char kFormatName[] = "qlm-package";
 inline constexpr int64_t kFormatVersion = 1;
 inline constexpr const char kManifestFile[] = "manifest.json";
+/// Stands in the manifest where its checksum goes, while that is computed.
+inline constexpr const char kNoChecksum[] = "0000000000000000";
 inline constexpr const char kWeightsFile[] = "weights.safetensors";
 inline constexpr const char kCpuModuleFile[] = "module.cpu.so";
 inline constexpr const char kTokenizerFile[] = "tokenizer.json";

@@ -123,6 +123,7 @@ struct Launch {
 
 /// manifest.json, checked.
 struct Manifest {
+  std::string checksum; ///< of the manifest's text; empty if it says none
   std::string producer;
   ModelInfo model;
   QuantizationInfo quantization;

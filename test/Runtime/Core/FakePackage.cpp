@@ -257,7 +257,11 @@ void FakePackage::write(const char *name, const std::string &bytes) const {
 }
 
 void FakePackage::writeManifest(const Json &manifest) const {
-  write("manifest.json", manifest.dump());
+  Json complete = manifest;
+  complete["checksum"] = format::kNoChecksum;
+  std::string text = complete.dump();
+  text.replace(text.find(format::kNoChecksum), 16, checksumOf(text));
+  write("manifest.json", text);
 }
 
 Json FakePackage::readManifest() const {
