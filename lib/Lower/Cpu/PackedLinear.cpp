@@ -20,6 +20,8 @@ static constexpr int64_t kRoundColumns = 8;
 /// How far ahead weights are fetched, in bytes of each block's stream.
 static constexpr int64_t kPrefetchBytes = 1536;
 static constexpr int64_t kCacheLine = 64;
+/// How far ahead scales are fetched.
+static constexpr int64_t kPrefetchGroups = 4;
 /// A tile has at most this many blocks: as many streams as a core follows well.
 static constexpr int64_t kMaxTileBlocks = 8;
 /// Tiles that a launch should have at least, so that a few threads end
@@ -82,9 +84,9 @@ FailureOr<LinearShape> LinearShape::get(PackedLinearOp op) {
 }
 
 // A tile has as many blocks as a core follows streams, fewer where that would
-// leave less than kMinTiles tiles. The patch of one row covers the whole tile
-// where registers allow: 32 of them hold 8 sums, 8 packed words and what
-// unpacks them; AVX2 has 16. Patches of many rows hold 16 (or 8) sums.
+// leave less than kMinTiles tiles. The patch of one row is as wide as registers
+// allow: 32 of them hold 8 sums, 8 packed words and what unpacks them; AVX2
+// has 16. Patches of many rows hold 16 (or 8) sums.
 LinearTiling LinearTiling::get(const LinearShape &shape, const Target &target) {
   LinearTiling tiling;
   tiling.tileBlocks = kMaxTileBlocks;
@@ -92,8 +94,11 @@ LinearTiling LinearTiling::get(const LinearShape &shape, const Target &target) {
     tiling.tileBlocks /= 2;
   int64_t parts = ::qlm::format::kRowBlock / target.lanes();
   int64_t tileStrips = tiling.tileBlocks * parts;
+  // Float sums need 8 chains to hide the latency of an fma; integer sums wait
+  // for memory alone, and 4 streams come faster than 8 (33 against 29 GB/s).
+  int64_t oneRowStrips = shape.byteActivations ? 4 : 8;
   if (target.avx512)
-    tiling.patches = {{8, 2}, {4, 4}, {2, 4}, {1, 8}};
+    tiling.patches = {{8, 2}, {4, 4}, {2, 4}, {1, oneRowStrips}};
   else
     tiling.patches = {{4, 2}, {2, 2}, {1, 4}};
   for (LinearPatch &patch : tiling.patches)
@@ -235,31 +240,49 @@ SmallVector<Val> LinearEmitter::runColumns(
   };
   SmallVector<Val> sums(init);
   if (rounds)
-    sums = b.forRange(
-        firstColumn, firstColumn + rounds * kRoundColumns, kRoundColumns, sums,
-        [&](Val column, ArrayRef<Val> carried) {
-          SmallVector<Val> next(carried);
-          prefetch(place, column / kRoundColumns * roundBytes, roundBytes);
-          step(at(column), kRoundColumns, next);
-          return next;
-        });
+    sums =
+        b.forRange(firstColumn, firstColumn + rounds * kRoundColumns,
+                   kRoundColumns, sums, [&](Val column, ArrayRef<Val> carried) {
+                     SmallVector<Val> next(carried);
+                     prefetch(place, place.weights, shape.blockBytes(),
+                              column / kRoundColumns * roundBytes,
+                              kPrefetchBytes, roundBytes);
+                     step(at(column), kRoundColumns, next);
+                     return next;
+                   });
   if (rest)
     step(at(firstColumn + rounds * kRoundColumns), rest, sums);
   return sums;
 }
 
-/// Fetches what the blocks' streams need kPrefetchBytes later. Past the end
-/// of a block it is the start of the block that the same stream continues
-/// with: the patch's blocks are neighbours, and so is the next patch.
-void LinearEmitter::prefetch(const Place &place, Val position, int64_t bytes) {
+/// Fetches what the blocks' streams need \p ahead bytes after \p position,
+/// \p bytes of each. Past the end of a block it is the start of the block that
+/// the same stream continues with: the patch's blocks are neighbours, and so
+/// is the next patch.
+void LinearEmitter::prefetch(const Place &place, Ptr base, int64_t blockBytes,
+                             Val position, int64_t ahead, int64_t bytes) {
   int64_t blocks = place.patch.strips / parts;
-  Val ahead = position + kPrefetchBytes;
-  Val jump = b.select(ahead >= shape.blockBytes(),
-                      b.index((blocks - 1) * shape.blockBytes()), b.index(0));
-  Ptr stream = place.weights.at(ahead + jump);
+  Val later = position + ahead;
+  Val jump = b.select(later >= blockBytes, b.index((blocks - 1) * blockBytes),
+                      b.index(0));
+  Ptr stream = base.at(later + jump);
   for (int64_t i = 0; i < blocks; ++i)
     for (int64_t line = 0; line < bytes; line += kCacheLine)
-      stream.at(i * shape.blockBytes() + line).prefetch();
+      stream.at(i * blockBytes + line).prefetch();
+}
+
+/// Fetches the scales and zero points of a later group. They are few, but a
+/// core that waits for them holds all its streams up.
+void LinearEmitter::prefetchScales(const Place &place, Val group) {
+  auto fetch = [&](Ptr array, int64_t bytesPerFeature) {
+    int64_t groupBytes = 16 * bytesPerFeature;
+    int64_t blockBytes = shape.groups * groupBytes;
+    prefetch(place, array.at(place.block * blockBytes), blockBytes,
+             group * groupBytes, kPrefetchGroups * groupBytes, groupBytes);
+  };
+  fetch(scales, shape.scaleBytes());
+  if (shape.zeroPoints)
+    fetch(zeroPoints, 1);
 }
 
 SmallVector<Val> LinearEmitter::sumGroups(
@@ -269,6 +292,8 @@ SmallVector<Val> LinearEmitter::sumGroups(
   Val zero = b.zero(b.vec(lanes, b.f32()));
   SmallVector<Val> totals(count, zero);
   auto addGroup = [&](Val group, ArrayRef<Val> before) {
+    if (shape.groups > 1)
+      prefetchScales(place, group);
     SmallVector<Val> sums = sumGroup(place, group);
     SmallVector<Val> after;
     SmallVector<Val> stripScales;

@@ -122,7 +122,9 @@ private:
   SmallVector<Val>
   sumGroups(const Place &place,
             function_ref<SmallVector<Val>(const Place &, Val group)> sumGroup);
-  void prefetch(const Place &place, Val position, int64_t bytes);
+  void prefetch(const Place &place, Ptr base, int64_t blockBytes, Val position,
+                int64_t ahead, int64_t bytes);
+  void prefetchScales(const Place &place, Val group);
 
   // PackedLinearWeights.cpp: packed words to operands.
   int64_t stripOffset(int64_t strip, int64_t bytesPerFeature,
