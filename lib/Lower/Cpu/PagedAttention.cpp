@@ -8,34 +8,34 @@
 // Buffers: query f32 [tokens, heads * headDim], cache, positions i32 [tokens],
 //          tokenSequences i32 [tokens], blockTables i32 [sequences, maxPages],
 //          result f32 [tokens, heads * headDim].
-// Tiles:   a token and a KV head; the `group` = heads / kvHeads query heads of
-//          the KV head share its keys and values.
+// Tiles:   a KV head and a token, in this order, so that a thread's tiles meet
+//          few KV heads, whose keys and values stay in its cache.
 //
 // Flash attention (Dao et al., 2022; the online softmax of Milakov and
-// Gimelshein, 2018). For each block of 16 keys, in ascending order:
+// Gimelshein, 2018) over blocks of 64 keys, in ascending order. What a query
+// does with a block is in PagedAttentionBlock.h.
 //
-//   scores   s[h, u] = scale * sum_d q[h, d] * k[d, u], u = 16 lanes;
-//            -inf where u > position
-//   softmax  m' = max(m, max_u s), c = exp(m - m'), p = exp(s - m'),
-//            l = l * c + sum_u p
-//   values   o[h, d] = o[h, d] * c + sum_u p[h, u] * v[u, d], d = lanes
+// A query is a token and one of the `group` = heads / kvHeads heads of the KV
+// head. Inside a thread's tiles, rows of one sequence at consecutive positions
+// make a run, whose queries share each block while it is in the first-level
+// cache. A run of one token (decoding) takes its heads at once; a longer one
+// takes queries six by six, whatever their tokens and heads. A query's sums
+// are the same either way, so its result depends on its own keys alone.
 //
-// and at the end result = o / l. Sums over d and u run in a fixed order, so a
-// token's result depends on its own keys alone. Heads are taken `kHeads` at a
-// time, so that one load of keys or values meets as many accumulators as
-// registers hold. m, l, p, c and o live in scratch: they are read and written
-// once a block and stay in the first-level cache.
+// The time of causal attention grows with the position. Threads get equal
+// numbers of consecutive tiles, so chunks of tokens are ordered 0, last, 1,
+// last - 1, ...: consecutive chunks then have equal work.
 //
-// Keys past the position are loaded but masked; values past it are never
-// loaded, since a page may hold anything there and 0 * NaN is NaN.
+// Keys past the position are loaded but masked; values past it are never used,
+// since a page may hold anything there and 0 * NaN is NaN.
+//
+// Timed by benchmarks/kernels/Attention.cpp.
 //
 //===----------------------------------------------------------------------===//
 
 #include "Chunks.h"
 #include "Emitters.h"
-#include "Pages.h"
-
-#include "llvm/Support/MathExtras.h"
+#include "PagedAttentionBlock.h"
 
 #include <limits>
 
@@ -44,273 +44,226 @@ using namespace mlir::qlm;
 using namespace mlir::qlm::cpu;
 using namespace mlir::qlm::kernel;
 
-/// Keys of one softmax update. On AVX2 a vector of 16 is two registers.
-static constexpr int64_t kKeys = 16;
-
 namespace {
-/// Byte offsets in a thread's scratch.
-struct Scratch {
-  /// o [group, paddedDim], m [group], l [group], p [kHeads, 16].
-  int64_t output, maxima, sums, weights, bytes;
-
-  Scratch(int64_t group, int64_t paddedDim, int64_t headsAtOnce) {
-    int64_t next = 0;
-    auto take = [&](int64_t floats) {
-      int64_t offset = next;
-      next = llvm::alignTo(next + 4 * floats, 64);
-      return offset;
-    };
-    output = take(group * paddedDim);
-    maxima = take(group);
-    sums = take(group);
-    weights = take(headsAtOnce * kKeys);
-    bytes = next;
-  }
-};
-
-/// What a tile works on.
-struct Tile {
-  /// Queries and results of the group: `[group, headDim]`.
-  Ptr queries, result;
+/// Consecutive tokens of one sequence, and the KV head. All are i64.
+struct Run {
+  Val kvHead, token, tokens;
+  /// Of the first token; and the keys that the last token sees.
+  Val position, keys;
   /// The sequence's row of the block tables.
   Ptr pages;
-  /// The KV head, and the number of keys (i64).
-  Val kvHead, keys;
-};
-
-/// 16 keys and values of one head.
-struct KeyBlock {
-  /// First of 16 columns of `[headDim, pageTokens]`.
-  Ptr keys;
-  /// First of 16 rows of `[pageTokens, headDim]`.
-  Ptr values;
-  /// How many of the 16 are there: 16 or more, except in the last block (i64).
-  Val count;
 };
 
 class PagedAttentionEmitter {
 public:
   PagedAttentionEmitter(PagedAttentionOp op, const KernelRequest &request)
       : frame(request.function, /*count=*/6), b(frame.builder()),
-        pages(PageLayout::get(cast<RankedTensorType>(op.getCache().getType()),
-                              op.getKvHeads(), op.getPageTokens())),
-        group(op.getHeads() / op.getKvHeads()), lanes(request.target.lanes()),
-        headsAtOnce(std::min<int64_t>(group, lanes / 2)),
-        paddedDim(llvm::alignTo(pages.headDim, lanes)),
-        scale(op.getScale().convertToDouble()),
-        layout(group, paddedDim, headsAtOnce) {}
+        shape(getShape(op, request)), layout(shape),
+        block(frame, shape, layout), rowsKind(request.rows),
+        scale(op.getScale().convertToDouble()) {}
 
   void emit();
   int64_t scratchBytes() const { return layout.bytes; }
 
 private:
-  Tile locate(Val index);
-  KeyBlock locateBlock(const Tile &tile, Val block);
-  void forHeads(function_ref<void(Val first, int64_t count)> body);
-  void emitInit();
-  void emitBlock(const Tile &tile, const KeyBlock &block, Val firstHead,
-                 int64_t count);
-  SmallVector<Val> emitScores(const Tile &tile, const KeyBlock &block,
-                              Val firstHead, int64_t count);
-  SmallVector<Val> emitSoftmax(const KeyBlock &block, Val firstHead,
-                               ArrayRef<Val> scores);
-  void emitValues(const KeyBlock &block, Val firstHead,
-                  ArrayRef<Val> corrections);
-  void emitResult(const Tile &tile);
+  static AttentionShape getShape(PagedAttentionOp op,
+                                 const KernelRequest &request) {
+    return {PageLayout::get(cast<RankedTensorType>(op.getCache().getType()),
+                            op.getKvHeads(), op.getPageTokens()),
+            static_cast<int64_t>(op.getHeads() / op.getKvHeads()),
+            request.target.lanes()};
+  }
 
-  Ptr scratch(int64_t offset) { return frame.scratch().at(offset); }
-  Ptr output(Val head) {
-    return scratch(layout.output).at(head * (paddedDim * 4));
+  Val emitRunAt(Val index);
+  Run findRun(Val index);
+  Val getToken(Val place, Val tokens);
+  Val countTokens(const Run &run, Val most);
+  void emitRun(const Run &run, bool isSingle);
+  void emitStart(const Run &run);
+  void emitSlices(const Run &run, Val number, Val count);
+  void forRows(const Run &run, bool isSingle,
+               function_ref<void(Val first, int64_t count)> body);
+  void emitResult(const Run &run);
+
+  Val load(int64_t buffer, Val token) {
+    Ptr place = frame.buffer(buffer).element(b.i32(), token);
+    return b.extendSigned(place.load(b.i32()), b.i64());
+  }
+  /// The group's queries (or results) of a token: `[group, headDim]`.
+  Ptr features(int64_t buffer, const Run &run, Val token) {
+    int64_t dim = shape.pages.headDim;
+    Val first =
+        (token * shape.pages.kvHeads + run.kvHead) * (shape.group * dim);
+    return frame.buffer(buffer).element(b.f32(), first);
   }
 
   KernelFrame frame;
   KernelBuilder &b;
-  PageLayout pages;
-  int64_t group, lanes, headsAtOnce, paddedDim;
+  AttentionShape shape;
+  AttentionScratch layout;
+  AttentionBlock block;
+  SizeKind rowsKind;
   double scale;
-  Scratch layout;
 };
 } // namespace
 
 void PagedAttentionEmitter::emit() {
-  b.forRange(frame.lo(), frame.hi(), 1, [&](Val index) {
-    Tile tile = locate(index);
-    emitInit();
-    Val blocks = (tile.keys + (kKeys - 1)) / kKeys;
-    b.forRange(b.index(0), blocks, 1, [&](Val number) {
-      KeyBlock block = locateBlock(tile, number);
-      forHeads([&](Val first, int64_t count) {
-        emitBlock(tile, block, first, count);
-      });
-    });
-    emitResult(tile);
+  using Values = function_ref<SmallVector<Val>()>;
+  // Runs take several tiles; `next` is the first that isn't done.
+  b.forRange(frame.lo(), frame.hi(), 1, frame.lo(),
+             [&](Val index, ArrayRef<Val> next) {
+               auto begin = [&] {
+                 return SmallVector<Val>{index + emitRunAt(index)};
+               };
+               auto pass = [&] { return SmallVector<Val>{next[0]}; };
+               return b.ifElse(index == next[0], Values(begin), Values(pass));
+             });
+}
+
+/// Computes the run that starts at a tile; gives its number of tiles.
+Val PagedAttentionEmitter::emitRunAt(Val index) {
+  Run run = findRun(index);
+  b.ifElse(
+      run.tokens == 1, [&] { emitRun(run, /*isSingle=*/true); },
+      [&] { emitRun(run, /*isSingle=*/false); });
+  return run.tokens;
+}
+
+/// The token at a place of the order of chunks; tokens of a last incomplete
+/// chunk stay last.
+Val PagedAttentionEmitter::getToken(Val place, Val tokens) {
+  int64_t size = shape.tokensAtOnce();
+  Val chunks = tokens / size, chunk = place / size;
+  Val folded = b.select((chunk & 1) == 0, chunk / 2, chunks - 1 - chunk / 2);
+  return b.select(chunk < chunks, folded * size + place % size, place);
+}
+
+Run PagedAttentionEmitter::findRun(Val index) {
+  Val tokens = frame.size(rowsKind), place = index % tokens;
+  Run run;
+  run.kvHead = index / tokens;
+  run.token = getToken(place, tokens);
+  run.position = load(2, run.token);
+  // A run ends with its chunk, with the tokens, with the thread's tiles.
+  int64_t size = shape.tokensAtOnce();
+  Val most = b.min(b.index(size) - place % size,
+                   b.min(tokens - place, frame.hi() - index));
+  run.tokens = countTokens(run, most);
+  run.keys = run.position + run.tokens;
+  run.pages = frame.buffer(4).element(b.i32(), load(3, run.token) *
+                                                   frame.maxPagesPerSequence());
+  return run;
+}
+
+/// How many of \p most tokens are one run.
+Val PagedAttentionEmitter::countTokens(const Run &run, Val most) {
+  Val sequence = load(3, run.token);
+  return b.forRange(
+      b.index(1), most, 1, b.index(1), [&](Val i, ArrayRef<Val> before) {
+        Val token = run.token + i;
+        Val follows = (before[0] == i) & (load(3, token) == sequence) &
+                      (load(2, token) == run.position + i);
+        return SmallVector<Val>{b.select(follows, i + 1, before[0])};
+      })[0];
+}
+
+void PagedAttentionEmitter::emitRun(const Run &run, bool isSingle) {
+  emitStart(run);
+  // Blocks that all queries see as a whole, then the others.
+  Val whole = (run.position + 1) / kBlockKeys;
+  Val all = (run.keys + (kBlockKeys - 1)) / kBlockKeys;
+  b.forRange(b.index(0), whole, 1, [&](Val number) {
+    emitSlices(run, number, b.index(kBlockSlices));
+    forRows(run, isSingle,
+            [&](Val first, int64_t count) { block.emitWhole(first, count); });
   });
+  b.forRange(whole, all, 1, [&](Val number) {
+    Val base = number * kBlockKeys;
+    Val slices = (run.keys - base + (kSliceKeys - 1)) / kSliceKeys;
+    emitSlices(run, number, b.min(slices, b.index(kBlockSlices)));
+    forRows(run, isSingle, [&](Val first, int64_t count) {
+      block.emitPartial(first, count, base, /*samePosition=*/isSingle);
+    });
+  });
+  emitResult(run);
 }
 
-Tile PagedAttentionEmitter::locate(Val index) {
-  Val token = index / pages.kvHeads;
-  auto load = [&](int64_t buffer) {
-    Ptr place = frame.buffer(buffer).element(b.i32(), token);
-    return b.extendSigned(place.load(b.i32()), b.i64());
-  };
-  Tile tile;
-  tile.kvHead = index % pages.kvHeads;
-  // Tiles are numbered by token, then KV head: the order of the features.
-  Val features = index * (group * pages.headDim);
-  tile.queries = frame.buffer(0).readOnly().element(b.f32(), features);
-  tile.result = frame.buffer(5).element(b.f32(), features);
-  tile.keys = load(2) + 1;
-  tile.pages =
-      frame.buffer(4).element(b.i32(), load(3) * frame.maxPagesPerSequence());
-  return tile;
-}
-
-KeyBlock PagedAttentionEmitter::locateBlock(const Tile &tile, Val block) {
-  int64_t blocksPerPage = pages.pageTokens / kKeys;
-  Val number = b.extendSigned(
-      tile.pages.element(b.i32(), block / blocksPerPage).load(b.i32()),
-      b.i64());
-  Ptr page = frame.buffer(1).readOnly().at(number * pages.pageBytes());
-  Val first = (block % blocksPerPage) * kKeys;
-  return {pages.keys(page, tile.kvHead).element(pages.element, first),
-          pages.values(page, tile.kvHead)
-              .element(pages.element, first * pages.headDim),
-          tile.keys - block * kKeys};
-}
-
-/// Visits the group's heads, headsAtOnce at a time, then the rest.
-void PagedAttentionEmitter::forHeads(function_ref<void(Val, int64_t)> body) {
-  int64_t rest = group % headsAtOnce;
-  int64_t looped = group - rest;
-  b.forRange(b.index(0), b.index(looped), headsAtOnce,
-             [&](Val first) { body(first, headsAtOnce); });
+/// Visits the run's queries some at a time. Those of a long run are rounded up
+/// to six: the last ones are computed for nothing, from keys that are there.
+void PagedAttentionEmitter::forRows(const Run &run, bool isSingle,
+                                    function_ref<void(Val, int64_t)> body) {
+  if (!isSingle) {
+    b.forRange(b.index(0), run.tokens * shape.group, shape.rowsAtOnce(),
+               [&](Val first) { body(first, shape.rowsAtOnce()); });
+    return;
+  }
+  int64_t atOnce = shape.headsAtOnce(), rest = shape.group % atOnce;
+  int64_t looped = shape.group - rest;
+  b.forRange(b.index(0), b.index(looped), atOnce,
+             [&](Val first) { body(first, atOnce); });
   if (rest)
     body(b.index(looped), rest);
 }
 
-void PagedAttentionEmitter::emitInit() {
+/// Copies the queries, scaled, and clears what they sum.
+void PagedAttentionEmitter::emitStart(const Run &run) {
+  constexpr double kLog2E = 1.44269504088896341;
   double low = -std::numeric_limits<double>::infinity();
-  b.forRange(b.index(0), b.index(group), 1, [&](Val head) {
-    scratch(layout.maxima)
-        .element(b.f32(), head)
-        .store(b.constant(b.f32(), low));
-    scratch(layout.sums).element(b.f32(), head).store(b.zero(b.f32()));
-    b.forRange(b.index(0), b.index(paddedDim), lanes, [&](Val first) {
-      output(head).element(b.f32(), first).store(b.zero(b.vec(lanes, b.f32())));
+  int64_t dim = shape.pages.headDim;
+  b.forRange(b.index(0), run.tokens, 1, [&](Val i) {
+    Ptr queries = features(0, run, run.token + i).readOnly();
+    b.forRange(b.index(0), b.index(shape.group), 1, [&](Val head) {
+      Val row = i * shape.group + head;
+      block.keys(row).store(run.position + i + 1);
+      block.maximum(row).store(b.constant(b.f32(), low));
+      block.sums(row).store(b.zero(b.vec(kSliceKeys, b.f32())));
+      forChunks(b, dim, shape.lanes, [&](const Chunk &chunk) {
+        Val query = chunk.load(b, queries.at(head * (dim * 4)), b.f32());
+        Ptr place = block.query(row).element(b.f32(), chunk.first);
+        place.store(query * (scale * kLog2E));
+        block.output(row)
+            .element(b.f32(), chunk.first)
+            .store(constantLike(query, 0.0));
+      });
     });
   });
+  Val rows = run.tokens * shape.group;
+  b.forRange(rows, b.min(rows + shape.rowsAtOnce(), b.index(shape.maxRows())),
+             1, [&](Val row) { block.keys(row).store(run.keys); });
 }
 
-void PagedAttentionEmitter::emitBlock(const Tile &tile, const KeyBlock &block,
-                                      Val firstHead, int64_t count) {
-  SmallVector<Val> scores = emitScores(tile, block, firstHead, count);
-  SmallVector<Val> corrections = emitSoftmax(block, firstHead, scores);
-  emitValues(block, firstHead, corrections);
-}
-
-/// Scores of \p count heads, unmasked: for each feature, one load of 16 keys
-/// and a multiply-add for each head. A few heads take turns over `ways`
-/// accumulators, which hides the latency of the additions.
-SmallVector<Val> PagedAttentionEmitter::emitScores(const Tile &tile,
-                                                   const KeyBlock &block,
-                                                   Val firstHead,
-                                                   int64_t count) {
-  int64_t ways = 1;
-  while (2 * ways * count <= lanes / 2 && pages.headDim % (2 * ways) == 0)
-    ways *= 2;
-  VectorType type = b.vec(kKeys, b.f32());
-  SmallVector<Val> sums = b.forRange(
-      b.index(0), b.index(pages.headDim), ways,
-      SmallVector<Val>(count * ways, b.zero(type)),
-      [&](Val feature, ArrayRef<Val> before) {
-        SmallVector<Val> after;
-        for (int64_t way = 0; way < ways; ++way) {
-          Val d = feature + way;
-          Val keys =
-              b.toF32(block.keys.element(pages.element, d * pages.pageTokens)
-                          .load(b.vec(kKeys, pages.element)));
-          for (int64_t i = 0; i < count; ++i) {
-            Val index = (firstHead + i) * pages.headDim + d;
-            Val query = tile.queries.element(b.f32(), index).load(b.f32());
-            after.push_back(b.fma(b.broadcast(query, kKeys), keys,
-                                  before[way * count + i]));
-          }
-        }
-        return after;
-      });
-  for (int64_t half = ways / 2; half >= 1; half /= 2)
-    for (int64_t i = 0; i < half * count; ++i)
-      sums[i] = sums[i] + sums[i + half * count];
-  sums.resize(count);
-  return sums;
-}
-
-/// Updates m and l, stores the weights p, and returns the corrections c.
-SmallVector<Val> PagedAttentionEmitter::emitSoftmax(const KeyBlock &block,
-                                                    Val firstHead,
-                                                    ArrayRef<Val> scores) {
-  Val there = b.firstLanes(kKeys, block.count);
-  Val hidden = b.constant(b.vec(kKeys, b.f32()),
-                          -std::numeric_limits<double>::infinity());
-  SmallVector<Val> corrections;
-  for (auto [i, score] : llvm::enumerate(scores)) {
-    Val head = firstHead + static_cast<int64_t>(i);
-    Ptr maximum = scratch(layout.maxima).element(b.f32(), head);
-    Ptr sum = scratch(layout.sums).element(b.f32(), head);
-    Val masked = b.select(there, score * scale, hidden);
-    Val before = maximum.load(b.f32());
-    Val after = b.max(before, b.reduceMax(masked));
-    Val correction = b.exp(before - after);
-    Val weights = b.exp(masked - b.broadcast(after, kKeys));
-    maximum.store(after);
-    sum.store(b.fma(sum.load(b.f32()), correction, b.reduceSum(weights)));
-    scratch(layout.weights + static_cast<int64_t>(i) * kKeys * 4)
-        .store(weights, /*alignment=*/64);
-    corrections.push_back(correction);
-  }
-  return corrections;
-}
-
-/// Adds the block's weighted values to o, a vector of features at a time.
-void PagedAttentionEmitter::emitValues(const KeyBlock &block, Val firstHead,
-                                       ArrayRef<Val> corrections) {
-  Val keys = b.min(block.count, b.index(kKeys));
-  forChunks(b, pages.headDim, lanes, [&](const Chunk &chunk) {
-    SmallVector<Ptr> places;
-    SmallVector<Val> outputs;
-    for (auto [i, correction] : llvm::enumerate(corrections)) {
-      Val head = firstHead + static_cast<int64_t>(i);
-      places.push_back(output(head).element(b.f32(), chunk.first));
-      Val before = places.back().load(b.vec(lanes, b.f32()));
-      outputs.push_back(before * b.broadcast(correction, lanes));
-    }
-    outputs = b.forRange(
-        b.index(0), keys, 1, outputs, [&](Val key, ArrayRef<Val> before) {
-          Ptr row = block.values.element(pages.element, key * pages.headDim);
-          Val values = chunk.load(b, row, pages.element);
-          SmallVector<Val> after;
-          for (auto [i, sum] : llvm::enumerate(before)) {
-            Ptr weights =
-                scratch(layout.weights + static_cast<int64_t>(i) * kKeys * 4);
-            Val weight = weights.element(b.f32(), key).load(b.f32());
-            after.push_back(b.fma(b.broadcast(weight, lanes), values, sum));
-          }
-          return after;
-        });
-    // Lanes past headDim hold whatever follows the values; they stay in the
-    // padding of o.
-    for (auto [place, sum] : llvm::zip_equal(places, outputs))
-      place.store(sum);
+/// Finds the first \p count slices of 16 keys of a block.
+void PagedAttentionEmitter::emitSlices(const Run &run, Val number, Val count) {
+  const PageLayout &pages = shape.pages;
+  int64_t slicesPerPage = pages.pageTokens / kSliceKeys;
+  b.forRange(b.index(0), count, 1, [&](Val i) {
+    Val slice = number * kBlockSlices + i;
+    Val page = b.extendSigned(
+        run.pages.element(b.i32(), slice / slicesPerPage).load(b.i32()),
+        b.i64());
+    Ptr start = frame.buffer(1).at(page * pages.pageBytes());
+    Val first = (slice % slicesPerPage) * kSliceKeys;
+    Ptr keys = pages.keys(start, run.kvHead).element(pages.element, first);
+    Ptr values = pages.values(start, run.kvHead)
+                     .element(pages.element, first * pages.headDim);
+    block.keySlice(i).store(b.val(keys.get()));
+    block.valueSlice(i).store(b.val(values.get()));
   });
 }
 
-void PagedAttentionEmitter::emitResult(const Tile &tile) {
-  b.forRange(b.index(0), b.index(group), 1, [&](Val head) {
-    Val sum = scratch(layout.sums).element(b.f32(), head).load(b.f32());
-    Val inverse = b.broadcast(1.0 / sum, lanes);
-    Ptr result = tile.result.element(b.f32(), head * pages.headDim);
-    forChunks(b, pages.headDim, lanes, [&](const Chunk &chunk) {
-      chunk.store(b, result, chunk.load(b, output(head), b.f32()) * inverse);
+void PagedAttentionEmitter::emitResult(const Run &run) {
+  int64_t dim = shape.pages.headDim;
+  b.forRange(b.index(0), run.tokens, 1, [&](Val i) {
+    Ptr results = features(5, run, run.token + i);
+    b.forRange(b.index(0), b.index(shape.group), 1, [&](Val head) {
+      Val row = i * shape.group + head;
+      Val sum = b.reduceSum(
+          block.sums(row).load(b.vec(kSliceKeys, b.f32()), /*alignment=*/64));
+      Val inverse = b.broadcast(1.0 / sum, shape.lanes);
+      forChunks(b, dim, shape.lanes, [&](const Chunk &chunk) {
+        chunk.store(b, results.at(head * (dim * 4)),
+                    chunk.load(b, block.output(row), b.f32()) * inverse);
+      });
     });
   });
 }
@@ -318,9 +271,9 @@ void PagedAttentionEmitter::emitResult(const Tile &tile) {
 FailureOr<KernelInfo>
 mlir::qlm::cpu::emitPagedAttention(PagedAttentionOp op,
                                    const KernelRequest &request) {
-  if (op.getPageTokens() % kKeys)
+  if (op.getPageTokens() % kSliceKeys)
     return op.emitOpError("needs page_tokens to be a multiple of ")
-           << kKeys << ", got " << op.getPageTokens();
+           << kSliceKeys << ", got " << op.getPageTokens();
   PagedAttentionEmitter emitter(op, request);
   emitter.emit();
   KernelInfo info;

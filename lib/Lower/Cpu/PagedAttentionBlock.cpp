@@ -1,0 +1,281 @@
+//===- PagedAttentionBlock.cpp - Attention to a block of keys -------------===//
+//
+// Part of the QLM project, under the Apache License v2.0 with LLVM Exceptions.
+// SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
+//
+//===----------------------------------------------------------------------===//
+
+#include "PagedAttentionBlock.h"
+
+#include "llvm/Support/MathExtras.h"
+
+#include <limits>
+
+using namespace mlir;
+using namespace mlir::qlm;
+using namespace mlir::qlm::cpu;
+using namespace mlir::qlm::kernel;
+
+AttentionScratch::AttentionScratch(const AttentionShape &shape) {
+  int64_t next = 0;
+  auto take = [&](int64_t elements, int64_t elementBytes) {
+    int64_t offset = next;
+    next = llvm::alignTo(next + elements * elementBytes, 64);
+    return offset;
+  };
+  int64_t rows = shape.maxRows();
+  int64_t atOnce = std::max(shape.rowsAtOnce(), shape.headsAtOnce());
+  queries = take(rows * shape.paddedDim(), 4);
+  outputs = take(rows * shape.paddedDim(), 4);
+  sums = take(rows * kSliceKeys, 4);
+  maxima = take(rows, 4);
+  keys = take(rows, 8);
+  weights = take(atOnce * kBlockKeys, 4);
+  corrections = take(atOnce, 4);
+  keySlices = take(kBlockSlices, 8);
+  valueSlices = take(kBlockSlices, 8);
+  bytes = next;
+}
+
+/// The larger of two floats in one instruction; \p b where one is NaN.
+static Val larger(KernelBuilder &builder, Val a, Val b) {
+  return builder.select(a > b, a, b);
+}
+
+static Val largestLane(KernelBuilder &b, Val v) {
+  while (v.lanes() > 1) {
+    int64_t half = v.lanes() / 2;
+    v = larger(b, b.slice(v, 0, half), b.slice(v, half, half));
+  }
+  return v.lane(0);
+}
+
+/// 2^x of f32 x <= 0, relative error below 1e-7, exactly 1 at 0; 0 below -126;
+/// NaN stays. x = n + r with |r| <= 1/2; 2^r by a polynomial that is minimax
+/// in the relative error; n is added to its exponent.
+static Val powerOfTwo(KernelBuilder &b, Val x) {
+  constexpr double kSmallest = -126.0;
+  /// 1.5 * 2^23: the sum with it is rounded to an integer, which its low bits
+  /// hold.
+  constexpr double kRounder = 12582912.0;
+  constexpr int64_t kMantissaBits = 23;
+  constexpr double kPolynomial[] = {1.5353361909e-04,
+                                    1.3398874414e-03,
+                                    9.6184373577e-03,
+                                    5.5503324711e-02,
+                                    2.4022647914e-01,
+                                    6.9314720286e-01,
+                                    1.0};
+  Val bounded = larger(b, constantLike(x, kSmallest), x);
+  Val sum = bounded + kRounder;
+  Val r = bounded - (sum - kRounder);
+  Val y = constantLike(x, kPolynomial[0]);
+  for (double coefficient : ArrayRef<double>(kPolynomial).drop_front())
+    y = b.fma(y, r, constantLike(x, coefficient));
+  Type bits = b.i32();
+  if (auto vector = dyn_cast<VectorType>(x.type()))
+    bits = vector.clone(bits);
+  Val n = b.bitcast(sum, bits) << kMantissaBits;
+  Val power = b.bitcast(b.bitcast(y, bits) + n, x.type());
+  return b.select(x < kSmallest, b.zero(x.type()), power);
+}
+
+void AttentionBlock::emitWhole(Val firstRow, int64_t rows) {
+  int64_t slices = kBlockSlices;
+  while (slices > 1 &&
+         rows * slices * (kSliceKeys / shape.lanes) > shape.sums())
+    slices /= 2;
+  b.forRange(b.index(0), b.index(kBlockSlices), slices,
+             [&](Val slice) { emitScores(firstRow, rows, slice, slices); });
+  emitSoftmax(firstRow, rows, /*base=*/Val());
+  emitValues(firstRow, rows, b.index(kBlockKeys));
+}
+
+void AttentionBlock::emitPartial(Val firstRow, int64_t rows, Val base,
+                                 bool samePosition) {
+  Val least = countKeys(firstRow, base);
+  Val most = samePosition ? least : countKeys(firstRow + (rows - 1), base);
+  Val slices = (most + (kSliceKeys - 1)) / kSliceKeys;
+  b.forRange(b.index(0), slices, 1,
+             [&](Val slice) { emitScores(firstRow, rows, slice, 1); });
+  emitSoftmax(firstRow, rows, base);
+  emitValues(firstRow, rows, least);
+  if (!samePosition)
+    emitRest(firstRow, rows, base, least);
+}
+
+/// Scores of \p rows queries with `slices` times 16 keys.
+void AttentionBlock::emitScores(Val firstRow, int64_t rows, Val firstSlice,
+                                int64_t slices) {
+  const PageLayout &pages = shape.pages;
+  VectorType type = b.vec(kSliceKeys, b.f32());
+  SmallVector<Ptr> columns;
+  for (int64_t j = 0; j < slices; ++j)
+    columns.push_back(
+        Ptr(keySlice(firstSlice + j).load(b.ptr()).get(), &b).readOnly());
+  Ptr first = query(firstRow);
+  SmallVector<Val> sums = b.forRange(
+      b.index(0), b.index(pages.headDim), 1,
+      SmallVector<Val>(rows * slices, b.zero(type)),
+      [&](Val feature, ArrayRef<Val> before) {
+        SmallVector<Val> keys, after;
+        for (Ptr column : columns)
+          keys.push_back(
+              b.toF32(column.element(pages.element, feature * pages.pageTokens)
+                          .load(b.vec(kSliceKeys, pages.element))));
+        for (int64_t i = 0; i < rows; ++i) {
+          Ptr place = first.at(i * shape.paddedDim() * 4);
+          Val scaled = b.broadcast(
+              place.element(b.f32(), feature).load(b.f32()), kSliceKeys);
+          for (int64_t j = 0; j < slices; ++j)
+            after.push_back(b.fma(scaled, keys[j], before[i * slices + j]));
+        }
+        return after;
+      });
+  for (int64_t i = 0; i < rows; ++i)
+    for (int64_t j = 0; j < slices; ++j)
+      weights(b.index(i))
+          .element(b.f32(), (firstSlice + j) * kSliceKeys)
+          .store(sums[i * slices + j], /*alignment=*/64);
+}
+
+/// How many of the block's keys a query sees, 0 to 64.
+Val AttentionBlock::countKeys(Val row, Val base) {
+  Val seen = keys(row).load(b.i64()) - base;
+  return b.max(b.min(seen, b.index(kBlockKeys)), b.index(0));
+}
+
+/// Turns s into p, and updates m and l; without \p base, of whole blocks.
+void AttentionBlock::emitSoftmax(Val firstRow, int64_t rows, Val base) {
+  VectorType type = b.vec(kSliceKeys, b.f32());
+  Val hidden = b.constant(type, -std::numeric_limits<double>::infinity());
+  b.forRange(b.index(0), b.index(rows), 1, [&](Val i) {
+    Val row = firstRow + i;
+    SmallVector<Val> slices;
+    for (int64_t j = 0; j < kBlockSlices; ++j)
+      slices.push_back(
+          weights(i).at(j * kSliceKeys * 4).load(type, /*alignment=*/64));
+    if (base) {
+      Val count = countKeys(row, base);
+      for (auto [j, score] : llvm::enumerate(slices))
+        score =
+            b.select(b.firstLanes(kSliceKeys,
+                                  count - static_cast<int64_t>(j) * kSliceKeys),
+                     score, hidden);
+    }
+    Val largest = larger(b, larger(b, slices[0], slices[1]),
+                         larger(b, slices[2], slices[3]));
+    Val before = maximum(row).load(b.f32());
+    Val after = larger(b, before, largestLane(b, largest));
+    maximum(row).store(after);
+    Val factor = powerOfTwo(b, before - after);
+    correction(i).store(factor);
+    for (auto [j, slice] : llvm::enumerate(slices)) {
+      slice = powerOfTwo(b, slice - b.broadcast(after, kSliceKeys));
+      weights(i)
+          .at(static_cast<int64_t>(j) * kSliceKeys * 4)
+          .store(slice, /*alignment=*/64);
+    }
+    Val sum = (slices[0] + slices[1]) + (slices[2] + slices[3]);
+    Val total = sums(row).load(type, /*alignment=*/64);
+    sums(row).store(b.fma(total, b.broadcast(factor, kSliceKeys), sum),
+                    /*alignment=*/64);
+  });
+}
+
+/// Visits a row's vectors, as many at once as registers hold for \p rows.
+void AttentionBlock::forFeatures(int64_t rows,
+                                 function_ref<void(Val, int64_t)> body) {
+  int64_t vectors = shape.paddedDim() / shape.lanes, atOnce = 4;
+  while (atOnce > 1 && rows * atOnce > shape.sums())
+    atOnce /= 2;
+  int64_t looped = vectors - vectors % atOnce;
+  b.forRange(b.index(0), b.index(looped * shape.lanes), atOnce * shape.lanes,
+             [&](Val feature) { body(feature, atOnce); });
+  if (looped < vectors)
+    body(b.index(looped * shape.lanes), vectors - looped);
+}
+
+/// o = o * c, then the values of the first \p count keys for all queries.
+void AttentionBlock::emitValues(Val firstRow, int64_t rows, Val count) {
+  VectorType type = b.vec(shape.lanes, b.f32());
+  forFeatures(rows, [&](Val feature, int64_t vectors) {
+    SmallVector<Ptr> places;
+    SmallVector<Val> outputs;
+    for (int64_t i = 0; i < rows; ++i) {
+      Val factor =
+          b.broadcast(correction(b.index(i)).load(b.f32()), shape.lanes);
+      for (int64_t j = 0; j < vectors; ++j) {
+        places.push_back(
+            output(firstRow + i).element(b.f32(), feature + j * shape.lanes));
+        outputs.push_back(places.back().load(type) * factor);
+      }
+    }
+    outputs = emitProducts(count, feature, rows, vectors, outputs);
+    for (auto [place, sum] : llvm::zip_equal(places, outputs))
+      place.store(sum);
+  });
+}
+
+/// The products of p and values of the block's first \p count keys, for
+/// `vectors` registers of features. Lanes past headDim hold whatever follows
+/// the values; they stay in the padding of o.
+SmallVector<Val> AttentionBlock::emitProducts(Val count, Val feature,
+                                              int64_t rows, int64_t vectors,
+                                              ArrayRef<Val> init) {
+  const PageLayout &pages = shape.pages;
+  Val slices = (count + (kSliceKeys - 1)) / kSliceKeys;
+  return b.forRange(
+      b.index(0), slices, 1, init, [&](Val slice, ArrayRef<Val> outer) {
+        Ptr first = Ptr(valueSlice(slice).load(b.ptr()).get(), &b).readOnly();
+        Val firstKey = slice * kSliceKeys;
+        Val here = b.min(count - firstKey, b.index(kSliceKeys));
+        return b.forRange(
+            b.index(0), here, 1, outer, [&](Val key, ArrayRef<Val> before) {
+              SmallVector<Val> values, after;
+              for (int64_t j = 0; j < vectors; ++j)
+                values.push_back(b.toF32(
+                    first
+                        .element(pages.element, key * pages.headDim + feature +
+                                                    j * shape.lanes)
+                        .load(b.vec(shape.lanes, pages.element))));
+              for (int64_t i = 0; i < rows; ++i) {
+                Val weight = b.broadcast(weights(b.index(i))
+                                             .element(b.f32(), firstKey + key)
+                                             .load(b.f32()),
+                                         shape.lanes);
+                for (int64_t j = 0; j < vectors; ++j)
+                  after.push_back(
+                      b.fma(weight, values[j], before[i * vectors + j]));
+              }
+              return after;
+            });
+      });
+}
+
+/// The keys from \p from on, of each query by itself: a value that a query
+/// must not see may be anything, and 0 * NaN is NaN.
+void AttentionBlock::emitRest(Val firstRow, int64_t rows, Val base, Val from) {
+  const PageLayout &pages = shape.pages;
+  VectorType type = b.vec(shape.lanes, b.f32());
+  b.forRange(b.index(0), b.index(rows), 1, [&](Val i) {
+    Val row = firstRow + i;
+    Val count = countKeys(row, base);
+    b.forRange(from, count, 1, [&](Val key) {
+      Ptr values =
+          Ptr(valueSlice(key / kSliceKeys).load(b.ptr()).get(), &b)
+              .readOnly()
+              .element(pages.element, (key % kSliceKeys) * pages.headDim);
+      Val weight = b.broadcast(weights(i).element(b.f32(), key).load(b.f32()),
+                               shape.lanes);
+      b.forRange(b.index(0), b.index(shape.paddedDim()), shape.lanes,
+                 [&](Val feature) {
+                   Ptr place = output(row).element(b.f32(), feature);
+                   Val value =
+                       b.toF32(values.element(pages.element, feature)
+                                   .load(b.vec(shape.lanes, pages.element)));
+                   place.store(b.fma(weight, value, place.load(type)));
+                 });
+    });
+  });
+}

@@ -1,0 +1,160 @@
+//===- PagedAttentionBlock.h - Attention to a block of keys -----*- C++ -*-===//
+//
+// Part of the QLM project, under the Apache License v2.0 with LLVM Exceptions.
+// SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
+//
+//===----------------------------------------------------------------------===//
+//
+// The inner part of PagedAttention.cpp: some queries of one KV head meet a
+// block of 64 keys. Blocks are aligned to positions, not to tokens of the step,
+// so that every query sees the same blocks whatever it is computed with.
+//
+//   scores   s[q, u] = sum_d query[q, d] * k[d, u], d ascending
+//   softmax  m' = max(m, max_u s), c = 2^(m - m'), p = 2^(s - m'),
+//            l = l * c + (p0 + p1) + (p2 + p3), the p_j vectors of 16 keys
+//   values   o[q, d] = o[q, d] * c + sum_u p[q, u] * v[u, d], u ascending
+//
+// Queries come scaled by `scale * log2 e`, so that powers of two do. A query
+// sees keys u < keys[q]; a block without such keys leaves m, l and o as they
+// are, bit for bit (c is exactly 1, p is 0).
+//
+// Scores and values are outer products: `rows` queries times a few vectors,
+// whose sums stay in registers over the loop. In picture, on AVX512:
+//
+//           64 keys of one feature d          64 features of one value u
+//           [16] [16] [16] [16]               [16] [16] [16] [16]
+//   q0[d] *  s    s    s    s        p0[u] *   o    o    o    o
+//   ...                              ...
+//   q5[d] *  s    s    s    s        p5[u] *   o    o    o    o
+//
+// 24 sums, 4 vectors and a broadcast take 29 of the 32 registers.
+//
+//===----------------------------------------------------------------------===//
+
+#ifndef QLM_LIB_LOWER_CPU_PAGEDATTENTIONBLOCK_H
+#define QLM_LIB_LOWER_CPU_PAGEDATTENTIONBLOCK_H
+
+#include "Pages.h"
+
+namespace mlir::qlm::cpu {
+
+/// Keys of one softmax update.
+inline constexpr int64_t kBlockKeys = 64;
+/// Keys of a vector of scores, and what page sizes are multiples of. On AVX2
+/// such a vector is two registers.
+inline constexpr int64_t kSliceKeys = 16;
+inline constexpr int64_t kBlockSlices = kBlockKeys / kSliceKeys;
+
+/// The sizes that the code is made for.
+struct AttentionShape {
+  PageLayout pages;
+  /// Query heads of a KV head.
+  int64_t group = 1;
+  /// f32 lanes of a register: 16 or 8.
+  int64_t lanes = 16;
+
+  int64_t paddedDim() const {
+    return (pages.headDim + lanes - 1) / lanes * lanes;
+  }
+  /// Sums that registers hold beside their operands.
+  int64_t sums() const { return lanes == 16 ? 24 : 12; }
+  /// Queries of different tokens that are computed at once.
+  int64_t rowsAtOnce() const { return 6; }
+  /// Heads of one token that are computed at once, as even as they get.
+  int64_t headsAtOnce() const {
+    int64_t most = lanes == 16 ? 8 : 6;
+    int64_t passes = (group + most - 1) / most;
+    return (group + passes - 1) / passes;
+  }
+  /// Consecutive tokens of a sequence that share their loads.
+  int64_t tokensAtOnce() const { return std::max<int64_t>(2, 48 / group); }
+  /// Queries that the scratch has room for.
+  int64_t maxRows() const {
+    int64_t rows = tokensAtOnce() * group;
+    return (rows + rowsAtOnce() - 1) / rowsAtOnce() * rowsAtOnce();
+  }
+};
+
+/// Byte offsets in a thread's scratch.
+struct AttentionScratch {
+  explicit AttentionScratch(const AttentionShape &shape);
+
+  /// Of each query: `[rows, paddedDim]` f32, the sums l as `[rows, 16]` f32,
+  /// the maximum m as f32, and the number of its keys as i64.
+  int64_t queries, outputs, sums, maxima, keys;
+  /// Of the queries computed at once: s, then p, as `[rows, 64]` f32; c.
+  int64_t weights, corrections;
+  /// Addresses of the block's slices: 16 columns of keys `[headDim,
+  /// pageTokens]`, and 16 rows of values `[pageTokens, headDim]`.
+  int64_t keySlices, valueSlices;
+  int64_t bytes;
+};
+
+/// Emits the meeting of queries with a block of keys.
+class AttentionBlock {
+public:
+  AttentionBlock(kernel::KernelFrame &frame, const AttentionShape &shape,
+                 const AttentionScratch &layout)
+      : frame(frame), b(frame.builder()), shape(shape), layout(layout) {}
+
+  /// A block that all queries see as a whole: 64 slices are there.
+  void emitWhole(kernel::Val firstRow, int64_t rows);
+  /// A block that starts at position \p base, of which each query sees its
+  /// own keys; only slices that one of them sees are touched. Queries are in
+  /// the order of their positions, which \p samePosition says to be equal.
+  void emitPartial(kernel::Val firstRow, int64_t rows, kernel::Val base,
+                   bool samePosition);
+
+  kernel::Ptr query(kernel::Val row) { return padded(layout.queries, row); }
+  kernel::Ptr output(kernel::Val row) { return padded(layout.outputs, row); }
+  /// l, as 16 partial sums.
+  kernel::Ptr sums(kernel::Val row) {
+    return at(layout.sums).at(row * (kSliceKeys * 4));
+  }
+  kernel::Ptr maximum(kernel::Val row) {
+    return at(layout.maxima).element(b.f32(), row);
+  }
+  kernel::Ptr keys(kernel::Val row) {
+    return at(layout.keys).element(b.i64(), row);
+  }
+  kernel::Ptr keySlice(kernel::Val slice) {
+    return at(layout.keySlices).element(b.ptr(), slice);
+  }
+  kernel::Ptr valueSlice(kernel::Val slice) {
+    return at(layout.valueSlices).element(b.ptr(), slice);
+  }
+
+private:
+  void emitScores(kernel::Val firstRow, int64_t rows, kernel::Val firstSlice,
+                  int64_t slices);
+  void emitSoftmax(kernel::Val firstRow, int64_t rows, kernel::Val base);
+  void emitValues(kernel::Val firstRow, int64_t rows, kernel::Val count);
+  void emitRest(kernel::Val firstRow, int64_t rows, kernel::Val base,
+                kernel::Val from);
+  kernel::Val countKeys(kernel::Val row, kernel::Val base);
+  SmallVector<kernel::Val> emitProducts(kernel::Val count, kernel::Val feature,
+                                        int64_t rows, int64_t vectors,
+                                        ArrayRef<kernel::Val> init);
+  void forFeatures(int64_t rows, function_ref<void(kernel::Val, int64_t)> body);
+
+  kernel::Ptr at(int64_t offset) { return frame.scratch().at(offset); }
+  kernel::Ptr padded(int64_t offset, kernel::Val row) {
+    return at(offset).at(row * (shape.paddedDim() * 4));
+  }
+  /// s or p of a query computed now.
+  kernel::Ptr weights(kernel::Val row) {
+    return at(layout.weights).at(row * (kBlockKeys * 4));
+  }
+  kernel::Ptr correction(kernel::Val row) {
+    return at(layout.corrections).element(b.f32(), row);
+  }
+
+  kernel::KernelFrame &frame;
+  kernel::KernelBuilder &b;
+  AttentionShape shape;
+  AttentionScratch layout;
+};
+
+} // namespace mlir::qlm::cpu
+
+#endif // QLM_LIB_LOWER_CPU_PAGEDATTENTIONBLOCK_H
