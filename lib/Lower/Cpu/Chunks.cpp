@@ -30,6 +30,10 @@ void Chunk::store(KernelBuilder &b, Ptr row, Val value) const {
   Ptr place = row.element(value.elementType(), first);
   if (isWhole())
     place.store(value);
+  else if (count == 1)
+    // LLVM 22 stores all 4 bytes of an i32 that was truncated to i8 under a
+    // constant mask of one lane.
+    place.store(value.lane(0));
   else
     place.storeMasked(value, b.firstLanes(lanes, count));
 }
