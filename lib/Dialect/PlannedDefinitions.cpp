@@ -26,6 +26,43 @@ FailureOr<Values> SelectRowsOp::decompose(OpBuilder &builder) {
   })};
 }
 
+/// The definition of an operation that is made for nothing else.
+template <typename Op, typename... Arguments>
+static FailureOr<Values> define(OpBuilder &builder, Location loc,
+                                Arguments &&...arguments) {
+  auto op = Op::create(builder, loc, std::forward<Arguments>(arguments)...);
+  FailureOr<Values> values = op.decompose(builder);
+  op->erase();
+  return values;
+}
+
+/// The type of the f32 values that \p codes are made of.
+static RankedTensorType getRoundedType(Value codes) {
+  return cast<RankedTensorType>(codes.getType())
+      .clone(Float32Type::get(codes.getContext()));
+}
+
+FailureOr<Values> RmsNormQuantizeOp::decompose(OpBuilder &builder) {
+  RankedTensorType type = getRoundedType(getCodes());
+  Value input = getInput();
+  if (getRows())
+    input = define<SelectRowsOp>(builder, getLoc(), type, input, getRows())
+                ->front();
+  Value normal = define<RmsNormOp>(builder, getLoc(), type, input, getWeight(),
+                                   getEpsilonAttr())
+                     ->front();
+  return define<DynamicQuantizeOp>(builder, getLoc(), getResultTypes(), normal,
+                                   getScheme());
+}
+
+FailureOr<Values> SwigluQuantizeOp::decompose(OpBuilder &builder) {
+  Value gated = define<SwigluOp>(builder, getLoc(), getRoundedType(getCodes()),
+                                 getInput())
+                    ->front();
+  return define<DynamicQuantizeOp>(builder, getLoc(), getResultTypes(), gated,
+                                   getScheme());
+}
+
 namespace {
 /// Where a step's tokens lie in the pages.
 struct PageOrder {

@@ -230,19 +230,23 @@ LogicalResult LinearOp::verify() {
                      dim(getWeight(), 0), getResidual(), getResult());
 }
 
-LogicalResult RmsNormOp::verify() {
-  Operation *op = *this;
-  // C1, C2
-  if (failed(checkRank(op, "input", getInput(), 2)) ||
-      failed(checkRank(op, "weight", getWeight(), 1)) ||
-      failed(checkSize(op, "weight size", dim(getWeight(), 0),
-                       "the input's features", dim(getInput(), 1))))
+/// Checks the operands of a norm.
+static LogicalResult checkNorm(Operation *op, Value input, Value weight,
+                               const APFloat &epsilon) {
+  if (failed(checkRank(op, "input", input, 2)) ||
+      failed(checkRank(op, "weight", weight, 1)) ||
+      failed(checkSize(op, "weight size", dim(weight, 0),
+                       "the input's features", dim(input, 1))))
     return failure();
-  // C3
-  if (!(getEpsilon().convertToFloat() > 0))
-    return emitOpError() << "epsilon must be positive, got "
-                         << getEpsilon().convertToFloat();
+  if (!(epsilon.convertToFloat() > 0))
+    return op->emitOpError()
+           << "epsilon must be positive, got " << epsilon.convertToFloat();
   return success();
+}
+
+LogicalResult RmsNormOp::verify() {
+  // C1, C2, C3
+  return checkNorm(*this, getInput(), getWeight(), getEpsilon());
 }
 
 LogicalResult RopeOp::verify() {
@@ -442,18 +446,25 @@ LogicalResult DequantizeOp::verify() {
   return checkScales(op, getScheme(), getCodes(), getScales(), getZeroPoints());
 }
 
-LogicalResult DynamicQuantizeOp::verify() {
-  Operation *op = *this;
-  // C3
-  SchemeAttr scheme = getScheme();
+/// Checks the scheme of activations.
+static LogicalResult checkRowScheme(Operation *op, SchemeAttr scheme) {
   if (scheme.getGranularity() != Granularity::Row || scheme.getZeroPoints() ||
       !scheme.getStorage().isInteger(8) || scheme.getLo() != -127 ||
       scheme.getHi() != 127 || scheme.getBoundValue() != 127.0 ||
       !scheme.getScaleType().isF32())
-    return emitOpError()
+    return op->emitOpError()
            << "scheme must be <i8, row, range [-127, 127], bound 127.0, scales "
               "f32>, got "
            << scheme;
+  return success();
+}
+
+LogicalResult DynamicQuantizeOp::verify() {
+  Operation *op = *this;
+  // C3
+  SchemeAttr scheme = getScheme();
+  if (failed(checkRowScheme(op, scheme)))
+    return failure();
   // C1, C2
   if (failed(checkRank(op, "input", getInput(), 2)))
     return failure();
@@ -565,6 +576,46 @@ LogicalResult SelectRowsOp::verify() {
     return failure();
   return checkSize(op, "result's rows", dim(getResult(), 0),
                    "the number of rows", dim(getRows(), 0));
+}
+
+LogicalResult RmsNormQuantizeOp::verify() {
+  Operation *op = *this;
+  // C1, C2
+  if (failed(checkNorm(op, getInput(), getWeight(), getEpsilon())))
+    return failure();
+  // C3
+  if ((getRows() && failed(checkRank(op, "rows", getRows(), 1))) ||
+      failed(checkRank(op, "codes", getCodes(), 2)) ||
+      failed(checkSize(op, "codes' features", dim(getCodes(), 1),
+                       "the input's features", dim(getInput(), 1))) ||
+      failed(getRows() ? checkSize(op, "codes' rows", dim(getCodes(), 0),
+                                   "the number of rows", dim(getRows(), 0))
+                       : checkSize(op, "codes' rows", dim(getCodes(), 0),
+                                   "the input's tokens", dim(getInput(), 0))))
+    return failure();
+  // C4
+  if (failed(checkRowScheme(op, getScheme())))
+    return failure();
+  return checkScales(op, getScheme(), getCodes(), getScales(),
+                     /*zeroPoints=*/{});
+}
+
+LogicalResult SwigluQuantizeOp::verify() {
+  Operation *op = *this;
+  // C1
+  if (failed(checkRank(op, "input", getInput(), 2)) ||
+      failed(checkRank(op, "codes", getCodes(), 2)) ||
+      failed(checkSize(op, "codes' rows", dim(getCodes(), 0),
+                       "the input's tokens", dim(getInput(), 0))))
+    return failure();
+  if (dim(getInput(), 1) != 2 * dim(getCodes(), 1))
+    return emitOpError() << "input must have twice the codes' features, got "
+                         << dim(getInput(), 1) << " and " << dim(getCodes(), 1);
+  // C2
+  if (failed(checkRowScheme(op, getScheme())))
+    return failure();
+  return checkScales(op, getScheme(), getCodes(), getScales(),
+                     /*zeroPoints=*/{});
 }
 
 /// Checks a layer's cache: [pages, 2, kvHeads, headDim * pageTokens].

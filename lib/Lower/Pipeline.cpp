@@ -23,6 +23,7 @@ void mlir::qlm::buildLowerPipeline(OpPassManager &pm,
   kv.maxContext = options.maxContext;
   kv.maxStepTokens = options.maxStepTokens;
   pm.addPass(createPlanKvCache(kv));
+  pm.addPass(createFuseQuantize());
   pm.addPass(createPlanMemory());
   EmitCpuKernelsOptions kernels;
   kernels.targetCpu = options.targetCpu;

@@ -14,8 +14,9 @@ StepRows::StepRows(func::FuncOp step) {
   for (Operation &op : step.getBody().front().without_terminator()) {
     if (isParameterOp(&op))
       continue;
+    auto norm = dyn_cast<RmsNormQuantizeOp>(op);
     bool wanted =
-        isa<SelectRowsOp>(op) ||
+        isa<SelectRowsOp>(op) || (norm && norm.getRows()) ||
         llvm::any_of(op.getOperands(), [&](Value operand) {
           return rows.lookup(operand.getDefiningOp()) == SizeKind::LogitRows;
         });

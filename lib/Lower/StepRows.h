@@ -5,8 +5,8 @@
 //
 //===----------------------------------------------------------------------===//
 //
-// A step has a row for each token until `qlm.select_rows`, and a row for each
-// wanted logit row after it. Types don't tell the two apart: both are `?`.
+// A step has a row for each token until `qlm.select_rows` (or an operation
+// that has taken it in), and a row for each wanted logit row after it. Types don't tell the two apart: both are `?`.
 //
 //===----------------------------------------------------------------------===//
 
@@ -25,8 +25,8 @@ public:
 
   /// In program order, without parameter programs and the return.
   ArrayRef<Operation *> getOperations() const { return operations; }
-  /// LogitRows for `qlm.select_rows` and everything computed from it, else
-  /// Tokens.
+  /// LogitRows for `qlm.select_rows`, `qlm.rms_norm_quantize` with rows and
+  /// everything computed from them, else Tokens.
   SizeKind get(Operation *op) const { return rows.lookup(op); }
 
 private:

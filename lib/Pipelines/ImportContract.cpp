@@ -54,7 +54,8 @@ static LogicalResult checkOperation(Operation *op, Stage stage) {
                              "weights must be parameters outside the IR, got "
                              "a constant of type ")
                << constant.getType();
-  if (isa<RopeAppendOp, PagedAttentionOp, SelectRowsOp, LaunchOp>(op))
+  if (isa<RopeAppendOp, PagedAttentionOp, SelectRowsOp, RmsNormQuantizeOp,
+          SwigluQuantizeOp, LaunchOp>(op))
     return breakContract(op, stage, "nothing may be planned yet, got ")
            << op->getName();
   return success();

@@ -314,6 +314,102 @@ func.func @f(%x: tensor<?x4xf32>, %r: tensor<?xi32>) {
 
 // -----
 
+func.func @f(%x: tensor<?x4xf32>, %w: tensor<5xf32>) {
+  // expected-error @+1 {{weight size must be the input's features, got 5 and 4}}
+  %0, %1 = qlm.rms_norm_quantize %x, %w {epsilon = 1.0 : f32, scheme = #qlm.scheme<i8, row, range [-127, 127], bound 127.0, scales f32>} : tensor<?x4xf32>, tensor<5xf32> -> tensor<?x4xi8>, tensor<?xf32>
+  return
+}
+
+// -----
+
+func.func @f(%x: tensor<?x4xf32>, %w: tensor<4xf32>) {
+  // expected-error @+1 {{epsilon must be positive, got -1.000000e+00}}
+  %0, %1 = qlm.rms_norm_quantize %x, %w {epsilon = -1.0 : f32, scheme = #qlm.scheme<i8, row, range [-127, 127], bound 127.0, scales f32>} : tensor<?x4xf32>, tensor<4xf32> -> tensor<?x4xi8>, tensor<?xf32>
+  return
+}
+
+// -----
+
+func.func @f(%x: tensor<?x4xf32>, %w: tensor<4xf32>) {
+  // expected-error @+1 {{codes' features must be the input's features, got 5 and 4}}
+  %0, %1 = qlm.rms_norm_quantize %x, %w {epsilon = 1.0 : f32, scheme = #qlm.scheme<i8, row, range [-127, 127], bound 127.0, scales f32>} : tensor<?x4xf32>, tensor<4xf32> -> tensor<?x5xi8>, tensor<?xf32>
+  return
+}
+
+// -----
+
+func.func @f(%x: tensor<3x4xf32>, %w: tensor<4xf32>) {
+  // expected-error @+1 {{codes' rows must be the input's tokens, got 2 and 3}}
+  %0, %1 = qlm.rms_norm_quantize %x, %w {epsilon = 1.0 : f32, scheme = #qlm.scheme<i8, row, range [-127, 127], bound 127.0, scales f32>} : tensor<3x4xf32>, tensor<4xf32> -> tensor<2x4xi8>, tensor<2xf32>
+  return
+}
+
+// -----
+
+func.func @f(%x: tensor<3x4xf32>, %w: tensor<4xf32>, %r: tensor<2xi32>) {
+  // expected-error @+1 {{codes' rows must be the number of rows, got 3 and 2}}
+  %0, %1 = qlm.rms_norm_quantize %x, %w rows %r : tensor<2xi32> {epsilon = 1.0 : f32, scheme = #qlm.scheme<i8, row, range [-127, 127], bound 127.0, scales f32>} : tensor<3x4xf32>, tensor<4xf32> -> tensor<3x4xi8>, tensor<3xf32>
+  return
+}
+
+// -----
+
+func.func @f(%x: tensor<3x4xf32>, %w: tensor<4xf32>, %r: tensor<2x1xi32>) {
+  // expected-error @+1 {{rows must have rank 1, got tensor<2x1xi32>}}
+  %0, %1 = qlm.rms_norm_quantize %x, %w rows %r : tensor<2x1xi32> {epsilon = 1.0 : f32, scheme = #qlm.scheme<i8, row, range [-127, 127], bound 127.0, scales f32>} : tensor<3x4xf32>, tensor<4xf32> -> tensor<2x4xi8>, tensor<2xf32>
+  return
+}
+
+// -----
+
+func.func @f(%x: tensor<?x4xf32>, %w: tensor<4xf32>) {
+  // expected-error @+1 {{scheme must be <i8, row, range [-127, 127], bound 127.0, scales f32>, got #qlm.scheme<i8, channel, range [-127, 127], bound 1.270000e+02, scales f32>}}
+  %0, %1 = qlm.rms_norm_quantize %x, %w {epsilon = 1.0 : f32, scheme = #qlm.scheme<i8, channel, range [-127, 127], bound 127.0, scales f32>} : tensor<?x4xf32>, tensor<4xf32> -> tensor<?x4xi8>, tensor<?xf32>
+  return
+}
+
+// -----
+
+func.func @f(%x: tensor<3x4xf32>, %w: tensor<4xf32>) {
+  // expected-error @+1 {{scales must be tensor<3xf32>, got tensor<2xf32>}}
+  %0, %1 = qlm.rms_norm_quantize %x, %w {epsilon = 1.0 : f32, scheme = #qlm.scheme<i8, row, range [-127, 127], bound 127.0, scales f32>} : tensor<3x4xf32>, tensor<4xf32> -> tensor<3x4xi8>, tensor<2xf32>
+  return
+}
+
+// -----
+
+func.func @f(%x: tensor<?x8xf32>) {
+  // expected-error @+1 {{input must have twice the codes' features, got 8 and 3}}
+  %0, %1 = qlm.swiglu_quantize %x {scheme = #qlm.scheme<i8, row, range [-127, 127], bound 127.0, scales f32>} : tensor<?x8xf32> -> tensor<?x3xi8>, tensor<?xf32>
+  return
+}
+
+// -----
+
+func.func @f(%x: tensor<3x8xf32>) {
+  // expected-error @+1 {{codes' rows must be the input's tokens, got 2 and 3}}
+  %0, %1 = qlm.swiglu_quantize %x {scheme = #qlm.scheme<i8, row, range [-127, 127], bound 127.0, scales f32>} : tensor<3x8xf32> -> tensor<2x4xi8>, tensor<2xf32>
+  return
+}
+
+// -----
+
+func.func @f(%x: tensor<?x8xf32>) {
+  // expected-error @+1 {{scheme must be <i8, row, range [-127, 127], bound 127.0, scales f32>, got #qlm.scheme<i8, row, range [-126, 127], bound 1.270000e+02, scales f32>}}
+  %0, %1 = qlm.swiglu_quantize %x {scheme = #qlm.scheme<i8, row, range [-126, 127], bound 127.0, scales f32>} : tensor<?x8xf32> -> tensor<?x4xi8>, tensor<?xf32>
+  return
+}
+
+// -----
+
+func.func @f(%x: tensor<3x8xf32>) {
+  // expected-error @+1 {{scales must be tensor<3xf32>, got tensor<3x1xf32>}}
+  %0, %1 = qlm.swiglu_quantize %x {scheme = #qlm.scheme<i8, row, range [-127, 127], bound 127.0, scales f32>} : tensor<3x8xf32> -> tensor<3x4xi8>, tensor<3x1xf32>
+  return
+}
+
+// -----
+
 func.func @f(%x: tensor<?x64xf32>, %c: tensor<5x2x1x255xf32>, %p: tensor<?xi32>, %b: tensor<?x?xi32>) {
   // expected-error @+1 {{cache must be [pages, 2, 1, 256], got tensor<5x2x1x255xf32>}}
   %0 = qlm.paged_attention %x, %c at %p, %p, %b heads 4 kv_heads 1 page_tokens 16 scale 1.0 : (tensor<?x64xf32>, tensor<5x2x1x255xf32>, tensor<?xi32>, tensor<?xi32>, tensor<?x?xi32>) -> tensor<?x64xf32>

@@ -94,13 +94,19 @@ func.func @quantization(%x: tensor<?x256xf32>, %w: tensor<64x256xf32>, %s: tenso
 }
 
 // CHECK-LABEL: @planned
-func.func @planned(%x: tensor<?x96xf32>, %t: tensor<32x8x2xf32>, %c: tensor<5x2x1x256xf32>, %p: tensor<?xi32>, %b: tensor<?x?xi32>, %x2: tensor<?x128xf32>, %ws: tensor<4x1x16xf32>, %k: tensor<4x32x64xi8>) {
+func.func @planned(%x: tensor<?x96xf32>, %t: tensor<32x8x2xf32>, %c: tensor<5x2x1x256xf32>, %p: tensor<?xi32>, %b: tensor<?x?xi32>, %x2: tensor<?x128xf32>, %ws: tensor<4x1x16xf32>, %k: tensor<4x32x64xi8>, %n: tensor<64xf32>) {
   // CHECK: qlm.rope_append %{{.*}}, %{{.*}}, %{{.*}} at %{{.*}}, %{{.*}}, %{{.*}} heads 4 kv_heads 1 page_tokens 16 :
   %q, %c2 = qlm.rope_append %x, %t, %c at %p, %p, %b heads 4 kv_heads 1 page_tokens 16 : (tensor<?x96xf32>, tensor<32x8x2xf32>, tensor<5x2x1x256xf32>, tensor<?xi32>, tensor<?xi32>, tensor<?x?xi32>) -> (tensor<?x64xf32>, tensor<5x2x1x256xf32>)
   // CHECK: qlm.paged_attention %{{.*}}, %{{.*}} at %{{.*}}, %{{.*}}, %{{.*}} heads 4 kv_heads 1 page_tokens 16 scale 2.500000e-01 :
   %a = qlm.paged_attention %q, %c2 at %p, %p, %b heads 4 kv_heads 1 page_tokens 16 scale 2.5e-01 : (tensor<?x64xf32>, tensor<5x2x1x256xf32>, tensor<?xi32>, tensor<?xi32>, tensor<?x?xi32>) -> tensor<?x64xf32>
   // CHECK: qlm.select_rows %{{.*}}, %{{.*}} : tensor<?x64xf32>, tensor<?xi32> -> tensor<?x64xf32>
   %r = qlm.select_rows %a, %p : tensor<?x64xf32>, tensor<?xi32> -> tensor<?x64xf32>
+  // CHECK: qlm.rms_norm_quantize %{{.*}}, %{{.*}} {epsilon = 1.000000e+00 : f32, scheme = #qlm.scheme<i8, row, {{.*}}>} : tensor<?x64xf32>, tensor<64xf32> -> tensor<?x64xi8>, tensor<?xf32>
+  %nc, %ns = qlm.rms_norm_quantize %a, %n {epsilon = 1.0 : f32, scheme = #row} : tensor<?x64xf32>, tensor<64xf32> -> tensor<?x64xi8>, tensor<?xf32>
+  // CHECK: qlm.rms_norm_quantize %{{.*}}, %{{.*}} rows %{{.*}} : tensor<?xi32> {epsilon = 1.000000e+00 : f32, scheme = #qlm.scheme<i8, row, {{.*}}>} : tensor<?x64xf32>, tensor<64xf32> -> tensor<?x64xi8>, tensor<?xf32>
+  %rc, %rs = qlm.rms_norm_quantize %a, %n rows %p : tensor<?xi32> {epsilon = 1.0 : f32, scheme = #row} : tensor<?x64xf32>, tensor<64xf32> -> tensor<?x64xi8>, tensor<?xf32>
+  // CHECK: qlm.swiglu_quantize %{{.*}} {scheme = #qlm.scheme<i8, row, {{.*}}>} : tensor<?x64xf32> -> tensor<?x32xi8>, tensor<?xf32>
+  %gc, %gs = qlm.swiglu_quantize %a {scheme = #row} : tensor<?x64xf32> -> tensor<?x32xi8>, tensor<?xf32>
   // CHECK: qlm.packed_linear %{{.*}}, %{{.*}} scales %{{.*}} {{.*}}layout = #qlm.layout<i8x16x4>
   %y = qlm.packed_linear %x2, %k scales %ws {inFeatures = 128 : i64, outFeatures = 64 : i64, layout = #qlm.layout<i8x16x4>, scheme = #int8} : (tensor<?x128xf32>, tensor<4x32x64xi8>, tensor<4x1x16xf32>) -> tensor<?x64xf32>
   // CHECK: qlm.launch @kernels::@gemv "layers.0.qkv" tiles <4 * tokens, block 1> args [#qlm.arg<weight>, #qlm.arg<arena, 64>, #qlm.arg<step, 2>, #qlm.arg<cache, 1>, #qlm.arg<logits>] weights(%{{.*}} : tensor<4x32x64xi8>) {bytes = 3 : i64, flopsPerRow = 2 : i64}

@@ -190,6 +190,7 @@ def test_swiglu_silu_mul_add_split(tmp_path, rng):
 
 SYMMETRIC = "#qlm.scheme<i4, group, 8, range [-8, 7], bound 7.5, scales f16>"
 ZERO_POINTS = "#qlm.scheme<ui4, group, 8, zero_points, range [0, 15], scales f16>"
+ROW = "#qlm.scheme<i8, row, range [-127, 127], bound 127.0, scales f32>"
 CHANNEL = "#qlm.scheme<i8, channel, range [-127, 127], bound 127.0, scales f32>"
 
 
@@ -245,9 +246,8 @@ def test_rtn_zero_points(tmp_path, rng):
 def test_dynamic_quantize_and_integer_product(tmp_path, rng):
     x, w = normal(rng, 4, 24), normal(rng, 6, 24)
     x[2] = 0
-    row = "#qlm.scheme<i8, row, range [-127, 127], bound 127.0, scales f32>"
     xq, xs, c, s, y = run(tmp_path, f"""
-      %xq, %xs = qlm.dynamic_quantize %x {{scheme = {row}}}
+      %xq, %xs = qlm.dynamic_quantize %x {{scheme = {ROW}}}
         : {tensor(x)} -> tensor<4x24xi8>, tensor<4xf32>
       %c, %s = qlm.rtn %w {{scheme = {CHANNEL}}}
         : {tensor(w)} to tensor<6x24xi8>, tensor<6xf32>
@@ -268,6 +268,68 @@ def test_dynamic_quantize_and_integer_product(tmp_path, rng):
     product = xq.astype(np.int64) @ c.T.astype(np.int64)
     assert relative_error(y, product * xs[:, None].astype(np.float64)
                           * s.astype(np.float64)) < 1e-6
+
+
+def assert_rounded(codes, scales, expected):
+    """Codes and scales are those of float64 rows, half to even.
+
+    A value that f32 moves across the middle between two codes may get either.
+    """
+    largest = np.abs(expected).max(1)
+    with np.errstate(all="ignore"):
+        exact = expected * (127 / largest)[:, None]
+    exact[largest == 0] = 0
+    assert np.allclose(scales, largest / 127, rtol=1e-6, atol=0)
+    sure = np.abs(np.abs(exact % 1) - 0.5) > 1e-4
+    assert sure.mean() > 0.9
+    assert np.array_equal(codes[sure], np.rint(exact)[sure])
+    assert np.abs(codes - exact).max() < 0.5 + 1e-4
+
+
+def test_rms_norm_quantize(tmp_path, rng):
+    x, w = normal(rng, 4, 19), normal(rng, 19)
+    x[1] = 0
+    rows = np.array([3, 1, 3, 0, 2], np.int32)
+    values = f"epsilon = 1.0e-5 : f32, scheme = {ROW}"
+    c, s, rc, rs = run(tmp_path, f"""
+      %c, %s = qlm.rms_norm_quantize %x, %w {{{values}}}
+        : {tensor(x)}, {tensor(w)} -> tensor<4x19xi8>, tensor<4xf32>
+      %rc, %rs = qlm.rms_norm_quantize %x, %w rows %r : tensor<5xi32> {{{values}}}
+        : {tensor(x)}, {tensor(w)} -> tensor<5x19xi8>, tensor<5xf32>""",
+                       {"x": (x, "f32"), "w": (w, "f32"), "r": (rows, "i32")},
+                       {"c": ((4, 19), "i8"), "s": ((4,), "f32"),
+                        "rc": ((5, 19), "i8"), "rs": ((5,), "f32")})
+    wide = x.astype(np.float64)
+    root = np.sqrt((wide ** 2).mean(axis=1, keepdims=True) + 1e-5)
+    assert_rounded(c, s, wide / root * w)
+    assert np.array_equal(rc, c[rows]) and np.array_equal(rs, s[rows])
+    # In two steps, the same bits.
+    d, e = run(tmp_path, f"""
+      %n = qlm.rms_norm %x, %w {{epsilon = 1.0e-5 : f32}}
+        : {tensor(x)}, {tensor(w)}
+      %d, %e = qlm.dynamic_quantize %n {{scheme = {ROW}}}
+        : {tensor(x)} -> tensor<4x19xi8>, tensor<4xf32>""",
+               {"x": (x, "f32"), "w": (w, "f32")},
+               {"d": ((4, 19), "i8"), "e": ((4,), "f32")})
+    assert np.array_equal(c, d) and np.array_equal(s, e)
+
+
+def test_swiglu_quantize(tmp_path, rng):
+    x = 3 * normal(rng, 4, 46)
+    x[2, 23:] = 0
+    c, s = run(tmp_path, f"""
+      %c, %s = qlm.swiglu_quantize %x {{scheme = {ROW}}}
+        : {tensor(x)} -> tensor<4x23xi8>, tensor<4xf32>""",
+               {"x": (x, "f32")}, {"c": ((4, 23), "i8"), "s": ((4,), "f32")})
+    gate, up = x[:, :23].astype(np.float64), x[:, 23:].astype(np.float64)
+    assert_rounded(c, s, gate / (1 + np.exp(-gate)) * up)
+    # In two steps, the same bits.
+    d, e = run(tmp_path, f"""
+      %y = qlm.swiglu %x : {tensor(x)} -> tensor<4x23xf32>
+      %d, %e = qlm.dynamic_quantize %y {{scheme = {ROW}}}
+        : tensor<4x23xf32> -> tensor<4x23xi8>, tensor<4xf32>""",
+               {"x": (x, "f32")}, {"d": ((4, 23), "i8"), "e": ((4,), "f32")})
+    assert np.array_equal(c, d) and np.array_equal(s, e)
 
 
 @pytest.mark.parametrize("outside, inside", [(5, 16), (16, 24), (33, 40)])

@@ -80,6 +80,64 @@ def Qlm_SelectRowsOp : Qlm_DefinedPureOp<"select_rows"> {
   }];
 }
 
+def Qlm_RmsNormQuantizeOp : Qlm_DefinedPureOp<"rms_norm_quantize"> {
+  let summary = "Normalizes tokens and quantizes the result in one pass";
+  let description = [{
+    `qlm.dynamic_quantize` of `qlm.rms_norm` of `input`, or, with `rows`, of
+    `qlm.select_rows` of `input` and `rows`. The f32 values between them are
+    not kept; codes and scales have the bits that the operations one after the
+    other would give.
+
+    Constraints:
+    - (C1) `input` is `[tokens, features]` f32 and `weight` `[features]`.
+    - (C2) `epsilon` is positive.
+    - (C3) `rows`, if any, is `[logitRows]` i32; `codes` is `[logitRows,
+      features]` i8 with it and `[tokens, features]` i8 without.
+    - (C4) `scheme` and `scales` are as in `qlm.dynamic_quantize`.
+
+    Made by `qlm-fuse-quantize`.
+
+    ```mlir
+    %c, %s = qlm.rms_norm_quantize %x, %w rows %r : tensor<?xi32> {epsilon = 1.0e-5 : f32, scheme = #qlm.scheme<i8, row, range [-127, 127], bound 127.0, scales f32>}
+        : tensor<?x2048xf32>, tensor<2048xf32> -> tensor<?x2048xi8>, tensor<?xf32>
+    ```
+  }];
+  let arguments = (ins Qlm_F32Tensor:$input, Qlm_FloatTensor:$weight,
+                       Optional<Qlm_IndexTensor>:$rows, F32Attr:$epsilon,
+                       Qlm_SchemeAttr:$scheme);
+  let results = (outs Qlm_CodeTensor:$codes, Qlm_F32Tensor:$scales);
+  let assemblyFormat = [{
+    $input `,` $weight (`rows` $rows^ `:` type($rows))? attr-dict `:`
+    type($input) `,` type($weight) `->` type($codes) `,` type($scales)
+  }];
+}
+
+def Qlm_SwigluQuantizeOp : Qlm_DefinedPureOp<"swiglu_quantize"> {
+  let summary = "Gates the MLP and quantizes the result in one pass";
+  let description = [{
+    `qlm.dynamic_quantize` of `qlm.swiglu` of `input`. The f32 values between
+    them are not kept; codes and scales have the bits that the operations one
+    after the other would give.
+
+    Constraints:
+    - (C1) `input` is `[tokens, 2 * features]` f32 (gate, then up) and `codes`
+      `[tokens, features]` i8.
+    - (C2) `scheme` and `scales` are as in `qlm.dynamic_quantize`.
+
+    Made by `qlm-fuse-quantize`.
+
+    ```mlir
+    %c, %s = qlm.swiglu_quantize %x {scheme = #qlm.scheme<i8, row, range [-127, 127], bound 127.0, scales f32>}
+        : tensor<?x11264xf32> -> tensor<?x5632xi8>, tensor<?xf32>
+    ```
+  }];
+  let arguments = (ins Qlm_F32Tensor:$input, Qlm_SchemeAttr:$scheme);
+  let results = (outs Qlm_CodeTensor:$codes, Qlm_F32Tensor:$scales);
+  let assemblyFormat = [{
+    $input attr-dict `:` type($input) `->` type($codes) `,` type($scales)
+  }];
+}
+
 def Qlm_RopeAppendOp : Qlm_DefinedPureOp<"rope_append"> {
   let summary = "Rotates queries and keys and appends keys and values to pages";
   let description = [{

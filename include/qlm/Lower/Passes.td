@@ -54,6 +54,27 @@ def PlanKvCache : Pass<"qlm-plan-kv-cache", "::mlir::ModuleOp"> {
   let dependentDialects = ["::mlir::qlm::QlmDialect"];
 }
 
+def FuseQuantize : Pass<"qlm-fuse-quantize", "::mlir::ModuleOp"> {
+  let summary = "Merges the rounding of activations with what computes them";
+  let description = [{
+    `qlm.dynamic_quantize` of a `qlm.rms_norm` or `qlm.swiglu` becomes one
+    operation, so that the row is written once, as int8, by one launch. A
+    `qlm.select_rows` before the norm is taken in too. Each of the f32 values
+    between them must have no other user.
+
+    ```mlir
+    %r = qlm.select_rows %x, %rows : tensor<?x64xf32>, tensor<?xi32> -> tensor<?x64xf32>
+    %n = qlm.rms_norm %r, %w {epsilon = 1.0e-5 : f32} : tensor<?x64xf32>, tensor<64xf32>
+    %c, %s = qlm.dynamic_quantize %n {scheme = #row} : tensor<?x64xf32> -> tensor<?x64xi8>, tensor<?xf32>
+    ```
+    becomes
+    ```mlir
+    %c, %s = qlm.rms_norm_quantize %x, %w rows %rows : tensor<?xi32> {epsilon = 1.0e-5 : f32, scheme = #row} : tensor<?x64xf32>, tensor<64xf32> -> tensor<?x64xi8>, tensor<?xf32>
+    ```
+  }];
+  let dependentDialects = ["::mlir::qlm::QlmDialect"];
+}
+
 def PlanMemory : Pass<"qlm-plan-memory", "::mlir::ModuleOp"> {
   let summary = "Assigns each activation of the step an offset in the arena";
   let description = [{

@@ -46,6 +46,11 @@ static FailureOr<KernelInfo> emitBody(Operation *op,
       .Case([&](DynamicQuantizeOp op) {
         return emitDynamicQuantize(op, request);
       })
+      .Case([&](RmsNormQuantizeOp op) {
+        return emitRmsNormQuantize(op, request);
+      })
+      .Case(
+          [&](SwigluQuantizeOp op) { return emitSwigluQuantize(op, request); })
       .Case([&](SelectRowsOp op) { return emitSelectRows(op, request); })
       .Case([&](PackedLinearOp op) { return emitPackedLinear(op, request); })
       .Default([](Operation *op) {

@@ -59,6 +59,10 @@ FailureOr<KernelInfo> emitPagedAttention(PagedAttentionOp op,
 FailureOr<KernelInfo> emitSwiglu(SwigluOp op, const KernelRequest &request);
 FailureOr<KernelInfo> emitDynamicQuantize(DynamicQuantizeOp op,
                                           const KernelRequest &request);
+FailureOr<KernelInfo> emitRmsNormQuantize(RmsNormQuantizeOp op,
+                                          const KernelRequest &request);
+FailureOr<KernelInfo> emitSwigluQuantize(SwigluQuantizeOp op,
+                                         const KernelRequest &request);
 FailureOr<KernelInfo> emitSelectRows(SelectRowsOp op,
                                      const KernelRequest &request);
 FailureOr<KernelInfo> emitPackedLinear(PackedLinearOp op,

@@ -14,13 +14,35 @@
 //
 //===----------------------------------------------------------------------===//
 
-#include "Chunks.h"
 #include "Emitters.h"
+#include "RowFormulas.h"
 
 using namespace mlir;
 using namespace mlir::qlm;
 using namespace mlir::qlm::cpu;
 using namespace mlir::qlm::kernel;
+
+RowNorm::RowNorm(KernelBuilder &b, Ptr input, Ptr weight,
+                 RankedTensorType weightType, double epsilon, int64_t lanes)
+    : b(b), input(input), weight(weight),
+      weightElement(weightType.getElementType()) {
+  int64_t features = weightType.getDimSize(0);
+  Val squares = foldChunks(
+      b, features, b.zero(b.vec(lanes, b.f32())),
+      [&](Val sum, const Chunk &chunk) {
+        Val x = chunk.fill(b, chunk.load(b, input, b.f32()), 0.0);
+        return b.fma(x, x, sum);
+      },
+      [](Val sum, Val other) { return sum + other; });
+  Val mean = b.reduceSum(squares) / static_cast<double>(features);
+  factor = b.broadcast(1.0 / b.sqrt(mean + epsilon), lanes);
+}
+
+Val RowNorm::getChunk(const Chunk &chunk) const {
+  Val x = chunk.load(b, input, b.f32());
+  Val w = chunk.load(b, weight, weightElement);
+  return w * (x * factor);
+}
 
 FailureOr<KernelInfo>
 mlir::qlm::cpu::emitRmsNorm(RmsNormOp op, const KernelRequest &request) {
@@ -35,20 +57,9 @@ mlir::qlm::cpu::emitRmsNorm(RmsNormOp op, const KernelRequest &request) {
   b.forRange(frame.lo(), frame.hi(), 1, [&](Val row) {
     Ptr input = frame.buffer(0).readOnly().element(b.f32(), row * features);
     Ptr result = frame.buffer(2).element(b.f32(), row * features);
-    Val squares = foldChunks(
-        b, features, b.zero(b.vec(lanes, b.f32())),
-        [&](Val sum, const Chunk &chunk) {
-          Val x = chunk.fill(b, chunk.load(b, input, b.f32()), 0.0);
-          return b.fma(x, x, sum);
-        },
-        [](Val sum, Val other) { return sum + other; });
-    Val mean = b.reduceSum(squares) / static_cast<double>(features);
-    Val inverse = 1.0 / b.sqrt(mean + epsilon);
-    Val factor = b.broadcast(inverse, lanes);
+    RowNorm norm(b, input, weight, weightType, epsilon, lanes);
     forChunks(b, features, lanes, [&](const Chunk &chunk) {
-      Val x = chunk.load(b, input, b.f32());
-      Val w = chunk.load(b, weight, weightType.getElementType());
-      chunk.store(b, result, w * (x * factor));
+      chunk.store(b, result, norm.getChunk(chunk));
     });
   });
   KernelInfo info;

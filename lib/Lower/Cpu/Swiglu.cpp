@@ -12,8 +12,8 @@
 //
 //===----------------------------------------------------------------------===//
 
-#include "Chunks.h"
 #include "Emitters.h"
+#include "RowFormulas.h"
 
 #include "llvm/Support/MathExtras.h"
 
@@ -24,6 +24,13 @@ using namespace mlir::qlm::kernel;
 
 /// Features of a tile: a few hundred nanoseconds of work.
 static constexpr int64_t kBlock = 1024;
+
+Val mlir::qlm::cpu::emitGatedChunk(KernelBuilder &b, const Chunk &chunk,
+                                   Ptr gate, Ptr up) {
+  Val g = chunk.load(b, gate, b.f32());
+  Val u = chunk.load(b, up, b.f32());
+  return (g / (b.exp(-g) + 1.0)) * u;
+}
 
 FailureOr<KernelInfo> mlir::qlm::cpu::emitSwiglu(SwigluOp op,
                                                  const KernelRequest &request) {
@@ -42,9 +49,7 @@ FailureOr<KernelInfo> mlir::qlm::cpu::emitSwiglu(SwigluOp op,
     Ptr result = frame.buffer(1).element(b.f32(), row * features);
     forChunks(b, first, last, features, request.target.lanes(),
               [&](const Chunk &chunk) {
-                Val g = chunk.load(b, gate, b.f32());
-                Val u = chunk.load(b, up, b.f32());
-                chunk.store(b, result, (g / (b.exp(-g) + 1.0)) * u);
+                chunk.store(b, result, emitGatedChunk(b, chunk, gate, up));
               });
   });
   KernelInfo info;

@@ -1,0 +1,66 @@
+//===- RowFormulas.h - Parts that row kernels share ------------*- C++ -*-===//
+//
+// Part of the QLM project, under the Apache License v2.0 with LLVM Exceptions.
+// SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
+//
+//===----------------------------------------------------------------------===//
+//
+// What a kernel and its fused form both emit, so that they agree bit for bit.
+//
+//===----------------------------------------------------------------------===//
+
+#ifndef QLM_LIB_LOWER_CPU_ROWFORMULAS_H
+#define QLM_LIB_LOWER_CPU_ROWFORMULAS_H
+
+#include "Chunks.h"
+
+namespace mlir::qlm::cpu {
+
+/// `qlm.rms_norm` of one row.
+class RowNorm {
+public:
+  /// Sums the squares of the f32 row at \p input. The order depends on nothing
+  /// but the length.
+  RowNorm(kernel::KernelBuilder &b, kernel::Ptr input, kernel::Ptr weight,
+          RankedTensorType weightType, double epsilon, int64_t lanes);
+
+  /// The normalized elements of \p chunk; arbitrary past the row.
+  kernel::Val getChunk(const Chunk &chunk) const;
+
+private:
+  kernel::KernelBuilder &b;
+  kernel::Ptr input, weight;
+  Type weightElement;
+  kernel::Val factor;
+};
+
+/// `silu(gate) * up` of a chunk of the f32 rows at \p gate and \p up.
+kernel::Val emitGatedChunk(kernel::KernelBuilder &b, const Chunk &chunk,
+                           kernel::Ptr gate, kernel::Ptr up);
+
+/// `qlm.dynamic_quantize` of one row.
+class RowRounding {
+public:
+  /// The elements of a chunk, f32; what is past the row doesn't count.
+  using ChunkFn = function_ref<kernel::Val(const Chunk &)>;
+
+  RowRounding(kernel::KernelBuilder &b, SchemeAttr scheme, int64_t features,
+              int64_t lanes)
+      : b(b), scheme(scheme), features(features), lanes(lanes) {}
+
+  /// The largest magnitude of a row; calls \p values once for each chunk.
+  kernel::Val getMagnitude(ChunkFn values) const;
+  /// Writes the codes at \p codes (i8) and the scale at \p scale (f32) of a
+  /// row with that magnitude.
+  void store(kernel::Val magnitude, ChunkFn values, kernel::Ptr codes,
+             kernel::Ptr scale) const;
+
+private:
+  kernel::KernelBuilder &b;
+  SchemeAttr scheme;
+  int64_t features, lanes;
+};
+
+} // namespace mlir::qlm::cpu
+
+#endif // QLM_LIB_LOWER_CPU_ROWFORMULAS_H
