@@ -9,8 +9,9 @@
 // intermediate size 5632), for each weight format: GB/s of weights at one row,
 // GFLOP/s at many. Copies of the weights far larger than the caches take
 // turns, so one row reads memory. "of read" compares with plain reading of the
-// same bytes by the same threads, right before. Times are lower quartiles: the
-// machine may have other work.
+// same bytes by the same threads, right before. Times are lower quartiles,
+// of one thread's processor time or of several threads' wall time: the machine
+// may have other work.
 //
 //   qlm-bench-linear [--rows=1,512] [--cores=1,2] [--target-cpu=native]
 //                    [--formats=int4,int4-a8,...]
@@ -35,9 +36,9 @@
 #include "llvm/Support/raw_ostream.h"
 
 #include <atomic>
-#include <chrono>
 #include <sys/mman.h>
 #include <thread>
+#include <time.h>
 
 using namespace mlir;
 using namespace mlir::qlm;
@@ -216,21 +217,25 @@ private:
 
 /// Runs work(copy, thread) on \p threads threads, for each copy in turn,
 /// several times over; gives the lower quartile of the times in seconds.
-double time(int64_t copies, int threads,
-            llvm::function_ref<void(int64_t, int)> work) {
-  using Clock = std::chrono::steady_clock;
+double getTime(int64_t copies, int threads,
+               llvm::function_ref<void(int64_t, int)> work) {
+  auto now = [&] {
+    timespec at;
+    clock_gettime(threads == 1 ? CLOCK_THREAD_CPUTIME_ID : CLOCK_MONOTONIC,
+                  &at);
+    return double(at.tv_sec) + double(at.tv_nsec) * 1e-9;
+  };
   constexpr int64_t kLaunches = 16;
   std::vector<double> samples;
   Barrier barrier(threads);
   auto run = [&](int thread) {
     for (int64_t i = 0; i < std::max(copies, kLaunches); ++i) {
       barrier.wait();
-      auto start = Clock::now();
+      double start = now();
       work(i % copies, thread);
       barrier.wait();
       if (thread == 0)
-        samples.push_back(
-            std::chrono::duration<double>(Clock::now() - start).count());
+        samples.push_back(now() - start);
     }
   };
   std::vector<std::thread> pool;
@@ -275,8 +280,8 @@ Times measure(const Compiled &compiled, const Linear &linear, bool bytes,
         memory.weights + copy * size + thread * part, part, /*streams=*/4);
   };
   Times times;
-  times.reading = rows == 1 ? time(copies, threads, read) : 0;
-  times.launch = time(rows == 1 ? copies : 1, threads, launch);
+  times.reading = rows == 1 ? getTime(copies, threads, read) : 0;
+  times.launch = getTime(rows == 1 ? copies : 1, threads, launch);
   return times;
 }
 } // namespace
