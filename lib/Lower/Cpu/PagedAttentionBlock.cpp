@@ -50,31 +50,39 @@ static Val largestLane(KernelBuilder &b, Val v) {
   return v.lane(0);
 }
 
-/// 2^x of f32 x <= 0, relative error below 1e-7, exactly 1 at 0; 0 below -126;
-/// NaN stays. x = n + r with |r| <= 1/2; 2^r by a polynomial that is minimax
-/// in the relative error; n is added to its exponent.
-static Val powerOfTwo(KernelBuilder &b, Val x) {
+/// 2^x of f32 x <= 0, 16 lanes: relative error below 2e-7, exactly 1 at 0; NaN
+/// stays; below -126 what the processor makes of it, or 0. x = n + r with
+/// |r| <= 1/2; 2^r by a polynomial that is minimax in the relative error.
+Val AttentionBlock::powerOfTwo(Val x) {
+  constexpr double kPolynomial[] = {1.3264727124e-03, 9.6715126448e-03,
+                                    5.5507337435e-02, 2.4022242085e-01,
+                                    6.9314697760e-01, 1.0};
+  auto evaluate = [&](Val r) {
+    Val y = constantLike(x, kPolynomial[0]);
+    for (double coefficient : ArrayRef<double>(kPolynomial).drop_front())
+      y = b.fma(y, r, constantLike(x, coefficient));
+    return y;
+  };
+  if (shape.lanes == 16) {
+    // Infinities have no r; far below all exponents is as good.
+    constexpr double kSmallest = -1000.0;
+    constexpr int64_t kAllLanes = -1, kCurrentRounding = 4;
+    Val bounded = larger(b, constantLike(x, kSmallest), x);
+    Val n = b.roundEven(bounded);
+    Val y = evaluate(bounded - n);
+    return b.intrinsic("llvm.x86.avx512.mask.scalef.ps.512", x.type(),
+                       {y, n, y, b.constant(b.i16(), kAllLanes),
+                        b.constant(b.i32(), kCurrentRounding)});
+  }
   constexpr double kSmallest = -126.0;
   /// 1.5 * 2^23: the sum with it is rounded to an integer, which its low bits
   /// hold.
   constexpr double kRounder = 12582912.0;
   constexpr int64_t kMantissaBits = 23;
-  constexpr double kPolynomial[] = {1.5353361909e-04,
-                                    1.3398874414e-03,
-                                    9.6184373577e-03,
-                                    5.5503324711e-02,
-                                    2.4022647914e-01,
-                                    6.9314720286e-01,
-                                    1.0};
   Val bounded = larger(b, constantLike(x, kSmallest), x);
   Val sum = bounded + kRounder;
-  Val r = bounded - (sum - kRounder);
-  Val y = constantLike(x, kPolynomial[0]);
-  for (double coefficient : ArrayRef<double>(kPolynomial).drop_front())
-    y = b.fma(y, r, constantLike(x, coefficient));
-  Type bits = b.i32();
-  if (auto vector = dyn_cast<VectorType>(x.type()))
-    bits = vector.clone(bits);
+  Val y = evaluate(bounded - (sum - kRounder));
+  Type bits = cast<VectorType>(x.type()).clone(b.i32());
   Val n = b.bitcast(sum, bits) << kMantissaBits;
   Val power = b.bitcast(b.bitcast(y, bits) + n, x.type());
   return b.select(x < kSmallest, b.zero(x.type()), power);
@@ -88,7 +96,7 @@ void AttentionBlock::emitWhole(Val firstRow, int64_t rows) {
   b.forRange(b.index(0), b.index(kBlockSlices), slices,
              [&](Val slice) { emitScores(firstRow, rows, slice, slices); });
   emitSoftmax(firstRow, rows, /*base=*/Val());
-  emitValues(firstRow, rows, b.index(kBlockKeys));
+  emitValues(firstRow, rows, b.index(kBlockKeys), b.index(kBlockKeys));
 }
 
 void AttentionBlock::emitPartial(Val firstRow, int64_t rows, Val base,
@@ -99,9 +107,7 @@ void AttentionBlock::emitPartial(Val firstRow, int64_t rows, Val base,
   b.forRange(b.index(0), slices, 1,
              [&](Val slice) { emitScores(firstRow, rows, slice, 1); });
   emitSoftmax(firstRow, rows, base);
-  emitValues(firstRow, rows, least);
-  if (!samePosition)
-    emitRest(firstRow, rows, base, least);
+  emitValues(firstRow, rows, least, most);
 }
 
 /// Scores of \p rows queries with `slices` times 16 keys.
@@ -146,40 +152,39 @@ Val AttentionBlock::countKeys(Val row, Val base) {
 }
 
 /// Turns s into p, and updates m and l; without \p base, of whole blocks.
+/// Hidden keys get the weight 0 in l, and NaN as mark in p.
 void AttentionBlock::emitSoftmax(Val firstRow, int64_t rows, Val base) {
   VectorType type = b.vec(kSliceKeys, b.f32());
   Val hidden = b.constant(type, -std::numeric_limits<double>::infinity());
+  Val mark = b.constant(type, std::numeric_limits<double>::quiet_NaN());
   b.forRange(b.index(0), b.index(rows), 1, [&](Val i) {
     Val row = firstRow + i;
-    SmallVector<Val> slices;
+    SmallVector<Val> slices, seen;
     for (int64_t j = 0; j < kBlockSlices; ++j)
-      slices.push_back(
-          weights(i).at(j * kSliceKeys * 4).load(type, /*alignment=*/64));
+      slices.push_back(weightSlice(i, j).load(type, /*alignment=*/64));
     if (base) {
       Val count = countKeys(row, base);
-      for (auto [j, score] : llvm::enumerate(slices))
-        score =
-            b.select(b.firstLanes(kSliceKeys,
-                                  count - static_cast<int64_t>(j) * kSliceKeys),
-                     score, hidden);
+      for (int64_t j = 0; j < kBlockSlices; ++j) {
+        seen.push_back(b.firstLanes(kSliceKeys, count - j * kSliceKeys));
+        slices[j] = b.select(seen[j], slices[j], hidden);
+      }
     }
     Val largest = larger(b, larger(b, slices[0], slices[1]),
                          larger(b, slices[2], slices[3]));
     Val before = maximum(row).load(b.f32());
     Val after = larger(b, before, largestLane(b, largest));
     maximum(row).store(after);
-    Val factor = powerOfTwo(b, before - after);
-    correction(i).store(factor);
-    for (auto [j, slice] : llvm::enumerate(slices)) {
-      slice = powerOfTwo(b, slice - b.broadcast(after, kSliceKeys));
-      weights(i)
-          .at(static_cast<int64_t>(j) * kSliceKeys * 4)
-          .store(slice, /*alignment=*/64);
+    Val shift = b.broadcast(after, kSliceKeys);
+    Val factor = powerOfTwo(b.broadcast(before, kSliceKeys) - shift);
+    correction(i).store(factor.lane(0));
+    for (int64_t j = 0; j < kBlockSlices; ++j) {
+      slices[j] = powerOfTwo(slices[j] - shift);
+      Val marked = base ? b.select(seen[j], slices[j], mark) : slices[j];
+      weightSlice(i, j).store(marked, /*alignment=*/64);
     }
     Val sum = (slices[0] + slices[1]) + (slices[2] + slices[3]);
     Val total = sums(row).load(type, /*alignment=*/64);
-    sums(row).store(b.fma(total, b.broadcast(factor, kSliceKeys), sum),
-                    /*alignment=*/64);
+    sums(row).store(b.fma(total, factor, sum), /*alignment=*/64);
   });
 }
 
@@ -196,8 +201,10 @@ void AttentionBlock::forFeatures(int64_t rows,
     body(b.index(looped * shape.lanes), vectors - looped);
 }
 
-/// o = o * c, then the values of the first \p count keys for all queries.
-void AttentionBlock::emitValues(Val firstRow, int64_t rows, Val count) {
+/// o = o * c, then the values of the first \p least keys for all queries, then
+/// those up to \p most for the queries that see them.
+void AttentionBlock::emitValues(Val firstRow, int64_t rows, Val least,
+                                Val most) {
   VectorType type = b.vec(shape.lanes, b.f32());
   forFeatures(rows, [&](Val feature, int64_t vectors) {
     SmallVector<Ptr> places;
@@ -211,7 +218,9 @@ void AttentionBlock::emitValues(Val firstRow, int64_t rows, Val count) {
         outputs.push_back(places.back().load(type) * factor);
       }
     }
-    outputs = emitProducts(count, feature, rows, vectors, outputs);
+    outputs = emitProducts(least, feature, rows, vectors, outputs);
+    if (most.get() != least.get())
+      outputs = emitMarked(least, most, feature, rows, vectors, outputs);
     for (auto [place, sum] : llvm::zip_equal(places, outputs))
       place.store(sum);
   });
@@ -253,29 +262,29 @@ SmallVector<Val> AttentionBlock::emitProducts(Val count, Val feature,
       });
 }
 
-/// The keys from \p from on, of each query by itself: a value that a query
-/// must not see may be anything, and 0 * NaN is NaN.
-void AttentionBlock::emitRest(Val firstRow, int64_t rows, Val base, Val from) {
+/// The same for keys that some queries don't see. What such a query would add
+/// may be anything, and 0 * NaN is NaN: the mark in p says to leave it out.
+SmallVector<Val> AttentionBlock::emitMarked(Val from, Val to, Val feature,
+                                            int64_t rows, int64_t vectors,
+                                            ArrayRef<Val> init) {
   const PageLayout &pages = shape.pages;
-  VectorType type = b.vec(shape.lanes, b.f32());
-  b.forRange(b.index(0), b.index(rows), 1, [&](Val i) {
-    Val row = firstRow + i;
-    Val count = countKeys(row, base);
-    b.forRange(from, count, 1, [&](Val key) {
-      Ptr values =
-          Ptr(valueSlice(key / kSliceKeys).load(b.ptr()).get(), &b)
-              .readOnly()
-              .element(pages.element, (key % kSliceKeys) * pages.headDim);
-      Val weight = b.broadcast(weights(i).element(b.f32(), key).load(b.f32()),
-                               shape.lanes);
-      b.forRange(b.index(0), b.index(shape.paddedDim()), shape.lanes,
-                 [&](Val feature) {
-                   Ptr place = output(row).element(b.f32(), feature);
-                   Val value =
-                       b.toF32(values.element(pages.element, feature)
-                                   .load(b.vec(shape.lanes, pages.element)));
-                   place.store(b.fma(weight, value, place.load(type)));
-                 });
-    });
+  return b.forRange(from, to, 1, init, [&](Val key, ArrayRef<Val> before) {
+    Ptr slice = Ptr(valueSlice(key / kSliceKeys).load(b.ptr()).get(), &b);
+    Ptr first = slice.readOnly().element(
+        pages.element, (key % kSliceKeys) * pages.headDim + feature);
+    SmallVector<Val> values, after;
+    for (int64_t j = 0; j < vectors; ++j)
+      values.push_back(b.toF32(first.at(j * shape.lanes * pages.elementBytes())
+                                   .load(b.vec(shape.lanes, pages.element))));
+    for (int64_t i = 0; i < rows; ++i) {
+      Val weight = b.broadcast(
+          weights(b.index(i)).element(b.f32(), key).load(b.f32()), shape.lanes);
+      Val seen = weight == weight;
+      for (int64_t j = 0; j < vectors; ++j) {
+        Val sum = before[i * vectors + j];
+        after.push_back(b.select(seen, b.fma(weight, values[j], sum), sum));
+      }
+    }
+    return after;
   });
 }

@@ -21,13 +21,14 @@
 // Scores and values are outer products: `rows` queries times a few vectors,
 // whose sums stay in registers over the loop. In picture, on AVX512:
 //
-//           64 keys of one feature d          64 features of one value u
-//           [16] [16] [16] [16]               [16] [16] [16] [16]
-//   q0[d] *  s    s    s    s        p0[u] *   o    o    o    o
+//           32 keys of one feature d          32 features of one value u
+//           [16] [16]                         [16] [16]
+//   q0[d] *  s    s                  p0[u] *   o    o
 //   ...                              ...
-//   q5[d] *  s    s    s    s        p5[u] *   o    o    o    o
+//   q7[d] *  s    s                  p7[u] *   o    o
 //
-// 24 sums, 4 vectors and a broadcast take 29 of the 32 registers.
+// Ten loads for sixteen multiply-adds: loads are not the limit, and there are
+// more sums than a multiply-add takes cycles on two units.
 //
 //===----------------------------------------------------------------------===//
 
@@ -59,15 +60,16 @@ struct AttentionShape {
   /// Sums that registers hold beside their operands.
   int64_t sums() const { return lanes == 16 ? 24 : 12; }
   /// Queries of different tokens that are computed at once.
-  int64_t rowsAtOnce() const { return 6; }
+  int64_t rowsAtOnce() const { return lanes == 16 ? 8 : 6; }
   /// Heads of one token that are computed at once, as even as they get.
   int64_t headsAtOnce() const {
-    int64_t most = lanes == 16 ? 8 : 6;
-    int64_t passes = (group + most - 1) / most;
+    int64_t passes = (group + rowsAtOnce() - 1) / rowsAtOnce();
     return (group + passes - 1) / passes;
   }
   /// Consecutive tokens of a sequence that share their loads.
-  int64_t tokensAtOnce() const { return std::max<int64_t>(2, 48 / group); }
+  int64_t tokensAtOnce() const {
+    return std::max<int64_t>(2, kBlockKeys / group);
+  }
   /// Queries that the scratch has room for.
   int64_t maxRows() const {
     int64_t rows = tokensAtOnce() * group;
@@ -128,13 +130,17 @@ private:
   void emitScores(kernel::Val firstRow, int64_t rows, kernel::Val firstSlice,
                   int64_t slices);
   void emitSoftmax(kernel::Val firstRow, int64_t rows, kernel::Val base);
-  void emitValues(kernel::Val firstRow, int64_t rows, kernel::Val count);
-  void emitRest(kernel::Val firstRow, int64_t rows, kernel::Val base,
-                kernel::Val from);
+  void emitValues(kernel::Val firstRow, int64_t rows, kernel::Val least,
+                  kernel::Val most);
   kernel::Val countKeys(kernel::Val row, kernel::Val base);
   SmallVector<kernel::Val> emitProducts(kernel::Val count, kernel::Val feature,
                                         int64_t rows, int64_t vectors,
                                         ArrayRef<kernel::Val> init);
+  SmallVector<kernel::Val> emitMarked(kernel::Val from, kernel::Val to,
+                                      kernel::Val feature, int64_t rows,
+                                      int64_t vectors,
+                                      ArrayRef<kernel::Val> init);
+  kernel::Val powerOfTwo(kernel::Val x);
   void forFeatures(int64_t rows, function_ref<void(kernel::Val, int64_t)> body);
 
   kernel::Ptr at(int64_t offset) { return frame.scratch().at(offset); }
@@ -144,6 +150,9 @@ private:
   /// s or p of a query computed now.
   kernel::Ptr weights(kernel::Val row) {
     return at(layout.weights).at(row * (kBlockKeys * 4));
+  }
+  kernel::Ptr weightSlice(kernel::Val row, int64_t slice) {
+    return weights(row).at(slice * (kSliceKeys * 4));
   }
   kernel::Ptr correction(kernel::Val row) {
     return at(layout.corrections).element(b.f32(), row);
