@@ -19,8 +19,8 @@
 // head. Inside a thread's tiles, rows of one sequence at consecutive positions
 // make a run, whose queries share each block while it is in the first-level
 // cache. A run of one token (decoding) takes its heads at once; a longer one
-// takes queries six by six, whatever their tokens and heads. A query's sums
-// are the same either way, so its result depends on its own keys alone.
+// takes eight (AVX2: six) queries at once, whatever their tokens and heads. Its
+// sums are the same either way, so a result depends on its own keys alone.
 //
 // The time of causal attention grows with the position. Threads get equal
 // numbers of consecutive tiles, so chunks of tokens are ordered 0, last, 1,
@@ -80,7 +80,8 @@ private:
   Val countTokens(const Run &run, Val most);
   void emitRun(const Run &run, bool isSingle);
   void emitStart(const Run &run);
-  void emitSlices(const Run &run, Val number, Val count);
+  void emitSlices(const Run &run, Val number);
+  void emitNextBlock(const Run &run, Val number);
   void forRows(const Run &run, bool isSingle,
                function_ref<void(Val first, int64_t count)> body);
   void emitResult(const Run &run);
@@ -172,15 +173,16 @@ void PagedAttentionEmitter::emitRun(const Run &run, bool isSingle) {
   // Blocks that all queries see as a whole, then the others.
   Val whole = (run.position + 1) / kBlockKeys;
   Val all = (run.keys + (kBlockKeys - 1)) / kBlockKeys;
+  emitSlices(run, b.index(0));
   b.forRange(b.index(0), whole, 1, [&](Val number) {
-    emitSlices(run, number, b.index(kBlockSlices));
-    forRows(run, isSingle,
-            [&](Val first, int64_t count) { block.emitWhole(first, count); });
+    emitNextBlock(run, number);
+    forRows(run, isSingle, [&](Val first, int64_t count) {
+      block.emitWhole(first, count, /*fetchNext=*/isSingle);
+    });
   });
   b.forRange(whole, all, 1, [&](Val number) {
+    emitNextBlock(run, number);
     Val base = number * kBlockKeys;
-    Val slices = (run.keys - base + (kSliceKeys - 1)) / kSliceKeys;
-    emitSlices(run, number, b.min(slices, b.index(kBlockSlices)));
     forRows(run, isSingle, [&](Val first, int64_t count) {
       block.emitPartial(first, count, base, /*samePosition=*/isSingle);
     });
@@ -189,7 +191,7 @@ void PagedAttentionEmitter::emitRun(const Run &run, bool isSingle) {
 }
 
 /// Visits the run's queries some at a time. Those of a long run are rounded up
-/// to six: the last ones are computed for nothing, from keys that are there.
+/// to whole steps: the last ones are computed for nothing, from keys that exist.
 void PagedAttentionEmitter::forRows(const Run &run, bool isSingle,
                                     function_ref<void(Val, int64_t)> body) {
   if (!isSingle) {
@@ -232,12 +234,14 @@ void PagedAttentionEmitter::emitStart(const Run &run) {
              1, [&](Val row) { block.keys(row).store(run.keys); });
 }
 
-/// Finds the first \p count slices of 16 keys of a block.
-void PagedAttentionEmitter::emitSlices(const Run &run, Val number, Val count) {
+/// Finds the slices of 16 keys of a block; those past the last key stand for
+/// the last slice.
+void PagedAttentionEmitter::emitSlices(const Run &run, Val number) {
   const PageLayout &pages = shape.pages;
   int64_t slicesPerPage = pages.pageTokens / kSliceKeys;
-  b.forRange(b.index(0), count, 1, [&](Val i) {
-    Val slice = number * kBlockSlices + i;
+  Val last = (run.keys - 1) / kSliceKeys;
+  b.forRange(b.index(0), b.index(kBlockSlices), 1, [&](Val i) {
+    Val slice = b.min(number * kBlockSlices + i, last);
     Val page = b.extendSigned(
         run.pages.element(b.i32(), slice / slicesPerPage).load(b.i32()),
         b.i64());
@@ -246,9 +250,17 @@ void PagedAttentionEmitter::emitSlices(const Run &run, Val number, Val count) {
     Ptr keys = pages.keys(start, run.kvHead).element(pages.element, first);
     Ptr values = pages.values(start, run.kvHead)
                      .element(pages.element, first * pages.headDim);
-    block.keySlice(i).store(b.val(keys.get()));
-    block.valueSlice(i).store(b.val(values.get()));
+    block.nextKeySlice(i).store(b.val(keys.get()));
+    block.nextValueSlice(i).store(b.val(values.get()));
   });
+}
+
+/// Goes on to the next block, and finds the one after it.
+void PagedAttentionEmitter::emitNextBlock(const Run &run, Val number) {
+  VectorType type = b.vec(2 * kBlockSlices, b.i64());
+  Ptr slices = block.keySlice(b.index(0));
+  slices.store(block.nextKeySlice(b.index(0)).load(type));
+  emitSlices(run, number + 1);
 }
 
 void PagedAttentionEmitter::emitResult(const Run &run) {

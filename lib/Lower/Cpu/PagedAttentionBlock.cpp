@@ -32,10 +32,16 @@ AttentionScratch::AttentionScratch(const AttentionShape &shape) {
   keys = take(rows, 8);
   weights = take(atOnce * kBlockKeys, 4);
   corrections = take(atOnce, 4);
-  keySlices = take(kBlockSlices, 8);
-  valueSlices = take(kBlockSlices, 8);
+  // Copied together, from those of the next block.
+  keySlices = take(2 * kBlockSlices, 8);
+  valueSlices = keySlices + kBlockSlices * 8;
+  nextKeySlices = take(2 * kBlockSlices, 8);
+  nextValueSlices = nextKeySlices + kBlockSlices * 8;
   bytes = next;
 }
+
+/// What a prefetch brings.
+static constexpr int64_t kLineBytes = 64;
 
 /// The larger of two floats in one instruction; \p b where one is NaN.
 static Val larger(KernelBuilder &builder, Val a, Val b) {
@@ -88,15 +94,17 @@ Val AttentionBlock::powerOfTwo(Val x) {
   return b.select(x < kSmallest, b.zero(x.type()), power);
 }
 
-void AttentionBlock::emitWhole(Val firstRow, int64_t rows) {
+void AttentionBlock::emitWhole(Val firstRow, int64_t rows, bool fetchNext) {
   int64_t slices = kBlockSlices;
   while (slices > 1 &&
          rows * slices * (kSliceKeys / shape.lanes) > shape.sums())
     slices /= 2;
-  b.forRange(b.index(0), b.index(kBlockSlices), slices,
-             [&](Val slice) { emitScores(firstRow, rows, slice, slices); });
+  b.forRange(b.index(0), b.index(kBlockSlices), slices, [&](Val slice) {
+    emitScores(firstRow, rows, slice, slices, fetchNext);
+  });
   emitSoftmax(firstRow, rows, /*base=*/Val());
-  emitValues(firstRow, rows, b.index(kBlockKeys), b.index(kBlockKeys));
+  Val all = b.index(kBlockKeys);
+  emitValues(firstRow, rows, all, all, fetchNext);
 }
 
 void AttentionBlock::emitPartial(Val firstRow, int64_t rows, Val base,
@@ -104,27 +112,34 @@ void AttentionBlock::emitPartial(Val firstRow, int64_t rows, Val base,
   Val least = countKeys(firstRow, base);
   Val most = samePosition ? least : countKeys(firstRow + (rows - 1), base);
   Val slices = (most + (kSliceKeys - 1)) / kSliceKeys;
-  b.forRange(b.index(0), slices, 1,
-             [&](Val slice) { emitScores(firstRow, rows, slice, 1); });
+  b.forRange(b.index(0), slices, 1, [&](Val slice) {
+    emitScores(firstRow, rows, slice, 1, /*fetchNext=*/false);
+  });
   emitSoftmax(firstRow, rows, base);
-  emitValues(firstRow, rows, least, most);
+  emitValues(firstRow, rows, least, most, /*fetchNext=*/false);
 }
 
 /// Scores of \p rows queries with `slices` times 16 keys.
 void AttentionBlock::emitScores(Val firstRow, int64_t rows, Val firstSlice,
-                                int64_t slices) {
+                                int64_t slices, bool fetchNext) {
   const PageLayout &pages = shape.pages;
   VectorType type = b.vec(kSliceKeys, b.f32());
-  SmallVector<Ptr> columns;
-  for (int64_t j = 0; j < slices; ++j)
+  SmallVector<Ptr> columns, nextColumns;
+  for (int64_t j = 0; j < slices; ++j) {
     columns.push_back(
         Ptr(keySlice(firstSlice + j).load(b.ptr()).get(), &b).readOnly());
+    if (fetchNext)
+      nextColumns.push_back(
+          Ptr(nextKeySlice(firstSlice + j).load(b.ptr()).get(), &b));
+  }
   Ptr first = query(firstRow);
   SmallVector<Val> sums = b.forRange(
       b.index(0), b.index(pages.headDim), 1,
       SmallVector<Val>(rows * slices, b.zero(type)),
       [&](Val feature, ArrayRef<Val> before) {
         SmallVector<Val> keys, after;
+        for (Ptr next : nextColumns)
+          next.element(pages.element, feature * pages.pageTokens).prefetch();
         for (Ptr column : columns)
           keys.push_back(
               b.toF32(column.element(pages.element, feature * pages.pageTokens)
@@ -203,8 +218,8 @@ void AttentionBlock::forFeatures(int64_t rows,
 
 /// o = o * c, then the values of the first \p least keys for all queries, then
 /// those up to \p most for the queries that see them.
-void AttentionBlock::emitValues(Val firstRow, int64_t rows, Val least,
-                                Val most) {
+void AttentionBlock::emitValues(Val firstRow, int64_t rows, Val least, Val most,
+                                bool fetchNext) {
   VectorType type = b.vec(shape.lanes, b.f32());
   forFeatures(rows, [&](Val feature, int64_t vectors) {
     SmallVector<Ptr> places;
@@ -218,7 +233,7 @@ void AttentionBlock::emitValues(Val firstRow, int64_t rows, Val least,
         outputs.push_back(places.back().load(type) * factor);
       }
     }
-    outputs = emitProducts(least, feature, rows, vectors, outputs);
+    outputs = emitProducts(least, feature, rows, vectors, outputs, fetchNext);
     if (most.get() != least.get())
       outputs = emitMarked(least, most, feature, rows, vectors, outputs);
     for (auto [place, sum] : llvm::zip_equal(places, outputs))
@@ -231,17 +246,26 @@ void AttentionBlock::emitValues(Val firstRow, int64_t rows, Val least,
 /// the values; they stay in the padding of o.
 SmallVector<Val> AttentionBlock::emitProducts(Val count, Val feature,
                                               int64_t rows, int64_t vectors,
-                                              ArrayRef<Val> init) {
+                                              ArrayRef<Val> init,
+                                              bool fetchNext) {
   const PageLayout &pages = shape.pages;
   Val slices = (count + (kSliceKeys - 1)) / kSliceKeys;
   return b.forRange(
       b.index(0), slices, 1, init, [&](Val slice, ArrayRef<Val> outer) {
         Ptr first = Ptr(valueSlice(slice).load(b.ptr()).get(), &b).readOnly();
+        Ptr next;
+        if (fetchNext)
+          next = Ptr(nextValueSlice(slice).load(b.ptr()).get(), &b);
         Val firstKey = slice * kSliceKeys;
         Val here = b.min(count - firstKey, b.index(kSliceKeys));
         return b.forRange(
             b.index(0), here, 1, outer, [&](Val key, ArrayRef<Val> before) {
               SmallVector<Val> values, after;
+              int64_t bytes = vectors * shape.lanes * pages.elementBytes();
+              for (int64_t line = 0; next && line < bytes; line += kLineBytes)
+                next.element(pages.element, key * pages.headDim + feature)
+                    .at(line)
+                    .prefetch();
               for (int64_t j = 0; j < vectors; ++j)
                 values.push_back(b.toF32(
                     first

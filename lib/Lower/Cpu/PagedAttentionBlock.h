@@ -89,6 +89,8 @@ struct AttentionScratch {
   /// Addresses of the block's slices: 16 columns of keys `[headDim,
   /// pageTokens]`, and 16 rows of values `[pageTokens, headDim]`.
   int64_t keySlices, valueSlices;
+  /// The same of the next block.
+  int64_t nextKeySlices, nextValueSlices;
   int64_t bytes;
 };
 
@@ -99,8 +101,9 @@ public:
                  const AttentionScratch &layout)
       : frame(frame), b(frame.builder()), shape(shape), layout(layout) {}
 
-  /// A block that all queries see as a whole: 64 slices are there.
-  void emitWhole(kernel::Val firstRow, int64_t rows);
+  /// A block that all queries see as a whole. \p fetchNext asks for the next
+  /// block meanwhile: a single token meets each block once, from memory.
+  void emitWhole(kernel::Val firstRow, int64_t rows, bool fetchNext);
   /// A block that starts at position \p base, of which each query sees its
   /// own keys; only slices that one of them sees are touched. Queries are in
   /// the order of their positions, which \p samePosition says to be equal.
@@ -125,17 +128,24 @@ public:
   kernel::Ptr valueSlice(kernel::Val slice) {
     return at(layout.valueSlices).element(b.ptr(), slice);
   }
+  kernel::Ptr nextKeySlice(kernel::Val slice) {
+    return at(layout.nextKeySlices).element(b.ptr(), slice);
+  }
+  kernel::Ptr nextValueSlice(kernel::Val slice) {
+    return at(layout.nextValueSlices).element(b.ptr(), slice);
+  }
 
 private:
   void emitScores(kernel::Val firstRow, int64_t rows, kernel::Val firstSlice,
-                  int64_t slices);
+                  int64_t slices, bool fetchNext);
   void emitSoftmax(kernel::Val firstRow, int64_t rows, kernel::Val base);
   void emitValues(kernel::Val firstRow, int64_t rows, kernel::Val least,
-                  kernel::Val most);
+                  kernel::Val most, bool fetchNext);
   kernel::Val countKeys(kernel::Val row, kernel::Val base);
   SmallVector<kernel::Val> emitProducts(kernel::Val count, kernel::Val feature,
                                         int64_t rows, int64_t vectors,
-                                        ArrayRef<kernel::Val> init);
+                                        ArrayRef<kernel::Val> init,
+                                        bool fetchNext);
   SmallVector<kernel::Val> emitMarked(kernel::Val from, kernel::Val to,
                                       kernel::Val feature, int64_t rows,
                                       int64_t vectors,
