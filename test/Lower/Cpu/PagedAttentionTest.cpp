@@ -42,10 +42,14 @@ struct Inputs {
                 cache.set(i, row[d]);
             }
           }
+    for (size_t i = 0; i < c.cacheCount(); ++i)
+      cached.push_back(cache.get(i));
   }
 
   Buffer<float> query;
   FloatBuffer cache;
+  /// The cache as f32.
+  std::vector<float> cached;
   Buffer<int32_t> positions, sequences, tables;
 };
 
@@ -61,7 +65,7 @@ static std::vector<double> getExpected(const PagedCase &c, const Inputs &in,
   const HeadSizes &s = c.sizes;
   int64_t kvHead = h / (s.heads / s.kvHeads), keys = c.positions[t] + 1;
   auto cached = [&](int64_t u, bool isValue, int64_t d) -> double {
-    return in.cache.get(c.cacheIndex(c.sequences[t], u, isValue, kvHead, d));
+    return in.cached[c.cacheIndex(c.sequences[t], u, isValue, kvHead, d)];
   };
   std::vector<double> scores(keys), result(s.headDim);
   for (int64_t u = 0; u < keys; ++u) {
@@ -114,29 +118,120 @@ TEST_P(PagedAttentionTest, LargeScores) {
   check(PagedCase({8, 2, 32, 16, FloatType::F32}, {{90, 91}}), 60.0f, 1e-4);
 }
 
-// A token alone gives the same bits as in a batch with others.
-TEST_P(PagedAttentionTest, IsBatchInvariant) {
-  HeadSizes sizes{8, 2, 24, 16, FloatType::F32};
-  PagedCase batch(sizes, {{0, 4}, {70, 75}, {20, 21}});
-  CompiledKernel kernel(GetParam(), getText(batch), {batch.tokens(), 3, 1});
-  Inputs in(batch, 1.0f);
-  int64_t row = sizes.heads * sizes.headDim;
-  Buffer<float> y(batch.tokens() * row);
-  kernel.run({in.query.data(), in.cache.data(), in.positions.data(),
-              in.sequences.data(), in.tables.data(), y.data()},
-             batch.stepSizes(), 5);
-  for (int64_t t = 0; t < batch.tokens(); ++t) {
-    Buffer<float> query(std::vector<float>(in.query.data() + t * row,
-                                           in.query.data() + (t + 1) * row));
-    Buffer<int32_t> position(std::vector<int32_t>{batch.positions[t]});
-    Buffer<int32_t> sequence(std::vector<int32_t>{batch.sequences[t]});
-    Buffer<float> z(row);
-    kernel.run({query.data(), in.cache.data(), position.data(), sequence.data(),
-                in.tables.data(), z.data()},
-               {1, 3, 1, batch.maxPages}, 1);
-    for (int64_t i = 0; i < row; ++i)
-      ASSERT_EQ(y[t * row + i], z[i]);
+// The least and the largest heads and groups, blocks of keys that end with a
+// page or not, runs of rows that end at any border.
+TEST_P(PagedAttentionTest, ExtremeShapes) {
+  const std::vector<std::pair<int32_t, int32_t>> ranges = {
+      {0, 1}, {15, 17}, {63, 66}, {127, 128}, {0, 70}, {128, 129}};
+  for (const HeadSizes &sizes : {HeadSizes{32, 1, 256, 16, FloatType::BF16},
+                                 HeadSizes{2, 1, 256, 16, FloatType::F32},
+                                 HeadSizes{65, 1, 4, 16, FloatType::F16},
+                                 HeadSizes{7, 7, 2, 80, FloatType::BF16},
+                                 HeadSizes{14, 2, 66, 32, FloatType::F32},
+                                 HeadSizes{16, 1, 18, 64, FloatType::F16},
+                                 HeadSizes{5, 1, 130, 48, FloatType::F32}})
+    // Scores of the order of 1, as in a model; their rounding errors grow with
+    // the number of features.
+    check(PagedCase(sizes, ranges),
+          std::min(1.0f, 4.0f / std::sqrt(float(sizes.headDim))), 4e-6);
+}
+
+/// Runs the step that holds only the given rows of a case, in their order;
+/// gives their results.
+static std::vector<float> attend(const CompiledKernel &kernel,
+                                 const PagedCase &c, Inputs &in,
+                                 const std::vector<int64_t> &rows,
+                                 int64_t parts) {
+  int64_t width = c.sizes.heads * c.sizes.headDim;
+  Buffer<float> query(rows.size() * width), y(rows.size() * width);
+  Buffer<int32_t> positions(rows.size()), sequences(rows.size());
+  for (auto [i, row] : llvm::enumerate(rows)) {
+    std::copy_n(in.query.data() + row * width, width, &query[i * width]);
+    positions[i] = c.positions[row];
+    sequences[i] = c.sequences[row];
   }
+  kernel.run(
+      {query.data(), in.cache.data(), positions.data(), sequences.data(),
+       in.tables.data(), y.data()},
+      {static_cast<int64_t>(rows.size()), c.sequenceCount, 1, c.maxPages},
+      parts);
+  EXPECT_TRUE(y.isIntact());
+  return y.toVector();
+}
+
+/// Row \p row of \p actual has the bits of row \p expectedRow of \p expected.
+static bool haveSameBits(const std::vector<float> &actual, int64_t row,
+                         const std::vector<float> &expected,
+                         int64_t expectedRow, int64_t width) {
+  return memcmp(&actual[row * width], &expected[expectedRow * width],
+                width * sizeof(float)) == 0;
+}
+
+// A row gives the same bits alone, in any chunk of its prompt, beside rows of
+// other sequences, in any order of the rows, and on any number of threads.
+TEST_P(PagedAttentionTest, BitsDontDependOnTheStep) {
+  for (const HeadSizes &sizes : {HeadSizes{8, 2, 24, 16, FloatType::F32},
+                                 HeadSizes{2, 2, 64, 16, FloatType::F16},
+                                 HeadSizes{9, 1, 40, 48, FloatType::BF16},
+                                 HeadSizes{3, 1, 130, 32, FloatType::F32}}) {
+    SCOPED_TRACE(sizes.toString());
+    PagedCase c(sizes, {{0, 150}, {70, 75}, {20, 21}, {62, 67}});
+    CompiledKernel kernel(GetParam(), getText(c), {c.tokens(), 4, 1});
+    Inputs in(c, 1.0f);
+    int64_t width = sizes.heads * sizes.headDim;
+    std::vector<int64_t> all(c.tokens());
+    std::iota(all.begin(), all.end(), 0);
+    std::vector<float> expected = attend(kernel, c, in, all, 1);
+
+    auto compare = [&](const std::vector<int64_t> &rows, int64_t parts) {
+      std::vector<float> actual = attend(kernel, c, in, rows, parts);
+      for (auto [i, row] : llvm::enumerate(rows))
+        ASSERT_TRUE(haveSameBits(actual, i, expected, row, width))
+            << "row " << row << " of a step of " << rows.size() << ", " << parts
+            << " threads";
+    };
+    for (int64_t parts : {2, 3, 7, 64, 161 * 2})
+      compare(all, parts);
+    for (int64_t size : {1, 5, 16, 64, 100})
+      for (int64_t first = 0; first < c.tokens(); first += size)
+        compare({all.begin() + first,
+                 all.begin() + std::min(first + size, c.tokens())},
+                2);
+    std::vector<int64_t> shuffled = all;
+    std::shuffle(shuffled.begin(), shuffled.end(), std::mt19937(3));
+    compare(shuffled, 3);
+    // Runs of two and three rows between single ones.
+    std::vector<int64_t> gaps;
+    for (int64_t row : all)
+      if (row % 7 != 2 && row % 5 != 1)
+        gaps.push_back(row);
+    compare(gaps, 2);
+  }
+}
+
+// What follows a row's position in its own run is not used, whatever it is.
+TEST_P(PagedAttentionTest, LaterTokensAreNotUsed) {
+  HeadSizes sizes{4, 2, 40, 16, FloatType::F32};
+  PagedCase c(sizes, {{0, 90}});
+  CompiledKernel kernel(GetParam(), getText(c), {c.tokens(), 1, 1});
+  Inputs in(c, 1.0f);
+  std::vector<int64_t> all(c.tokens());
+  std::iota(all.begin(), all.end(), 0);
+  std::vector<float> expected = attend(kernel, c, in, all, 1);
+  constexpr int64_t kFirstBad = 37;
+  for (int64_t u = kFirstBad; u < c.tokens(); ++u)
+    for (int64_t h = 0; h < sizes.kvHeads; ++h)
+      for (int64_t d = 0; d < sizes.headDim; ++d)
+        for (bool isValue : {false, true})
+          in.cache.set(c.cacheIndex(0, u, isValue, h, d),
+                       u % 2 ? std::numeric_limits<float>::infinity()
+                             : std::numeric_limits<float>::quiet_NaN());
+  std::vector<float> actual = attend(kernel, c, in, all, 1);
+  int64_t width = sizes.heads * sizes.headDim;
+  for (int64_t t = 0; t < kFirstBad; ++t)
+    EXPECT_TRUE(haveSameBits(actual, t, expected, t, width)) << "token " << t;
+  for (int64_t t = kFirstBad; t < c.tokens(); ++t)
+    EXPECT_TRUE(std::isnan(actual[t * width])) << "token " << t;
 }
 
 // Code for other machines is made here too, though it can't run.
