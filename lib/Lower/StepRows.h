@@ -6,7 +6,8 @@
 //===----------------------------------------------------------------------===//
 //
 // A step has a row for each token until `qlm.select_rows` (or an operation
-// that has taken it in), and a row for each wanted logit row after it. Types don't tell the two apart: both are `?`.
+// that has taken it in), and a row for each wanted logit row after it. Types
+// don't tell the two apart: both are `?`.
 //
 //===----------------------------------------------------------------------===//
 
