@@ -48,6 +48,13 @@ SmallVector<Value> DefinitionBuilder::dynamicSizesLike(RankedTensorType type,
   return sizes;
 }
 
+SmallVector<Value> DefinitionBuilder::rowSizes(RankedTensorType type,
+                                               Value like, int64_t i) {
+  if (!type.isDynamicDim(0))
+    return {};
+  return {dim(like, i)};
+}
+
 //===----------------------------------------------------------------------===//
 // Arithmetic of indices, i32 and f32
 //===----------------------------------------------------------------------===//

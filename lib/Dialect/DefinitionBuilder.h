@@ -42,6 +42,9 @@ public:
   /// Sizes of the dynamic dimensions of \p type, which are those of \p like's
   /// dimension of the same number.
   SmallVector<Value> dynamicSizesLike(RankedTensorType type, Value like);
+  /// The size of the first dimension of \p type, that of dimension \p i of
+  /// \p like, where it is dynamic; nothing where it is static.
+  SmallVector<Value> rowSizes(RankedTensorType type, Value like, int64_t i = 0);
 
   //===--------------------------------------------------------------------===//
   // Index arithmetic

@@ -33,9 +33,7 @@ static RankedTensorType f32Tensor(Value like, ArrayRef<int64_t> shape) {
 FailureOr<Values> EmbeddingOp::decompose(OpBuilder &builder) {
   DefinitionBuilder d(builder, getLoc());
   auto type = cast<RankedTensorType>(getType());
-  Values sizes;
-  if (type.isDynamicDim(0))
-    sizes.push_back(d.dim(getTokens(), 0));
+  Values sizes = d.rowSizes(type, getTokens());
   return Values{d.generate(type, sizes, [&](Indices i) {
     Value token = d.toIndex(d.at(getTokens(), i[0]));
     return d.at(getTable(), {token, i[1]});
@@ -45,9 +43,7 @@ FailureOr<Values> EmbeddingOp::decompose(OpBuilder &builder) {
 FailureOr<Values> LinearOp::decompose(OpBuilder &builder) {
   DefinitionBuilder d(builder, getLoc());
   auto type = cast<RankedTensorType>(getType());
-  Values sizes;
-  if (type.isDynamicDim(0))
-    sizes.push_back(d.dim(getInput(), 0));
+  Values sizes = d.rowSizes(type, getInput());
   return Values{d.generate(type, sizes, [&](Indices i) {
     Value sum = d.sum(d.index(0), d.dim(getInput(), 1), d.f32(0), [&](Value k) {
       return d.mul(d.at(getInput(), {i[0], k}), d.at(getWeight(), {i[1], k}));
@@ -64,9 +60,7 @@ FailureOr<Values> RmsNormOp::decompose(OpBuilder &builder) {
   DefinitionBuilder d(builder, getLoc());
   auto type = cast<RankedTensorType>(getInput().getType());
   Value count = d.dim(getInput(), 1);
-  Values sizes;
-  if (type.isDynamicDim(0))
-    sizes.push_back(d.dim(getInput(), 0));
+  Values sizes = d.rowSizes(type, getInput());
   Value root = d.generate(
       f32Tensor(getInput(), {type.getDimSize(0)}), sizes, [&](Indices i) {
         Value squares = d.sum(d.index(0), count, d.f32(0), [&](Value k) {
@@ -157,9 +151,7 @@ FailureOr<Values> AttentionOp::decompose(OpBuilder &builder) {
 FailureOr<Values> SwigluOp::decompose(OpBuilder &builder) {
   DefinitionBuilder d(builder, getLoc());
   auto type = cast<RankedTensorType>(getType());
-  Values sizes;
-  if (type.isDynamicDim(0))
-    sizes.push_back(d.dim(getInput(), 0));
+  Values sizes = d.rowSizes(type, getInput());
   return Values{d.generate(type, sizes, [&](Indices i) {
     Value up = d.add(i[1], type.getDimSize(1));
     return d.mul(d.silu(d.at(getInput(), i)), d.at(getInput(), {i[0], up}));
@@ -200,9 +192,7 @@ FailureOr<Values> SplitOp::decompose(OpBuilder &builder) {
   int64_t offset = 0;
   for (Value part : getParts()) {
     auto type = cast<RankedTensorType>(part.getType());
-    Values sizes;
-    if (type.isDynamicDim(0))
-      sizes.push_back(d.dim(getInput(), 0));
+    Values sizes = d.rowSizes(type, getInput());
     results.push_back(d.generate(type, sizes, [&](Indices i) {
       return d.at(getInput(), {i[0], d.add(i[1], offset)});
     }));
@@ -228,9 +218,7 @@ FailureOr<Values> MergeHeadsOp::decompose(OpBuilder &builder) {
   DefinitionBuilder d(builder, getLoc());
   auto type = cast<RankedTensorType>(getType());
   int64_t headDim = cast<RankedTensorType>(getInput().getType()).getDimSize(2);
-  Values sizes;
-  if (type.isDynamicDim(0))
-    sizes.push_back(d.dim(getInput(), 1));
+  Values sizes = d.rowSizes(type, getInput(), 1);
   return Values{d.generate(type, sizes, [&](Indices i) {
     return d.at(getInput(), {d.div(i[1], headDim), i[0], d.rem(i[1], headDim)});
   })};
@@ -239,9 +227,7 @@ FailureOr<Values> MergeHeadsOp::decompose(OpBuilder &builder) {
 FailureOr<Values> MatmulOp::decompose(OpBuilder &builder) {
   DefinitionBuilder d(builder, getLoc());
   auto type = cast<RankedTensorType>(getType());
-  Values sizes;
-  if (type.isDynamicDim(0))
-    sizes.push_back(d.dim(getLhs(), 0));
+  Values sizes = d.rowSizes(type, getLhs());
   if (type.isDynamicDim(1))
     sizes.push_back(d.dim(getLhs(), 1));
   if (type.isDynamicDim(2))

@@ -18,9 +18,7 @@ using Indices = ArrayRef<Value>;
 FailureOr<Values> SelectRowsOp::decompose(OpBuilder &builder) {
   DefinitionBuilder d(builder, getLoc());
   auto type = cast<RankedTensorType>(getType());
-  Values sizes;
-  if (type.isDynamicDim(0))
-    sizes.push_back(d.dim(getRows(), 0));
+  Values sizes = d.rowSizes(type, getRows());
   return Values{d.generate(type, sizes, [&](Indices i) {
     return d.at(getInput(), {d.toIndex(d.at(getRows(), i[0])), i[1]});
   })};

@@ -186,9 +186,7 @@ struct QuantizedProduct {
 
 static Value buildQuantizedProduct(DefinitionBuilder &d, RankedTensorType type,
                                    const QuantizedProduct &p) {
-  Values sizes;
-  if (type.isDynamicDim(0))
-    sizes.push_back(d.dim(p.input, 0));
+  Values sizes = d.rowSizes(type, p.input);
   return d.generate(type, sizes, [&](Indices i) {
     Value sum =
         d.sum(d.index(0), d.index(p.groups), d.f32(0), [&](Value group) {
@@ -341,9 +339,7 @@ FailureOr<Values> PackedLinearOp::decompose(OpBuilder &builder) {
   int64_t columns = getInFeatures();
   auto bias = [&](Value n) { return d.at(getBias(), n); };
   if (!getScheme()) {
-    Values sizes;
-    if (type.isDynamicDim(0))
-      sizes.push_back(d.dim(getInput(), 0));
+    Values sizes = d.rowSizes(type, getInput());
     return Values{d.generate(type, sizes, [&](Indices i) {
       Value sum = d.sum(d.index(0), d.index(columns), d.f32(0), [&](Value k) {
         return d.mul(d.at(getInput(), {i[0], k}),

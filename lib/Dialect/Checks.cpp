@@ -1,0 +1,149 @@
+//===- Checks.cpp - Checks that several verifiers share -------------------===//
+//
+// Part of the QLM project, under the Apache License v2.0 with LLVM Exceptions.
+// SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
+//
+//===----------------------------------------------------------------------===//
+
+#include "Checks.h"
+
+#include "llvm/ADT/STLExtras.h"
+
+using namespace mlir;
+using namespace mlir::qlm;
+
+std::string mlir::qlm::shapeText(Type type) {
+  std::string text;
+  llvm::raw_string_ostream os(text);
+  os << type;
+  return text;
+}
+
+LogicalResult mlir::qlm::checkRank(Operation *op, StringRef name, Value value,
+                                   int64_t rank) {
+  auto type = dyn_cast<RankedTensorType>(value.getType());
+  if (!type || type.getRank() != rank)
+    return op->emitOpError() << name << " must have rank " << rank << ", got "
+                             << shapeText(value.getType());
+  return success();
+}
+
+LogicalResult mlir::qlm::checkSize(Operation *op, StringRef name,
+                                   int64_t actual, StringRef of,
+                                   int64_t expected) {
+  if (actual == kDynamic || expected == kDynamic || actual == expected)
+    return success();
+  return op->emitOpError() << name << " must be " << of << ", got " << actual
+                           << " and " << expected;
+}
+
+int64_t mlir::qlm::dim(Value value, int64_t index) {
+  return cast<RankedTensorType>(value.getType()).getDimSize(index);
+}
+
+LogicalResult mlir::qlm::checkScales(Operation *op, SchemeAttr scheme,
+                                     Value codes, Value scales,
+                                     Value zeroPoints) {
+  if (failed(checkRank(op, "codes", codes, 2)))
+    return failure();
+  int64_t rows = dim(codes, 0), columns = dim(codes, 1);
+  auto codeType = cast<RankedTensorType>(codes.getType());
+  if (codeType.getElementType() != scheme.getStorage())
+    return op->emitOpError()
+           << "codes must have the scheme's storage type, got "
+           << codeType.getElementType() << " and " << scheme.getStorage();
+  if (scheme.getGranularity() == Granularity::Group &&
+      (columns == kDynamic || columns % scheme.getGroupSize() != 0))
+    return op->emitOpError() << "group size must divide the columns, got "
+                             << scheme.getGroupSize() << " and "
+                             << (columns == kDynamic ? std::string("?")
+                                                     : std::to_string(columns));
+  auto expected = RankedTensorType::get(scheme.getScaleShape(rows, columns),
+                                        scheme.getScaleType());
+  if (scales.getType() != expected)
+    return op->emitOpError() << "scales must be " << shapeText(expected)
+                             << ", got " << shapeText(scales.getType());
+  if (scheme.getZeroPoints() != static_cast<bool>(zeroPoints))
+    return op->emitOpError(scheme.getZeroPoints()
+                               ? "needs zero points, which its scheme has"
+                               : "has zero points, but its scheme has none");
+  if (!zeroPoints)
+    return success();
+  auto zeroType =
+      RankedTensorType::get(expected.getShape(), scheme.getStorage());
+  if (zeroPoints.getType() != zeroType)
+    return op->emitOpError() << "zero points must be " << shapeText(zeroType)
+                             << ", got " << shapeText(zeroPoints.getType());
+  return success();
+}
+
+LogicalResult mlir::qlm::checkLinear(Operation *op, Value input,
+                                     Value inputScales, int64_t inFeatures,
+                                     int64_t outFeatures, Value residual,
+                                     Value result) {
+  if (failed(checkRank(op, "input", input, 2)) ||
+      failed(checkRank(op, "result", result, 2)) ||
+      failed(checkSize(op, "input's features", dim(input, 1),
+                       "the weight's columns", inFeatures)) ||
+      failed(checkSize(op, "result's features", dim(result, 1),
+                       "the weight's rows", outFeatures)) ||
+      failed(checkSize(op, "result's tokens", dim(result, 0),
+                       "the input's tokens", dim(input, 0))))
+    return failure();
+  bool integer = isa<IntegerType>(
+      cast<RankedTensorType>(input.getType()).getElementType());
+  if (integer != static_cast<bool>(inputScales))
+    return op->emitOpError(integer ? "needs input scales for i8 activations"
+                                   : "has input scales for f32 activations");
+  if (inputScales &&
+      (failed(checkRank(op, "input scales", inputScales, 1)) ||
+       failed(checkSize(op, "number of input scales", dim(inputScales, 0),
+                        "the input's tokens", dim(input, 0)))))
+    return failure();
+  if (residual && residual.getType() != result.getType())
+    return op->emitOpError() << "residual must have the result's type, got "
+                             << shapeText(residual.getType()) << " and "
+                             << shapeText(result.getType());
+  return success();
+}
+
+LogicalResult mlir::qlm::checkNorm(Operation *op, Value input, Value weight,
+                                   const APFloat &epsilon) {
+  if (failed(checkRank(op, "input", input, 2)) ||
+      failed(checkRank(op, "weight", weight, 1)) ||
+      failed(checkSize(op, "weight size", dim(weight, 0),
+                       "the input's features", dim(input, 1))))
+    return failure();
+  if (!(epsilon.convertToFloat() > 0))
+    return op->emitOpError()
+           << "epsilon must be positive, got " << epsilon.convertToFloat();
+  return success();
+}
+
+LogicalResult mlir::qlm::checkHeads(Operation *op, int64_t heads,
+                                    int64_t kvHeads, int64_t features,
+                                    int64_t kvFeatures) {
+  if (heads <= 0 || kvHeads <= 0 || heads % kvHeads != 0)
+    return op->emitOpError()
+           << "kv_heads must divide heads, got " << kvHeads << " and " << heads;
+  if (features == kDynamic || features % heads != 0)
+    return op->emitOpError() << "heads must divide the query's features, got "
+                             << heads << " and " << features;
+  if (kvFeatures != features / heads * kvHeads)
+    return op->emitOpError()
+           << "keys and values must have kv_heads * head size = "
+           << features / heads * kvHeads << " features, got " << kvFeatures;
+  return success();
+}
+
+LogicalResult mlir::qlm::checkRowScheme(Operation *op, SchemeAttr scheme) {
+  if (scheme.getGranularity() != Granularity::Row || scheme.getZeroPoints() ||
+      !scheme.getStorage().isInteger(8) || scheme.getLo() != -127 ||
+      scheme.getHi() != 127 || scheme.getBoundValue() != 127.0 ||
+      !scheme.getScaleType().isF32())
+    return op->emitOpError()
+           << "scheme must be <i8, row, range [-127, 127], bound 127.0, scales "
+              "f32>, got "
+           << scheme;
+  return success();
+}

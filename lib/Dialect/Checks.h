@@ -1,0 +1,54 @@
+//===- Checks.h - Checks that several verifiers share -----------*- C++ -*-===//
+//
+// Part of the QLM project, under the Apache License v2.0 with LLVM Exceptions.
+// SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
+//
+//===----------------------------------------------------------------------===//
+
+#ifndef QLM_LIB_DIALECT_CHECKS_H
+#define QLM_LIB_DIALECT_CHECKS_H
+
+#include "qlm/Dialect/Qlm.h"
+
+namespace mlir::qlm {
+
+inline constexpr int64_t kDynamic = ShapedType::kDynamic;
+
+/// A tensor's shape for messages: "?x4xf32".
+std::string shapeText(Type type);
+
+/// Checks that \p value is ranked with \p rank dimensions.
+LogicalResult checkRank(Operation *op, StringRef name, Value value,
+                        int64_t rank);
+
+/// Checks that two sizes are equal as far as both are known.
+LogicalResult checkSize(Operation *op, StringRef name, int64_t actual,
+                        StringRef of, int64_t expected);
+
+/// Size of a ranked tensor's dimension; kDynamic where unknown.
+int64_t dim(Value value, int64_t index);
+
+/// Checks scales and zero points of a [rows, columns] matrix (rows may be
+/// dynamic for activations).
+LogicalResult checkScales(Operation *op, SchemeAttr scheme, Value codes,
+                          Value scales, Value zeroPoints);
+
+/// Checks the float operands that all linear operations share.
+LogicalResult checkLinear(Operation *op, Value input, Value inputScales,
+                          int64_t inFeatures, int64_t outFeatures,
+                          Value residual, Value result);
+
+/// Checks the operands of a norm.
+LogicalResult checkNorm(Operation *op, Value input, Value weight,
+                        const APFloat &epsilon);
+
+/// Checks head counts against the features of queries and of keys.
+LogicalResult checkHeads(Operation *op, int64_t heads, int64_t kvHeads,
+                         int64_t features, int64_t kvFeatures);
+
+/// Checks the scheme of activations.
+LogicalResult checkRowScheme(Operation *op, SchemeAttr scheme);
+
+} // namespace mlir::qlm
+
+#endif // QLM_LIB_DIALECT_CHECKS_H

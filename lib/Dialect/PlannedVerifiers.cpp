@@ -1,0 +1,219 @@
+//===- PlannedVerifiers.cpp - Constraints of the planned step -------------===//
+//
+// Part of the QLM project, under the Apache License v2.0 with LLVM Exceptions.
+// SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
+//
+//===----------------------------------------------------------------------===//
+//
+// Each check names the numbered constraint of the operation's description.
+//
+//===----------------------------------------------------------------------===//
+
+#include "Checks.h"
+
+using namespace mlir;
+using namespace mlir::qlm;
+
+/// Checks that \p value has the type of \p logical packed in \p kind.
+static LogicalResult checkPacked(Operation *op, StringRef name, Value value,
+                                 RankedTensorType logical, LayoutKind kind) {
+  RankedTensorType expected = getPackedType(logical, kind);
+  if (!expected)
+    return op->emitOpError()
+           << name << " cannot have layout " << stringifyLayoutKind(kind);
+  if (value.getType() != expected)
+    return op->emitOpError() << name << " must be " << shapeText(expected)
+                             << ", got " << shapeText(value.getType());
+  return success();
+}
+
+LogicalResult PackedLinearOp::verify() {
+  Operation *op = *this;
+  int64_t rows = getOutFeatures(), columns = getInFeatures();
+  if (rows <= 0 || columns <= 0)
+    return emitOpError() << "features must be positive, got " << columns
+                         << " in and " << rows << " out";
+  // C2
+  std::optional<SchemeAttr> scheme = getScheme();
+  LayoutKind kind = getLayout().getKind();
+  Type element =
+      scheme ? scheme->getStorage()
+             : cast<RankedTensorType>(getWeight().getType()).getElementType();
+  if (kind != getWeightLayout(element))
+    return emitOpError() << "layout must be "
+                         << stringifyLayoutKind(getWeightLayout(element))
+                         << " for " << element << ", got "
+                         << stringifyLayoutKind(kind);
+  if (failed(checkPacked(op, "weight", getWeight(),
+                         RankedTensorType::get({rows, columns}, element),
+                         kind)))
+    return failure();
+  if (static_cast<bool>(scheme) != static_cast<bool>(getScales()))
+    return emitOpError("has scales exactly if it has a scheme");
+  if (static_cast<bool>(getZeroPoints()) != (scheme && scheme->getZeroPoints()))
+    return emitOpError("has zero points exactly if its scheme does");
+  if (scheme) {
+    if (scheme->getGranularity() == Granularity::Group &&
+        columns % scheme->getGroupSize() != 0)
+      return emitOpError() << "group size must divide the columns, got "
+                           << scheme->getGroupSize() << " and " << columns;
+    SmallVector<int64_t> shape = scheme->getScaleShape(rows, columns);
+    if (scheme->getGranularity() == Granularity::Tensor)
+      shape = {rows};
+    if (failed(checkPacked(op, "scales", getScales(),
+                           RankedTensorType::get(shape, scheme->getScaleType()),
+                           LayoutKind::Scale)))
+      return failure();
+    if (getZeroPoints() &&
+        failed(checkPacked(op, "zero points", getZeroPoints(),
+                           RankedTensorType::get(shape, scheme->getStorage()),
+                           LayoutKind::ZeroPoint)))
+      return failure();
+  } else if (getInputScales()) {
+    return emitOpError("i8 activations need a quantized weight");
+  }
+  // C3
+  if (getBias() &&
+      failed(checkPacked(
+          op, "bias", getBias(),
+          RankedTensorType::get({rows}, Float32Type::get(getContext())),
+          LayoutKind::Bias)))
+    return failure();
+  // C1, C3
+  return checkLinear(op, getInput(), getInputScales(), columns, rows,
+                     getResidual(), getResult());
+}
+
+LogicalResult SelectRowsOp::verify() {
+  Operation *op = *this;
+  // C1
+  if (failed(checkRank(op, "input", getInput(), 2)) ||
+      failed(checkRank(op, "rows", getRows(), 1)) ||
+      failed(checkRank(op, "result", getResult(), 2)) ||
+      failed(checkSize(op, "result's features", dim(getResult(), 1),
+                       "the input's features", dim(getInput(), 1))))
+    return failure();
+  return checkSize(op, "result's rows", dim(getResult(), 0),
+                   "the number of rows", dim(getRows(), 0));
+}
+
+LogicalResult RmsNormQuantizeOp::verify() {
+  Operation *op = *this;
+  // C1, C2
+  if (failed(checkNorm(op, getInput(), getWeight(), getEpsilon())))
+    return failure();
+  // C3
+  if ((getRows() && failed(checkRank(op, "rows", getRows(), 1))) ||
+      failed(checkRank(op, "codes", getCodes(), 2)) ||
+      failed(checkSize(op, "codes' features", dim(getCodes(), 1),
+                       "the input's features", dim(getInput(), 1))) ||
+      failed(getRows() ? checkSize(op, "codes' rows", dim(getCodes(), 0),
+                                   "the number of rows", dim(getRows(), 0))
+                       : checkSize(op, "codes' rows", dim(getCodes(), 0),
+                                   "the input's tokens", dim(getInput(), 0))))
+    return failure();
+  // C4
+  if (failed(checkRowScheme(op, getScheme())))
+    return failure();
+  return checkScales(op, getScheme(), getCodes(), getScales(),
+                     /*zeroPoints=*/{});
+}
+
+LogicalResult SwigluQuantizeOp::verify() {
+  Operation *op = *this;
+  // C1
+  if (failed(checkRank(op, "input", getInput(), 2)) ||
+      failed(checkRank(op, "codes", getCodes(), 2)) ||
+      failed(checkSize(op, "codes' rows", dim(getCodes(), 0),
+                       "the input's tokens", dim(getInput(), 0))))
+    return failure();
+  if (dim(getInput(), 1) != 2 * dim(getCodes(), 1))
+    return emitOpError() << "input must have twice the codes' features, got "
+                         << dim(getInput(), 1) << " and " << dim(getCodes(), 1);
+  // C2
+  if (failed(checkRowScheme(op, getScheme())))
+    return failure();
+  return checkScales(op, getScheme(), getCodes(), getScales(),
+                     /*zeroPoints=*/{});
+}
+
+/// Checks a layer's cache: [pages, 2, kvHeads, headDim * pageTokens].
+static LogicalResult checkCache(Operation *op, Value cache, int64_t kvHeads,
+                                int64_t headDim, int64_t pageTokens) {
+  if (failed(checkRank(op, "cache", cache, 4)))
+    return failure();
+  if (pageTokens <= 0 || dim(cache, 1) != 2 || dim(cache, 2) != kvHeads ||
+      dim(cache, 3) != headDim * pageTokens)
+    return op->emitOpError()
+           << "cache must be [pages, 2, " << kvHeads << ", "
+           << headDim * pageTokens << "], got " << shapeText(cache.getType());
+  return success();
+}
+
+LogicalResult RopeAppendOp::verify() {
+  Operation *op = *this;
+  // C2
+  if (failed(checkRank(op, "table", getTable(), 3)))
+    return failure();
+  int64_t headDim = getHeadDim();
+  if (headDim <= 0 || dim(getTable(), 2) != 2)
+    return emitOpError()
+           << "table must be [contextLength, headDim / 2, 2], got "
+           << shapeText(getTable().getType());
+  // C1
+  if (failed(checkRank(op, "qkv", getQkv(), 2)) ||
+      failed(checkRank(op, "query", getQuery(), 2)) ||
+      failed(checkSize(op, "qkv's features", dim(getQkv(), 1),
+                       "(heads + 2 * kv_heads) * head size",
+                       (getHeads() + 2 * getKvHeads()) * headDim)) ||
+      failed(checkHeads(op, getHeads(), getKvHeads(), dim(getQuery(), 1),
+                        getKvHeads() * headDim)))
+    return failure();
+  // C4
+  if (failed(checkRank(op, "positions", getPositions(), 1)) ||
+      failed(checkRank(op, "token sequences", getTokenSequences(), 1)) ||
+      failed(checkRank(op, "block tables", getBlockTables(), 2)))
+    return failure();
+  if (getUpdatedCache().getType() != getCache().getType())
+    return emitOpError("updated cache must have the cache's type");
+  // C3
+  return checkCache(op, getCache(), getKvHeads(), headDim, getPageTokens());
+}
+
+LogicalResult PagedAttentionOp::verify() {
+  Operation *op = *this;
+  // C1
+  if (failed(checkRank(op, "query", getQuery(), 2)) ||
+      failed(checkRank(op, "positions", getPositions(), 1)) ||
+      failed(checkRank(op, "token sequences", getTokenSequences(), 1)) ||
+      failed(checkRank(op, "block tables", getBlockTables(), 2)))
+    return failure();
+  if (getResult().getType() != getQuery().getType())
+    return emitOpError("result must have the query's type");
+  // C3
+  int64_t features = dim(getQuery(), 1);
+  int64_t headDim = getHeads() > 0 && features != kDynamic
+                        ? features / static_cast<int64_t>(getHeads())
+                        : 0;
+  if (failed(checkHeads(op, getHeads(), getKvHeads(), features,
+                        headDim * getKvHeads())))
+    return failure();
+  // C2
+  return checkCache(op, getCache(), getKvHeads(), headDim, getPageTokens());
+}
+
+LogicalResult LaunchOp::verify() {
+  // C1
+  for (Attribute attr : getArgs()) {
+    auto arg = dyn_cast<ArgAttr>(attr);
+    if (!arg)
+      return emitOpError() << "args must be #qlm.arg, got " << attr;
+    if (arg.getValue() < 0 ||
+        (arg.getSpace() == ArgSpace::Weight &&
+         arg.getValue() >= static_cast<int64_t>(getWeights().size())))
+      return emitOpError() << "argument " << arg << " is out of range: the "
+                           << "launch has " << getWeights().size()
+                           << " weights";
+  }
+  return success();
+}

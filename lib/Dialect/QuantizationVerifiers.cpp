@@ -1,0 +1,154 @@
+//===- QuantizationVerifiers.cpp - Constraints of parameters and codes ----===//
+//
+// Part of the QLM project, under the Apache License v2.0 with LLVM Exceptions.
+// SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
+//
+//===----------------------------------------------------------------------===//
+//
+// Each check names the numbered constraint of the operation's description.
+//
+//===----------------------------------------------------------------------===//
+
+#include "Checks.h"
+
+#include "llvm/ADT/STLExtras.h"
+
+using namespace mlir;
+using namespace mlir::qlm;
+
+//===----------------------------------------------------------------------===//
+// Parameters
+//===----------------------------------------------------------------------===//
+
+LogicalResult ParameterOp::verify() {
+  // C1
+  auto type = dyn_cast<RankedTensorType>(getType());
+  if (!type || !type.hasStaticShape() ||
+      !isa<Float32Type, Float16Type, BFloat16Type>(type.getElementType()))
+    return emitOpError()
+           << "type must be a static tensor of f32, f16 or bf16, got "
+           << getType();
+  // C2
+  StringRef file = getFile();
+  SmallVector<StringRef> parts;
+  file.split(parts, '/');
+  if (file.empty() || file.starts_with("/") || llvm::is_contained(parts, ".."))
+    return emitOpError() << "file must be a relative path without '..', got '"
+                         << file << "'";
+  return success();
+}
+
+LogicalResult ConvertOp::verify() {
+  // C1; C2 holds by the operand's type.
+  if (getInput().getType().getShape() != getType().getShape())
+    return emitOpError() << "result must have the operand's shape, got "
+                         << shapeText(getType()) << " and "
+                         << shapeText(getInput().getType());
+  return success();
+}
+
+LogicalResult RopeTableOp::verify() {
+  Operation *op = *this;
+  // C1, C2
+  if (failed(
+          checkRank(op, "inverse frequencies", getInverseFrequencies(), 1)) ||
+      failed(checkRank(op, "result", getResult(), 3)))
+    return failure();
+  if (dim(getResult(), 1) != dim(getInverseFrequencies(), 0) ||
+      dim(getResult(), 2) != 2 || dim(getResult(), 0) <= 0)
+    return emitOpError() << "result must be [contextLength, "
+                         << dim(getInverseFrequencies(), 0) << ", 2], got "
+                         << shapeText(getType());
+  return success();
+}
+
+LogicalResult RtnOp::verify() {
+  Operation *op = *this;
+  // C1
+  auto type = dyn_cast<RankedTensorType>(getWeight().getType());
+  if (!type || type.getRank() != 2 || !type.hasStaticShape())
+    return emitOpError() << "weight must be a static matrix, got "
+                         << shapeText(getWeight().getType());
+  if (getScheme().getGranularity() == Granularity::Row)
+    return emitOpError("scheme must not be per row: that is for activations");
+  // C3
+  if (getCodes().getType().getShape() != type.getShape())
+    return emitOpError() << "codes must have the weight's shape, got "
+                         << shapeText(getCodes().getType()) << " and "
+                         << shapeText(type);
+  // C2, C3
+  return checkScales(op, getScheme(), getCodes(), getScales(), getZeroPoints());
+}
+
+LogicalResult PackOp::verify() {
+  auto type = cast<RankedTensorType>(getInput().getType());
+  RankedTensorType expected = getPackedType(type, getLayout().getKind());
+  // C1
+  if (!expected)
+    return emitOpError() << "layout "
+                         << stringifyLayoutKind(getLayout().getKind())
+                         << " does not take " << shapeText(type);
+  // C2
+  if (getType() != expected)
+    return emitOpError() << "result must be " << shapeText(expected) << ", got "
+                         << shapeText(getType());
+  return success();
+}
+
+//===----------------------------------------------------------------------===//
+// Quantization
+//===----------------------------------------------------------------------===//
+
+LogicalResult QuantizeOp::verify() {
+  Operation *op = *this;
+  // C1
+  if (getCodes().getType().getShape() != getInput().getType().getShape())
+    return emitOpError() << "codes must have the input's shape, got "
+                         << shapeText(getCodes().getType()) << " and "
+                         << shapeText(getInput().getType());
+  // C2
+  return checkScales(op, getScheme(), getCodes(), getScales(), getZeroPoints());
+}
+
+LogicalResult DequantizeOp::verify() {
+  Operation *op = *this;
+  // C1
+  if (getCodes().getType().getShape() != getResult().getType().getShape())
+    return emitOpError() << "result must have the codes' shape, got "
+                         << shapeText(getResult().getType()) << " and "
+                         << shapeText(getCodes().getType());
+  // C2
+  return checkScales(op, getScheme(), getCodes(), getScales(), getZeroPoints());
+}
+
+LogicalResult DynamicQuantizeOp::verify() {
+  Operation *op = *this;
+  // C3
+  SchemeAttr scheme = getScheme();
+  if (failed(checkRowScheme(op, scheme)))
+    return failure();
+  // C1, C2
+  if (failed(checkRank(op, "input", getInput(), 2)))
+    return failure();
+  if (getCodes().getType().getShape() != getInput().getType().getShape())
+    return emitOpError() << "codes must have the input's shape, got "
+                         << shapeText(getCodes().getType()) << " and "
+                         << shapeText(getInput().getType());
+  return checkScales(op, scheme, getCodes(), getScales(), /*zeroPoints=*/{});
+}
+
+LogicalResult QuantizedLinearOp::verify() {
+  Operation *op = *this;
+  // C2
+  if (failed(checkScales(op, getScheme(), getCodes(), getScales(),
+                         getZeroPoints())))
+    return failure();
+  // C3
+  if (getBias() && (failed(checkRank(op, "bias", getBias(), 1)) ||
+                    failed(checkSize(op, "bias size", dim(getBias(), 0),
+                                     "the weight's rows", dim(getCodes(), 0)))))
+    return failure();
+  // C1, C3
+  return checkLinear(op, getInput(), getInputScales(), dim(getCodes(), 1),
+                     dim(getCodes(), 0), getResidual(), getResult());
+}
