@@ -5,7 +5,7 @@
 
 // UNKNOWN: error: unknown target cpu 'pentium', expected native, x86-64-v3, x86-64-v4 or sapphirerapids
 
-// CHECK: qlm.plan = {{.*}}scratch_bytes = 320 : i64
+// CHECK: qlm.plan = {{.*}}scratch_bytes = 11072 : i64
 // LLVM: qlm.stage = "lower"
 module attributes {qlm.plan = {max_step_tokens = 4 : i64, max_logit_rows = 2 : i64, max_batch = 2 : i64}} {
   qlm.parameter @norm : tensor<16xbf16> from "m.safetensors" key "norm"
