@@ -191,7 +191,7 @@ void PagedAttentionEmitter::emitRun(const Run &run, bool isSingle) {
 }
 
 /// Visits the run's queries some at a time. Those of a long run are rounded up
-/// to whole steps: the last ones are computed for nothing, from keys that exist.
+/// to whole steps: the last are computed for nothing, from keys that exist.
 void PagedAttentionEmitter::forRows(const Run &run, bool isSingle,
                                     function_ref<void(Val, int64_t)> body) {
   if (!isSingle) {
