@@ -67,11 +67,10 @@ void Executor::bind() {
   const Manifest &manifest = package.getManifest();
   for (size_t i = 0; i < manifest.launches.size(); ++i) {
     const Launch &launch = manifest.launches[i];
-    BoundLaunch bound{package.getKernels()[i],
-                      {},
-                      launch.tileCount,
-                      launch.tileBlock,
-                      launch.tileSize};
+    BoundLaunch bound{
+        package.getKernels()[i], {},
+        launch.tileCount,        launch.tileBlock,
+        launch.tileSize,         std::make_unique<TileQueue>(pool.size())};
     for (const LaunchArgument &argument : launch.arguments)
       bound.buffers.push_back(address(argument));
     launches.push_back(std::move(bound));
@@ -92,24 +91,38 @@ static int64_t sizeOf(TileSize which, const format::StepSizes &sizes) {
   return 0;
 }
 
-/// Every thread walks all launches; a barrier after each makes its results
-/// visible to the next.
+/// Chunks of each thread's part of a launch. A chunk of many rows sums up all
+/// its rows' codes again, so these are few.
+static int64_t chunksFor(const format::StepSizes &sizes) {
+  return sizes.tokens > 16 ? 2 : 4;
+}
+
+void Executor::resetQueues() {
+  const format::StepSizes &sizes = step->getSizes();
+  for (BoundLaunch &launch : launches) {
+    int64_t size = sizeOf(launch.tileSize, sizes);
+    int64_t blocks = (size + launch.tileBlock - 1) / launch.tileBlock;
+    launch.queue->reset(launch.tileCount * blocks, chunksFor(sizes));
+  }
+}
+
+/// Every thread walks all launches and leaves one when all its tiles are
+/// computed, by whichever thread.
 void Executor::runThread(int index) {
   const format::StepSizes &sizes = step->getSizes();
   char *privateScratch = scratch[static_cast<size_t>(index)].data();
   for (size_t i = 0; i < launches.size(); ++i) {
     const BoundLaunch &launch = launches[i];
-    int64_t size = sizeOf(launch.tileSize, sizes);
-    int64_t tiles =
-        launch.tileCount * ((size + launch.tileBlock - 1) / launch.tileBlock);
-    if (tiles == 0)
-      continue;
     bool timed = profile && index == 0;
     Clock::time_point begin = timed ? Clock::now() : Clock::time_point();
-    auto [lo, hi] = tileRange(tiles, index, pool.size());
-    if (lo < hi)
+    for (;;) {
+      auto [lo, hi] = launch.queue->take(index);
+      if (lo == hi)
+        break;
       launch.kernel(launch.buffers.data(), &sizes, lo, hi, privateScratch);
-    pool.barrier();
+      launch.queue->finish(hi - lo);
+    }
+    launch.queue->wait();
     if (timed)
       profile->add(i,
                    std::chrono::duration<double>(Clock::now() - begin).count());
@@ -117,8 +130,10 @@ void Executor::runThread(int index) {
 }
 
 void Executor::run() {
-  if (step->getSizes().tokens)
-    pool.run([this](int index) { runThread(index); });
+  if (!step->getSizes().tokens)
+    return;
+  resetQueues();
+  pool.run([this](int index) { runThread(index); });
 }
 
 float *Executor::logits(int64_t row) const {

@@ -12,6 +12,7 @@
 #include "qlm/Runtime/StepBatch.h"
 #include "qlm/Runtime/StepProfile.h"
 #include "qlm/Runtime/ThreadPool.h"
+#include "qlm/Runtime/TileQueue.h"
 
 #include <memory>
 #include <vector>
@@ -54,12 +55,14 @@ private:
     std::vector<void *> buffers;
     int64_t tileCount, tileBlock;
     TileSize tileSize;
+    std::unique_ptr<TileQueue> queue;
   };
 
   Executor(const Package &package, int threads);
   Status allocate(bool reserve);
   void bind();
   void *address(const LaunchArgument &argument) const;
+  void resetQueues();
   void runThread(int index);
 
   const Package &package;

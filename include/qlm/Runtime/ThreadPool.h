@@ -64,15 +64,6 @@ private:
   std::vector<std::thread> workers;
 };
 
-/// The contiguous part of `0 .. tiles` that thread \p index of \p threads
-/// computes: parts differ by one tile at most.
-inline std::pair<int64_t, int64_t> tileRange(int64_t tiles, int index,
-                                             int threads) {
-  int64_t share = tiles / threads, rest = tiles % threads;
-  int64_t begin = index * share + (index < rest ? index : rest);
-  return {begin, begin + share + (index < rest ? 1 : 0)};
-}
-
 } // namespace qlm
 
 #endif // QLM_RUNTIME_THREADPOOL_H

@@ -42,17 +42,3 @@ TEST(ThreadPoolTest, IdleWorkersUseNoTime) {
   double used = static_cast<double>(std::clock() - begin) / CLOCKS_PER_SEC;
   EXPECT_LT(used, 0.05);
 }
-
-TEST(ThreadPoolTest, RangesCoverAllTilesOnceAndEvenly) {
-  for (int64_t tiles : {0, 1, 2, 7, 64, 1001})
-    for (int threads : {1, 2, 3, 8}) {
-      int64_t next = 0;
-      for (int i = 0; i < threads; ++i) {
-        auto [lo, hi] = tileRange(tiles, i, threads);
-        EXPECT_EQ(lo, next);
-        EXPECT_LE(hi - lo, tiles / threads + 1);
-        next = hi;
-      }
-      EXPECT_EQ(next, tiles);
-    }
-}
