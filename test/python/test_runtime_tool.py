@@ -151,6 +151,18 @@ def test_inspect_shows_the_plan(package):
     assert "tiny-llama" in toolchain.succeed("quant-run", "inspect", package)
 
 
+def test_inspect_writes_a_page(package, tmp_path):
+    page = tmp_path / "plan.html"
+    toolchain.succeed("quant-run", "inspect", package, "--html", page)
+    text = page.read_text()
+    assert text.startswith("<!doctype html>")
+    launches = run_json("inspect", package)["launches"]
+    assert all(f"<td>{launch['label']}</td>" in text for launch in launches)
+    assert list(tmp_path.iterdir()) == [page]
+    message = fail(1, "inspect", package, "--html", page / "below")
+    assert f"cannot write {page / 'below'}: Not a directory" in message
+
+
 @pytest.mark.parametrize("command", COMMANDS)
 def test_help_of_each_command(command):
     assert toolchain.succeed("quant-run", command, "--help").startswith(

@@ -6,6 +6,7 @@
 //===----------------------------------------------------------------------===//
 
 #include "Commands.h"
+#include "InspectPage.h"
 
 #include <cstdio>
 #include <map>
@@ -100,17 +101,21 @@ static int printManifest(const std::string &package, const Manifest &manifest) {
 
 int qlm::tool::runInspect(int argc, char **argv) {
   bool json = false;
-  std::string package;
+  std::string package, html;
   Arguments arguments("inspect", "PKG",
                       "Shows a package's plan, sizes and kernels; runs "
                       "nothing of it.");
   arguments.flag("--json", json, "print one JSON object");
+  arguments.text("--html", html, "write a web page to this file");
   int exitCode;
   if (!arguments.parse(argc, argv, package, exitCode))
     return exitCode;
   Result<Manifest> manifest = readManifest(package);
   if (!manifest.ok())
     return badInput(manifest.status().message());
+  if (!html.empty())
+    if (Status status = writeInspectPage(*manifest, html); !status.ok())
+      return badInput(status.message());
   if (json)
     return printManifest(package, *manifest);
   printText(*manifest);
