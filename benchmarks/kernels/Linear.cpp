@@ -24,6 +24,7 @@
 #include "qlm/Lower/Passes.h"
 #include "qlm/Package/Format.h"
 #include "qlm/Package/ObjectFile.h"
+#include "qlm/Runtime/CpuFeatures.h"
 
 #include "mlir/IR/MLIRContext.h"
 #include "mlir/Parser/Parser.h"
@@ -308,6 +309,9 @@ int main(int argc, char **argv) {
     threadList = {1, 2};
   int64_t mostRows = *std::max_element(rowList.begin(), rowList.end());
   cpu::Target target = exitOnError(cpu::Target::get(targetName));
+  if (target.amxInt8)
+    if (::qlm::Status status = ::qlm::requestTiles(); !status.ok())
+      exitOnError(llvm::createStringError(status.message()));
 
   DialectRegistry registry;
   registry.insert<QlmDialect, func::FuncDialect>();

@@ -8,18 +8,22 @@
 #include "qlm/Runtime/CpuFeatures.h"
 
 #include <algorithm>
+#include <cerrno>
 #include <cpuid.h>
 #include <cstdint>
 #include <cstdio>
+#include <cstring>
 #include <fstream>
 #include <sched.h>
+#include <sys/syscall.h>
+#include <unistd.h>
 
 using namespace qlm;
 
 namespace {
 enum Register { Eax, Ebx, Ecx, Edx };
 /// Registers that the system must save for a feature to be usable.
-enum class Needs { Nothing, Ymm, Zmm };
+enum class Needs { Nothing, Ymm, Zmm, Tiles };
 
 struct FeatureBit {
   const char *name; ///< LLVM's
@@ -82,7 +86,10 @@ constexpr FeatureBit featureBits[] = {
     {"movdiri", 7, 0, Ecx, 27, Needs::Nothing},
     {"movdir64b", 7, 0, Ecx, 28, Needs::Nothing},
     {"avx512vp2intersect", 7, 0, Edx, 8, Needs::Zmm},
+    {"amx-bf16", 7, 0, Edx, 22, Needs::Tiles},
     {"avx512fp16", 7, 0, Edx, 23, Needs::Zmm},
+    {"amx-tile", 7, 0, Edx, 24, Needs::Tiles},
+    {"amx-int8", 7, 0, Edx, 25, Needs::Tiles},
     {"avxvnni", 7, 1, Eax, 4, Needs::Ymm},
     {"avx512bf16", 7, 1, Eax, 5, Needs::Zmm},
     {"avxifma", 7, 1, Eax, 23, Needs::Ymm},
@@ -104,7 +111,7 @@ constexpr FeatureBit featureBits[] = {
 } // namespace
 
 /// Which vector registers the system saves (XCR0: bits 1 and 2 for YMM, 5 to 7
-/// for the masks and ZMM).
+/// for the masks and ZMM, 17 and 18 for the tiles of AMX and their shapes).
 static uint64_t savedRegisters() {
   unsigned eax, ebx, ecx, edx;
   constexpr unsigned osxsave = 1u << 27;
@@ -116,8 +123,9 @@ static uint64_t savedRegisters() {
 }
 
 static bool isPresent(const FeatureBit &feature, uint64_t saved) {
-  constexpr uint64_t ymm = 0x6, zmm = 0xe6;
-  uint64_t needed = feature.needs == Needs::Zmm   ? zmm
+  constexpr uint64_t ymm = 0x6, zmm = 0xe6, tiles = 0x60000;
+  uint64_t needed = feature.needs == Needs::Tiles ? tiles
+                    : feature.needs == Needs::Zmm ? zmm
                     : feature.needs == Needs::Ymm ? ymm
                                                   : 0;
   unsigned registers[4];
@@ -158,6 +166,24 @@ Status qlm::checkFeatures(const std::vector<std::string> &needed,
                     join(missing) +
                     "; recompile it with quantc --target-cpu=native here or "
                     "with an older --target-cpu");
+}
+
+Status qlm::requestTiles() {
+  constexpr long requestPermission = 0x1023, tileData = 18;
+  if (syscall(SYS_arch_prctl, requestPermission, tileData) == 0)
+    return Status();
+  return Status(StatusCode::Unsupported,
+                std::string("the package needs AMX, and the system refuses "
+                            "this process its registers: ") +
+                    std::strerror(errno) +
+                    "; recompile it with quantc --target-cpu=x86-64-v4");
+}
+
+Status qlm::prepareFeatures(const std::vector<std::string> &needed) {
+  QLM_RETURN_IF_ERROR(checkFeatures(needed, machineFeatures()));
+  if (std::find(needed.begin(), needed.end(), "amx-tile") == needed.end())
+    return Status();
+  return requestTiles();
 }
 
 /// Cores that a control group's quota allows, 0 when there is none.

@@ -180,8 +180,7 @@ Result<std::unique_ptr<Package>> Package::load(const std::string &path,
   std::unique_ptr<Package> package(new Package());
   package->path = path;
   package->manifest = manifest.take();
-  QLM_RETURN_IF_ERROR(
-      checkFeatures(package->manifest.target.features, machineFeatures()));
+  QLM_RETURN_IF_ERROR(prepareFeatures(package->manifest.target.features));
   QLM_RETURN_IF_ERROR(package->mapWeights());
 
   // The weights are read by a second thread while this one opens the module.

@@ -62,9 +62,8 @@ module attributes {qlm.plan = {max_step_tokens = 4 : i64, max_logit_rows = 2 : i
 // CHECK: func.func @rms_norm_1(
 // CHECK-NOT: func.func
 
-// AMX is left out: no kernel uses it.
 // SPR: module @kernels attributes
-// SPR-SAME: qlm.target_features = "+avx,+avx2,+avx512bf16,+avx512bw,+avx512cd,+avx512dq,+avx512f,+avx512vbmi,+avx512vl,+avx512vnni,+bmi,
+// SPR-SAME: qlm.target_features = "+amx-int8,+amx-tile,+avx,+avx2,+avx512bf16,+avx512bw,+avx512cd,+avx512dq,+avx512f,+avx512vbmi,+avx512vl,+avx512vnni,+bmi,
 
 // LLVM: module @kernels
 // LLVM-NOT: {{(func\.func|scf\.|arith\.|vector\.|math\.|cf\.|builtin\.unrealized)}}

@@ -24,6 +24,15 @@ std::vector<std::string> machineFeatures();
 Status checkFeatures(const std::vector<std::string> &needed,
                      const std::vector<std::string> &present);
 
+/// Asks the system to let this process use AMX's registers, which each process
+/// must do once before its first such instruction. Fails with Unsupported,
+/// with the system's reason, where it refuses.
+Status requestTiles();
+
+/// Makes sure that code which uses the features \p needed can run: they are
+/// there, and the system allows them.
+Status prepareFeatures(const std::vector<std::string> &needed);
+
 /// Cores that this process may use: its affinity, cut by the control group's
 /// quota; at least 1.
 int availableCores();

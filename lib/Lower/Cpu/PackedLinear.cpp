@@ -110,6 +110,13 @@ LinearTiling LinearTiling::get(const LinearShape &shape, const Target &target) {
 // Body
 //===----------------------------------------------------------------------===//
 
+static AmxPlan getAmxPlan(const LinearShape &shape, const LinearTiling &tiling,
+                          const KernelRequest &request) {
+  if (!AmxPlan::isFor(shape, request.target))
+    return AmxPlan();
+  return AmxPlan::get(shape, tiling.tileBlocks, request.maxRows());
+}
+
 static int64_t countBuffers(PackedLinearOp op) {
   return op->getNumOperands() + 1;
 }
@@ -117,8 +124,8 @@ static int64_t countBuffers(PackedLinearOp op) {
 LinearEmitter::LinearEmitter(PackedLinearOp op, const LinearShape &shape,
                              const KernelRequest &request)
     : shape(shape), tiling(LinearTiling::get(shape, request.target)),
-      target(request.target), lanes(request.target.lanes()),
-      parts(::qlm::format::kRowBlock / lanes),
+      amx(getAmxPlan(shape, tiling, request)), target(request.target),
+      lanes(request.target.lanes()), parts(::qlm::format::kRowBlock / lanes),
       frame(request.function, countBuffers(op)), b(frame.builder()),
       rows(frame.size(request.rows)) {
   int64_t next = 0;
@@ -150,7 +157,7 @@ void LinearEmitter::emit() {
 void LinearEmitter::emitTile(Val tile) {
   Val first = tile * tiling.tileBlocks;
   auto emitFull = [&] {
-    Val row = b.index(0);
+    Val row = amx.blocks ? emitAmxRows(first) : b.index(0);
     for (LinearPatch patch : tiling.patches) {
       Val end = row + (rows - row) / patch.rows * patch.rows;
       int64_t patchBlocks = patch.strips / parts;
@@ -327,6 +334,8 @@ mlir::qlm::cpu::emitPackedLinear(PackedLinearOp op,
       request.tilesPerStep(llvm::divideCeil(shape->blocks, tiling.tileBlocks));
   if (shape->byteActivations)
     info.scratchBytes = request.maxRows() * shape->groups * 4;
+  if (AmxPlan amx = getAmxPlan(*shape, tiling, request); amx.blocks)
+    info.scratchBytes = amx.end;
   int64_t rows = shape->blocks * ::qlm::format::kRowBlock;
   info.bytes = shape->blocks * shape->blockBytes();
   if (shape->quantized)

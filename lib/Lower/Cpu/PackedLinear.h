@@ -28,6 +28,9 @@
 // patch nor the tile changes that, so results don't depend on the number of
 // rows or on how tiles are split among threads.
 //
+// With AMX, 16 rows and more of int8 activations go another way to the same
+// bits (PackedLinearAmx.cpp).
+//
 // Tested by test/Lower/Cpu/PackedLinearTest.cpp, timed by
 // benchmarks/kernels/Linear.cpp.
 //
@@ -83,6 +86,20 @@ struct LinearTiling {
   SmallVector<LinearPatch> patches;
 
   static LinearTiling get(const LinearShape &shape, const Target &target);
+};
+
+/// How a kernel multiplies 16 rows and more with AMX: what its scratch memory
+/// holds after the sums of activations, as byte offsets.
+struct AmxPlan {
+  int64_t blocks = 0; ///< that a patch computes together
+  int64_t sums = 0;   ///< int32 sums of a patch and group
+  int64_t totals = 0; ///< f32 totals of a patch, of several groups
+  int64_t codes = 0;  ///< unpacked int4 codes of a patch's blocks
+  int64_t end = 0;
+
+  static bool isFor(const LinearShape &shape, const Target &target);
+  static AmxPlan get(const LinearShape &shape, int64_t tileBlocks,
+                     int64_t maxRows);
 };
 
 /// Writes the body of one kernel.
@@ -145,8 +162,15 @@ private:
   void emitRowSums();
   Val sumBytes(Ptr bytes, int64_t count);
 
+  // PackedLinearAmx.cpp: int8 activations of many rows.
+  Val emitAmxRows(Val first);
+  void emitUnpackedCodes(Ptr packed);
+  void emitAmxPatch(int64_t rowTiles, Val firstRow, Val block, Ptr codes);
+  void emitAmxSums(int64_t rowTiles, Val firstRow, Val group, Ptr codes);
+
   const LinearShape shape;
   const LinearTiling tiling;
+  const AmxPlan amx; ///< empty where AMX isn't used
   const Target &target;
   const int64_t lanes; ///< features of a strip
   const int64_t parts; ///< strips of a block

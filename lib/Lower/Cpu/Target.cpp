@@ -22,6 +22,9 @@ constexpr llvm::StringLiteral kBaseFeatures[] = {
 constexpr llvm::StringLiteral kAvx512Features[] = {
     "avx512bw", "avx512cd", "avx512dq", "avx512f", "avx512vl"};
 
+/// Matrix registers are used only where both of these are there.
+constexpr llvm::StringLiteral kAmxFeatures[] = {"amx-int8", "amx-tile"};
+
 struct Extension {
   llvm::StringLiteral feature;
   bool Target::*flag;
@@ -49,6 +52,11 @@ static Target fromFeatures(llvm::StringRef cpu,
         continue;
       target.*extension.flag = true;
       target.features.push_back(extension.feature.str());
+    }
+    if (llvm::all_of(kAmxFeatures, has)) {
+      target.amxInt8 = true;
+      for (llvm::StringRef feature : kAmxFeatures)
+        target.features.push_back(feature.str());
     }
   }
   llvm::sort(target.features);

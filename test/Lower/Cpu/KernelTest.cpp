@@ -13,6 +13,7 @@
 #include "qlm/Lower/Kernel/Builder.h"
 #include "qlm/Lower/Passes.h"
 #include "qlm/Package/ObjectFile.h"
+#include "qlm/Runtime/CpuFeatures.h"
 #include "llvm/ExecutionEngine/Orc/LLJIT.h"
 #include "llvm/Support/TargetSelect.h"
 
@@ -28,6 +29,9 @@ std::vector<std::string> cpu::test::getRunnableTargets() {
     llvm::consumeError(native.takeError());
     return {};
   }
+  // Tests run kernels without the runtime, which asks otherwise.
+  if (native->amxInt8)
+    EXPECT_TRUE(::qlm::requestTiles().ok());
   if (!native->avx512)
     return {"x86-64-v3", "native"};
   return {"x86-64-v3", "x86-64-v4", "native"};

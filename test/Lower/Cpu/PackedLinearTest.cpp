@@ -141,6 +141,17 @@ std::vector<LinearFormat> getFormats() {
   return formats;
 }
 
+// Code with AMX is made here too, though it may not run.
+TEST(PackedLinearTargets, EveryByteFormatCompilesForAmx) {
+  for (const LinearFormat &format : getFormats()) {
+    if (!format.byteActivations)
+      continue;
+    LinearCase test(format, /*n=*/63, /*k=*/384, /*rows=*/1);
+    EXPECT_TRUE(CompiledKernel("sapphirerapids", test.getText(), {33, 1, 1}))
+        << format.name;
+  }
+}
+
 std::vector<LinearParameter> getParameters() {
   std::vector<LinearParameter> parameters;
   for (const std::string &target : getRunnableTargets())

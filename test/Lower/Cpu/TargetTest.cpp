@@ -35,13 +35,15 @@ TEST(TargetTest, Avx512AloneHasNoVnni) {
   EXPECT_TRUE(has(target, "avx512f") && has(target, "fma"));
   EXPECT_FALSE(target.avx512Vnni || target.avx512Vbmi || target.avx512Bf16);
   EXPECT_FALSE(has(target, "avx512vnni"));
+  EXPECT_FALSE(target.amxInt8 || has(target, "amx-tile"));
 }
 
-TEST(TargetTest, SapphireRapidsHasNoAmx) {
+TEST(TargetTest, SapphireRapidsHasAmx) {
   Target target = get("sapphirerapids");
   EXPECT_TRUE(target.avx512Vnni && target.avx512Vbmi && target.avx512Bf16);
   EXPECT_TRUE(has(target, "avx512vnni") && has(target, "avx512bf16"));
-  EXPECT_EQ(target.featureString().find("amx"), std::string::npos);
+  EXPECT_TRUE(target.amxInt8);
+  EXPECT_TRUE(has(target, "amx-tile") && has(target, "amx-int8"));
   EXPECT_TRUE(llvm::is_sorted(target.features));
 }
 
@@ -54,6 +56,8 @@ TEST(TargetTest, NativeAgreesWithItself) {
   EXPECT_EQ(has(*target, "avx512vnni"), target->avx512Vnni);
   EXPECT_EQ(has(*target, "avx512vbmi"), target->avx512Vbmi);
   EXPECT_EQ(has(*target, "avx512bf16"), target->avx512Bf16);
+  EXPECT_EQ(has(*target, "amx-int8"), target->amxInt8);
+  EXPECT_EQ(has(*target, "amx-tile"), target->amxInt8);
 }
 
 TEST(TargetTest, UnknownNameIsRefused) {

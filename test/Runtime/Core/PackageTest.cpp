@@ -183,6 +183,19 @@ TEST(CpuFeaturesTest, AgreesWithTheCompilersOwnProbe) {
   EXPECT_GE(availableCores(), 1);
 }
 
+// What the system says it saves for a process is what it lets it have.
+TEST(CpuFeaturesTest, TilesAreAllowedWhereTheyAre) {
+  std::vector<std::string> features = machineFeatures();
+  bool tiles = std::count(features.begin(), features.end(), "amx-tile") != 0;
+  EXPECT_EQ(tiles, __builtin_cpu_supports("amx-tile") != 0);
+  EXPECT_LE(std::count(features.begin(), features.end(), "amx-int8"), tiles);
+  EXPECT_TRUE(prepareFeatures({"sse3"}).ok());
+  Status status = prepareFeatures({"amx-tile"});
+  EXPECT_EQ(status.ok(), tiles);
+  if (!tiles)
+    EXPECT_TRUE(contains(status.message(), "lacks amx-tile"));
+}
+
 TEST(MappedMemoryTest, MayBeReadPastItsEnd) {
   FakePackage package;
   package.write("page", std::string(4096, 'p'));
