@@ -17,6 +17,7 @@
 //===----------------------------------------------------------------------===//
 
 #include "CompileKernel.h"
+#include "Harness.h"
 
 #include "mlir/IR/MLIRContext.h"
 #include "llvm/ADT/APFloat.h"
@@ -25,7 +26,6 @@
 #include "llvm/Support/MathExtras.h"
 #include "llvm/Support/raw_ostream.h"
 
-#include <atomic>
 #include <chrono>
 #include <cstring>
 #include <sys/mman.h>
@@ -33,10 +33,11 @@
 
 using namespace mlir;
 using namespace mlir::qlm;
+using bench::allocate;
+using bench::Barrier;
 using ::qlm::format::StepSizes;
 
 namespace {
-constexpr int64_t kHugePage = int64_t(2) << 20;
 constexpr int64_t kPageTokens = 16;
 /// The caches of all layers of a decoding step: much more than a cache.
 constexpr int64_t kCacheBytes = int64_t(384) << 20;
@@ -92,18 +93,6 @@ std::string getText(const Case &c, const ElementType &type, int64_t pages) {
          ", " + i + ", " + i + ", " + tables + ") -> " + query + "\nreturn\n}";
 }
 
-/// Zeroed memory on large pages, kept until the program ends.
-char *allocate(int64_t bytes) {
-  void *map = mmap(nullptr, bytes + kHugePage, PROT_READ | PROT_WRITE,
-                   MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
-  if (map == MAP_FAILED)
-    llvm::report_fatal_error("not enough memory");
-  char *data = reinterpret_cast<char *>(
-      llvm::alignTo(reinterpret_cast<uintptr_t>(map), kHugePage));
-  madvise(data, bytes, MADV_HUGEPAGE);
-  return data;
-}
-
 /// The bits of a float in the type of the cache.
 uint32_t encode(float value, const ElementType &type) {
   llvm::APFloat number(value);
@@ -150,26 +139,6 @@ struct Inputs {
     for (int64_t i = 0; i < c.rows() * c.heads * c.headDim; ++i)
       queries[i] = float((i * 7919) % 2003) / 1001.0f - 1.0f;
   }
-};
-
-/// Lets threads start each launch together.
-class Barrier {
-public:
-  explicit Barrier(int threads) : threads(threads) {}
-  void wait() {
-    int now = generation.load();
-    if (++arrived == threads) {
-      arrived = 0;
-      ++generation;
-      return;
-    }
-    while (generation.load() == now)
-      ;
-  }
-
-private:
-  const int threads;
-  std::atomic<int> arrived{0}, generation{0};
 };
 
 /// Runs a step of each layer in turn; gives the least time of one in seconds.

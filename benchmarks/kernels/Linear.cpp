@@ -18,35 +18,31 @@
 //
 //===----------------------------------------------------------------------===//
 
+#include "CompileKernel.h"
+#include "Harness.h"
 #include "ReadMemory.h"
 
 #include "qlm/Lower/Cpu/Kernels.h"
-#include "qlm/Lower/Passes.h"
 #include "qlm/Package/Format.h"
-#include "qlm/Package/ObjectFile.h"
 #include "qlm/Runtime/CpuFeatures.h"
 
 #include "mlir/IR/MLIRContext.h"
-#include "mlir/Parser/Parser.h"
-#include "mlir/Pass/PassManager.h"
-#include "llvm/ExecutionEngine/Orc/LLJIT.h"
 #include "llvm/Support/CommandLine.h"
 #include "llvm/Support/Format.h"
 #include "llvm/Support/MathExtras.h"
-#include "llvm/Support/TargetSelect.h"
 #include "llvm/Support/raw_ostream.h"
 
-#include <atomic>
-#include <sys/mman.h>
 #include <thread>
 #include <time.h>
 
 using namespace mlir;
 using namespace mlir::qlm;
+using bench::allocate;
+using bench::Barrier;
+using bench::kHugePage;
 using ::qlm::format::StepSizes;
 
 namespace {
-constexpr int64_t kHugePage = int64_t(2) << 20;
 /// Weights of one format in all: much more than a cache.
 constexpr int64_t kWeightBytes = int64_t(512) << 20;
 
@@ -139,81 +135,10 @@ Linear makeLinear(const Shape &shape, const WeightFormat &format, bool bytes) {
   return linear;
 }
 
-/// Zeroed memory on large pages, kept until the program ends.
-char *allocate(int64_t bytes) {
-  void *map = mmap(nullptr, bytes + kHugePage, PROT_READ | PROT_WRITE,
-                   MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
-  if (map == MAP_FAILED)
-    llvm::report_fatal_error("not enough memory");
-  char *data = reinterpret_cast<char *>(
-      llvm::alignTo(reinterpret_cast<uintptr_t>(map), kHugePage));
-  madvise(data, bytes, MADV_HUGEPAGE);
-  return data;
-}
-
-/// A compiled kernel with what keeps it alive.
-struct Compiled {
-  cpu::KernelInfo info;
-  std::unique_ptr<llvm::orc::LLJIT> jit;
-  ::qlm::format::KernelFunction function = nullptr;
-};
-
-llvm::ExitOnError exitOnError("qlm-bench-linear: ");
-
-Compiled compile(MLIRContext &context, const std::string &text,
-                 const cpu::Target &target, const cpu::StepLimits &limits) {
-  OwningOpRef<ModuleOp> source = parseSourceString<ModuleOp>(text, &context);
-  PackedLinearOp op;
-  if (source)
-    source->walk([&](PackedLinearOp found) { op = found; });
-  OwningOpRef<ModuleOp> kernels =
-      ModuleOp::create(UnknownLoc::get(&context), kKernelsName);
-  Builder builder(&context);
-  (*kernels)->setAttr(kTargetCpuAttr, builder.getStringAttr(target.cpu));
-  (*kernels)->setAttr(kTargetFeaturesAttr,
-                      builder.getStringAttr(target.featureString()));
-  FailureOr<cpu::KernelInfo> info =
-      op ? cpu::emitKernel(*kernels, op, target, SizeKind::Tokens, limits)
-         : FailureOr<cpu::KernelInfo>(failure());
-  PassManager pm(&context, ModuleOp::getOperationName());
-  buildKernelsToLLVMPipeline(pm);
-  if (failed(info) || failed(pm.run(*kernels)))
-    llvm::report_fatal_error("the kernel doesn't compile");
-  Compiled compiled;
-  compiled.info = *info;
-  auto object = exitOnError(emitObjectCode(*kernels));
-  compiled.jit = exitOnError(llvm::orc::LLJITBuilder().create());
-  exitOnError(compiled.jit->addObjectFile(llvm::MemoryBuffer::getMemBufferCopy(
-      StringRef(object.data(), object.size()), "kernels")));
-  compiled.function = exitOnError(compiled.jit->lookup(info->name))
-                          .toPtr<::qlm::format::KernelFunction>();
-  return compiled;
-}
-
 /// Memory that all measurements share.
 struct Memory {
   char *weights, *input, *inputScales, *result;
   std::vector<char *> scratch;
-};
-
-/// Lets threads start each launch together.
-class Barrier {
-public:
-  explicit Barrier(int threads) : threads(threads) {}
-  void wait() {
-    int now = generation.load();
-    if (++arrived == threads) {
-      arrived = 0;
-      ++generation;
-      return;
-    }
-    while (generation.load() == now)
-      ;
-  }
-
-private:
-  const int threads;
-  std::atomic<int> arrived{0}, generation{0};
 };
 
 /// Runs work(copy, thread) on \p threads threads, for each copy in turn,
@@ -253,8 +178,8 @@ struct Times {
   double launch, reading;
 };
 
-Times measure(const Compiled &compiled, const Linear &linear, bool bytes,
-              int64_t rows, int threads, const Memory &memory) {
+Times measure(const bench::CompiledKernel &compiled, const Linear &linear,
+              bool bytes, int64_t rows, int threads, const Memory &memory) {
   int64_t size = 0;
   for (int64_t operand : linear.operandBytes)
     size += llvm::alignTo(operand, 64);
@@ -299,8 +224,7 @@ static llvm::cl::opt<std::string> targetName("target-cpu",
 
 int main(int argc, char **argv) {
   llvm::cl::ParseCommandLineOptions(argc, argv, "times packed linears\n");
-  llvm::InitializeNativeTarget();
-  llvm::InitializeNativeTargetAsmPrinter();
+  llvm::ExitOnError exitOnError("qlm-bench-linear: ");
   std::vector<int> rowList(rowCounts.begin(), rowCounts.end());
   std::vector<int> threadList(threadCounts.begin(), threadCounts.end());
   if (rowList.empty())
@@ -313,11 +237,7 @@ int main(int argc, char **argv) {
     if (::qlm::Status status = ::qlm::requestTiles(); !status.ok())
       exitOnError(llvm::createStringError(status.message()));
 
-  DialectRegistry registry;
-  registry.insert<QlmDialect, func::FuncDialect>();
-  createEmitCpuKernels()->getDependentDialects(registry);
-  MLIRContext context(registry);
-  context.loadAllAvailableDialects();
+  std::unique_ptr<MLIRContext> context = bench::createContext();
 
   Memory memory;
   memory.weights = allocate(kWeightBytes + (int64_t(16) << 20));
@@ -340,8 +260,8 @@ int main(int argc, char **argv) {
         continue;
       for (const Shape &shape : kShapes) {
         Linear linear = makeLinear(shape, format, bytes);
-        Compiled compiled =
-            compile(context, linear.text, target, {mostRows, 1, mostRows});
+        bench::CompiledKernel compiled = bench::compileKernel(
+            *context, linear.text, target, {mostRows, 1, mostRows});
         for (int rows : rowList)
           for (int threads : threadList) {
             Times times =
