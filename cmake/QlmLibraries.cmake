@@ -8,6 +8,8 @@ function(qlm_compiler_library name)
   qlm_compiler_settings(${name})
   add_dependencies(${name} QlmDialectIncGen ${ARG_DEPENDS})
   target_link_libraries(${name} PUBLIC ${ARG_LINK} MLIR LLVM)
+  # Without times of its headers a precompiled header can come from ccache.
+  target_compile_options(${name} PRIVATE "SHELL:-Xclang -fno-pch-timestamp")
   if(NOT QLM_SANITIZE AND NOT name STREQUAL "QlmDialect")
     target_precompile_headers(${name} REUSE_FROM QlmDialect)
   endif()

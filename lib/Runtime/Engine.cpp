@@ -252,9 +252,15 @@ bool Engine::step() {
   if (running.empty())
     return false;
   plan();
-  executor.run();
-  for (const PlannedRows &rows : planned)
-    commit(rows);
+  Status ran = executor.run();
+  for (const PlannedRows &rows : planned) {
+    if (ran.ok()) {
+      commit(rows);
+      continue;
+    }
+    rows.sequence->result.status = ran;
+    finish(*rows.sequence, FinishReason::Error);
+  }
   retire();
   return true;
 }

@@ -1,4 +1,4 @@
-//===- Executor.cpp - Runs the launches of a step -------------------------===//
+//===- Executor.cpp - The executor of a package's device ------------------===//
 //
 // Part of the QLM project, under the Apache License v2.0 with LLVM Exceptions.
 // SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
@@ -7,138 +7,13 @@
 
 #include "qlm/Runtime/Executor.h"
 
-#include <chrono>
+#include "Cpu/CpuExecutor.h"
 
 using namespace qlm;
-using Clock = std::chrono::steady_clock;
-
-Executor::Executor(const Package &package, int threads)
-    : package(package), pool(threads) {}
 
 Result<std::unique_ptr<Executor>> Executor::create(const Package &package,
                                                    int threads, bool reserve) {
-  std::unique_ptr<Executor> executor(new Executor(package, threads));
-  QLM_RETURN_IF_ERROR(executor->allocate(reserve));
-  executor->bind();
-  return executor;
-}
-
-Status Executor::allocate(bool reserve) {
-  const MemoryPlan &plan = package.getManifest().plan;
-  auto map = [=](int64_t bytes, const char *purpose, MappedMemory &memory) {
-    Result<MappedMemory> result =
-        MappedMemory::allocate(static_cast<size_t>(bytes), purpose);
-    if (!result.ok())
-      return result.status();
-    memory = result.take();
-    return reserve ? memory.touch() : Status();
-  };
-  Result<StepBatch> batch = StepBatch::create(plan);
-  if (!batch.ok())
-    return batch.status();
-  step = std::make_unique<StepBatch>(batch.take());
-  QLM_RETURN_IF_ERROR(map(plan.arenaBytes, "the arena", arena));
-  QLM_RETURN_IF_ERROR(map(plan.kv.poolBytes, "the KV cache", cache));
-  QLM_RETURN_IF_ERROR(map(plan.logitsBytes, "the logits", logitsMemory));
-  scratch.resize(static_cast<size_t>(pool.size()));
-  for (MappedMemory &memory : scratch)
-    QLM_RETURN_IF_ERROR(map(plan.scratchBytes, "scratch", memory));
-  return Status();
-}
-
-void *Executor::address(const LaunchArgument &argument) const {
-  const KvPlan &kv = package.getManifest().plan.kv;
-  switch (argument.kind) {
-  case LaunchArgumentKind::Weight:
-    return const_cast<void *>(package.tensorData(argument.key));
-  case LaunchArgumentKind::Arena:
-    return arena.data() + argument.value;
-  case LaunchArgumentKind::Step:
-    return step->argument(static_cast<format::StepArgument>(argument.value));
-  case LaunchArgumentKind::Cache:
-    return cache.data() + argument.value * kv.pages * kv.pageBytes;
-  case LaunchArgumentKind::Logits:
-    return logitsMemory.data();
-  }
-  return nullptr;
-}
-
-void Executor::bind() {
-  const Manifest &manifest = package.getManifest();
-  for (size_t i = 0; i < manifest.launches.size(); ++i) {
-    const Launch &launch = manifest.launches[i];
-    BoundLaunch bound{
-        package.getKernels()[i], {},
-        launch.tileCount,        launch.tileBlock,
-        launch.tileSize,         std::make_unique<TileQueue>(pool.size())};
-    for (const LaunchArgument &argument : launch.arguments)
-      bound.buffers.push_back(address(argument));
-    launches.push_back(std::move(bound));
-  }
-}
-
-static int64_t sizeOf(TileSize which, const format::StepSizes &sizes) {
-  switch (which) {
-  case TileSize::One:
-    return 1;
-  case TileSize::Tokens:
-    return sizes.tokens;
-  case TileSize::Sequences:
-    return sizes.sequences;
-  case TileSize::LogitRows:
-    return sizes.logitRows;
-  }
-  return 0;
-}
-
-/// Chunks of each thread's part of a launch. A chunk of many rows sums up all
-/// its rows' codes again, so these are few.
-static int64_t chunksFor(const format::StepSizes &sizes) {
-  return sizes.tokens > 16 ? 2 : 4;
-}
-
-void Executor::resetQueues() {
-  const format::StepSizes &sizes = step->getSizes();
-  for (BoundLaunch &launch : launches) {
-    int64_t size = sizeOf(launch.tileSize, sizes);
-    int64_t blocks = (size + launch.tileBlock - 1) / launch.tileBlock;
-    launch.queue->reset(launch.tileCount * blocks, chunksFor(sizes));
-  }
-}
-
-/// Every thread walks all launches and leaves one when all its tiles are
-/// computed, by whichever thread.
-void Executor::runThread(int index) {
-  const format::StepSizes &sizes = step->getSizes();
-  char *privateScratch = scratch[static_cast<size_t>(index)].data();
-  for (size_t i = 0; i < launches.size(); ++i) {
-    const BoundLaunch &launch = launches[i];
-    bool timed = profile && index == 0;
-    Clock::time_point begin = timed ? Clock::now() : Clock::time_point();
-    for (;;) {
-      auto [lo, hi] = launch.queue->take(index);
-      if (lo == hi)
-        break;
-      launch.kernel(launch.buffers.data(), &sizes, lo, hi, privateScratch);
-      launch.queue->finish(hi - lo);
-    }
-    launch.queue->wait();
-    if (timed)
-      profile->add(i,
-                   std::chrono::duration<double>(Clock::now() - begin).count());
-  }
-}
-
-void Executor::run() {
-  if (!step->getSizes().tokens)
-    return;
-  resetQueues();
-  pool.run([this](int index) { runThread(index); });
-}
-
-float *Executor::logits(int64_t row) const {
-  return reinterpret_cast<float *>(logitsMemory.data()) +
-         row * package.getManifest().model.vocabularySize;
+  return CpuExecutor::create(package, threads, reserve);
 }
 
 int64_t Executor::bytesPerStep() const {
@@ -147,5 +22,3 @@ int64_t Executor::bytesPerStep() const {
     bytes += launch.bytes;
   return bytes;
 }
-
-void Executor::setProfile(StepProfile *newProfile) { profile = newProfile; }

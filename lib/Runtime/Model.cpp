@@ -197,7 +197,10 @@ Status Model::logits(const std::vector<int32_t> &tokens, int64_t chunk,
       pages->release(table);
       return Status(StatusCode::Internal, "a chunk does not fit in a step");
     }
-    executor->run();
+    if (Status ran = executor->run(); !ran.ok()) {
+      pages->release(table);
+      return ran;
+    }
     for (int64_t row = 0; row < rows; ++row)
       onRow(first + row, executor->logits(row));
   }

@@ -11,66 +11,52 @@
 #include "qlm/Runtime/Package.h"
 #include "qlm/Runtime/StepBatch.h"
 #include "qlm/Runtime/StepProfile.h"
-#include "qlm/Runtime/ThreadPool.h"
-#include "qlm/Runtime/TileQueue.h"
 
 #include <memory>
-#include <vector>
 
 namespace qlm {
 
-/// The memory of a package's plan, and its launches bound to it. Not thread
-/// safe: one step at a time.
+/// The memory of a package's plan, and its launches bound to it, on the device
+/// that the package was compiled for. Not thread safe: one step at a time.
 class Executor {
 public:
-  /// Maps arena, caches and logits and starts \p threads threads. The memory is
-  /// touched as it is used, or all of it at once when \p reserve. The package
-  /// must outlive the executor. Errors: ResourceExhausted.
+  /// Takes arena, caches and logits on the package's device. On the processor
+  /// it starts \p threads threads, and the memory is touched as it is used, or
+  /// all of it at once when \p reserve. The package must outlive the executor.
+  /// Errors: ResourceExhausted; Unsupported where the device is not there.
   static Result<std::unique_ptr<Executor>> create(const Package &package,
                                                   int threads, bool reserve);
+  virtual ~Executor() = default;
+  Executor(const Executor &) = delete;
+  Executor &operator=(const Executor &) = delete;
 
   /// Where the next step's rows are put.
   StepBatch &batch() { return *step; }
 
-  /// Runs one step over batch(). A step without rows does nothing.
-  void run();
+  /// Runs one step over batch() and returns when its logits can be read. A
+  /// step without rows does nothing. After an error nothing of the step counts
+  /// as computed. Errors: Internal (the device failed).
+  virtual Status run() = 0;
 
   /// Logits of the step's \p row -th wanted row, float32 [vocabularySize];
   /// valid, and free to be changed, until the next step.
-  float *logits(int64_t row) const;
+  virtual float *logits(int64_t row) = 0;
 
-  int threads() const { return pool.size(); }
+  /// Threads that compute.
+  virtual int threads() const = 0;
 
   /// Weight bytes that one step reads.
   int64_t bytesPerStep() const;
 
-  /// From now on, adds up each launch's time in \p profile (or stops, when
+  /// From now on, adds up each launch's time in \p newProfile (or stops, when
   /// null).
-  void setProfile(StepProfile *profile);
+  void setProfile(StepProfile *newProfile) { profile = newProfile; }
 
-private:
-  /// A launch with its addresses.
-  struct BoundLaunch {
-    format::KernelFunction kernel;
-    std::vector<void *> buffers;
-    int64_t tileCount, tileBlock;
-    TileSize tileSize;
-    std::unique_ptr<TileQueue> queue;
-  };
-
-  Executor(const Package &package, int threads);
-  Status allocate(bool reserve);
-  void bind();
-  void *address(const LaunchArgument &argument) const;
-  void resetQueues();
-  void runThread(int index);
+protected:
+  explicit Executor(const Package &package) : package(package) {}
 
   const Package &package;
-  ThreadPool pool;
   std::unique_ptr<StepBatch> step;
-  MappedMemory arena, cache, logitsMemory;
-  std::vector<MappedMemory> scratch; ///< one a thread
-  std::vector<BoundLaunch> launches;
   StepProfile *profile = nullptr;
 };
 

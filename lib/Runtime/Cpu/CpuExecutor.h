@@ -1,0 +1,58 @@
+//===- CpuExecutor.h - Runs a step on the processor's threads ---*- C++ -*-===//
+//
+// Part of the QLM project, under the Apache License v2.0 with LLVM Exceptions.
+// SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
+//
+//===----------------------------------------------------------------------===//
+
+#ifndef QLM_LIB_RUNTIME_CPU_CPUEXECUTOR_H
+#define QLM_LIB_RUNTIME_CPU_CPUEXECUTOR_H
+
+#include "qlm/Runtime/Executor.h"
+#include "qlm/Runtime/MappedMemory.h"
+#include "qlm/Runtime/ThreadPool.h"
+#include "qlm/Runtime/TileQueue.h"
+
+#include <memory>
+#include <vector>
+
+namespace qlm {
+
+/// Runs each launch's tiles on a pool of threads. The step's memory is mapped
+/// here; weights are read where the package has them.
+class CpuExecutor final : public Executor {
+public:
+  /// See Executor::create.
+  static Result<std::unique_ptr<Executor>> create(const Package &package,
+                                                  int threads, bool reserve);
+
+  Status run() override;
+  float *logits(int64_t row) override;
+  int threads() const override { return pool.size(); }
+
+private:
+  /// A launch with its addresses.
+  struct BoundLaunch {
+    format::KernelFunction kernel;
+    std::vector<void *> buffers;
+    int64_t tileCount, tileBlock;
+    TileSize tileSize;
+    std::unique_ptr<TileQueue> queue;
+  };
+
+  CpuExecutor(const Package &package, int threads);
+  Status allocate(bool reserve);
+  void bind();
+  void *address(const LaunchArgument &argument) const;
+  void resetQueues();
+  void runThread(int index);
+
+  ThreadPool pool;
+  MappedMemory arena, cache, logitsMemory;
+  std::vector<MappedMemory> scratch; ///< one a thread
+  std::vector<BoundLaunch> launches;
+};
+
+} // namespace qlm
+
+#endif // QLM_LIB_RUNTIME_CPU_CPUEXECUTOR_H
