@@ -12,8 +12,11 @@
 using namespace qlm;
 
 Result<std::unique_ptr<Executor>> Executor::create(const Package &package,
-                                                   int threads, bool reserve) {
-  return CpuExecutor::create(package, threads, reserve);
+                                                   const Options &options) {
+  if (package.getManifest().target.isCuda())
+    return Status(StatusCode::Unsupported,
+                  package.getPath() + ": this runtime runs no cuda packages");
+  return CpuExecutor::create(package, options.threads, options.reserve);
 }
 
 int64_t Executor::bytesPerStep() const {

@@ -36,6 +36,9 @@ public:
   std::string string(const char *key) {
     return take(ok() ? node.getString(key) : Result<std::string>(*status));
   }
+  bool boolean(const char *key) {
+    return take(ok() ? node.getBool(key, std::nullopt) : Result<bool>(*status));
+  }
   /// A whole number from \p low to \p high.
   int64_t integer(const char *key, int64_t low, int64_t high) {
     int64_t value =

@@ -8,6 +8,7 @@
 #include "qlm/Runtime/Manifest.h"
 
 #include "FieldReader.h"
+#include "ManifestLaunches.h"
 #include "ManifestRules.h"
 #include "qlm/Package/Format.h"
 
@@ -16,12 +17,6 @@
 using namespace qlm;
 using tokenizer::Json;
 using tokenizer::JsonNode;
-
-/// Larger than any model's dimension, small enough that the product of three
-/// fits in 63 bits.
-static constexpr int64_t maxDimension = int64_t{1} << 20;
-/// Larger than any machine's memory.
-static constexpr int64_t maxBytes = int64_t{1} << 48;
 
 /// A checksum's 16 lower-case hex digits.
 static std::string readChecksum(FieldReader &reader, const char *key) {
@@ -83,12 +78,57 @@ static QuantizationInfo readQuantization(FieldReader reader) {
   return info;
 }
 
+/// A file of the package with its size and checksum.
+static FileInfo readFileInfo(FieldReader &reader, int64_t leastBytes) {
+  FileInfo info;
+  info.file = reader.string("file");
+  checkFileName(reader, info.file);
+  info.bytes = reader.integer("bytes", leastBytes, maxBytes);
+  info.checksum = readChecksum(reader, "checksum");
+  return info;
+}
+
+/// "sm_90" or "sm_90a".
+static std::string readChip(FieldReader &reader) {
+  std::string chip = reader.string("chip");
+  size_t digits = chip.find_first_not_of("0123456789", 3);
+  std::string suffix = digits == std::string::npos ? "" : chip.substr(digits);
+  size_t count = chip.size() - suffix.size();
+  if (reader.ok() && (chip.rfind("sm_", 0) != 0 || count < 5 || count > 6 ||
+                      (!suffix.empty() && suffix != "a" && suffix != "f")))
+    reader.fail("chip '" + chip + "' is not like sm_80 or sm_90a");
+  return chip;
+}
+
+static GpuModule readGpuModule(FieldReader &reader) {
+  GpuModule module;
+  module.chip = readChip(reader);
+  module.file = readFileInfo(reader, 1);
+  return module;
+}
+
+static void readGpuModules(FieldReader &reader, TargetInfo &target) {
+  for (FieldReader &chip : reader.list("chips"))
+    target.chips.push_back(readGpuModule(chip));
+  if (reader.has("ptx")) {
+    FieldReader ptx = reader.object("ptx");
+    target.ptx = readGpuModule(ptx);
+    target.ptx->ptxVersion = ptx.integer("version", 10, 999);
+  }
+  if (reader.ok() && target.chips.empty() && !target.ptx)
+    reader.fail("a cuda package needs code for some chip, or PTX");
+}
+
 static TargetInfo readTarget(FieldReader reader) {
   TargetInfo target;
   target.kind = reader.string("kind");
+  if (target.isCuda()) {
+    readGpuModules(reader, target);
+    return target;
+  }
   if (reader.ok() && target.kind != "cpu")
     reader.fail("target kind '" + target.kind +
-                    "' is not handled, this runtime runs cpu",
+                    "' is not handled, this runtime runs cpu and cuda",
                 StatusCode::Unsupported);
   target.cpu = reader.string("cpu");
   for (FieldReader &feature : reader.list("features")) {
@@ -102,15 +142,6 @@ static TargetInfo readTarget(FieldReader reader) {
   target.moduleChecksum = readChecksum(reader, "module_checksum");
   target.moduleBytes = reader.integer("module_bytes", 1, maxBytes);
   return target;
-}
-
-static FileInfo readWeights(FieldReader reader) {
-  FileInfo info;
-  info.file = reader.string("file");
-  checkFileName(reader, info.file);
-  info.bytes = reader.integer("bytes", 8, maxBytes);
-  info.checksum = readChecksum(reader, "checksum");
-  return info;
 }
 
 static std::vector<FileInfo> readFiles(FieldReader reader) {
@@ -139,83 +170,21 @@ static KvPlan readKvPlan(FieldReader reader) {
   return kv;
 }
 
-static MemoryPlan readPlan(FieldReader reader) {
+static MemoryPlan readPlan(FieldReader reader, bool isCuda) {
   MemoryPlan plan;
   plan.maxBatch = reader.integer("max_batch", 1, 65536);
   plan.maxContext = reader.integer("max_context", 1, int64_t{1} << 30);
   plan.maxStepTokens = reader.integer("max_step_tokens", 1, maxDimension);
   plan.maxLogitRows = reader.integer("max_logit_rows", 1, maxDimension);
   plan.arenaBytes = reader.integer("arena_bytes", 0, maxBytes);
-  plan.scratchBytes = reader.integer("scratch_bytes", 0, maxBytes);
+  if (!isCuda || reader.has("scratch_bytes"))
+    plan.scratchBytes = reader.integer("scratch_bytes", 0, maxBytes);
+  if (isCuda || reader.has("workspace_bytes"))
+    plan.workspaceBytes = reader.integer("workspace_bytes", 0, maxBytes);
   plan.kv = readKvPlan(reader.object("kv"));
   plan.logitsBytes = reader.integer("logits_bytes", 1, maxBytes);
   plan.peakBytes = reader.integer("peak_bytes", 1, INT64_MAX);
   return plan;
-}
-
-static LaunchArgument readArgument(FieldReader &reader) {
-  LaunchArgument argument;
-  const Json &pair = *reader;
-  if (!pair.is_array() || pair.size() != 2 || !pair[0].is_string()) {
-    reader.fail("must be [kind, value]");
-    return argument;
-  }
-  const std::string &kind = pair[0].get_ref<const std::string &>();
-  if (kind == "weight") {
-    argument.kind = LaunchArgumentKind::Weight;
-    if (pair[1].is_string())
-      argument.key = pair[1].get<std::string>();
-    else
-      reader.fail("the key of a weight must be a string");
-    return argument;
-  }
-  if (kind == "arena")
-    argument.kind = LaunchArgumentKind::Arena;
-  else if (kind == "step")
-    argument.kind = LaunchArgumentKind::Step;
-  else if (kind == "cache")
-    argument.kind = LaunchArgumentKind::Cache;
-  else if (kind == "logits")
-    argument.kind = LaunchArgumentKind::Logits;
-  else
-    reader.fail("kind '" + kind +
-                "' is not weight, arena, step, cache or logits");
-  if (!pair[1].is_number_unsigned() ||
-      pair[1].get<uint64_t>() > static_cast<uint64_t>(maxBytes)) {
-    reader.fail("'" + kind + "' takes a whole number, is " + pair[1].dump());
-    return argument;
-  }
-  argument.value = pair[1].get<int64_t>();
-  return argument;
-}
-
-static void readTiles(FieldReader reader, Launch &launch) {
-  launch.tileCount = reader.integer("count", 1, maxDimension);
-  launch.tileBlock = reader.integer("block", 1, maxDimension);
-  std::string size = reader.string("size");
-  if (size == "one")
-    launch.tileSize = TileSize::One;
-  else if (size == "tokens")
-    launch.tileSize = TileSize::Tokens;
-  else if (size == "sequences")
-    launch.tileSize = TileSize::Sequences;
-  else if (size == "logit_rows")
-    launch.tileSize = TileSize::LogitRows;
-  else
-    reader.fail("size '" + size +
-                "' is not one, tokens, sequences or logit_rows");
-}
-
-static Launch readLaunch(FieldReader &reader) {
-  Launch launch;
-  launch.kernel = reader.string("kernel");
-  launch.label = reader.string("label");
-  readTiles(reader.object("tiles"), launch);
-  for (FieldReader &argument : reader.list("args"))
-    launch.arguments.push_back(readArgument(argument));
-  launch.bytes = reader.integer("bytes", 0, maxBytes);
-  launch.flopsPerRow = reader.integer("flops_per_row", 0, INT64_MAX);
-  return launch;
 }
 
 /// The version is read before anything else: another version may change what
@@ -252,14 +221,14 @@ Result<Manifest> qlm::parseManifest(std::string_view json,
   manifest.model = readModel(root.object("model"));
   manifest.quantization = readQuantization(root.object("quantization"));
   manifest.target = readTarget(root.object("target"));
-  manifest.weights = readWeights(root.object("weights"));
+  FieldReader weights = root.object("weights");
+  manifest.weights = readFileInfo(weights, 8);
   manifest.files = readFiles(root.object("files"));
-  manifest.plan = readPlan(root.object("plan"));
-  for (FieldReader &launch : root.list("launches")) {
-    manifest.launches.push_back(readLaunch(launch));
-    if (!status.ok())
-      break;
-  }
+  bool isCuda = manifest.target.isCuda();
+  manifest.plan = readPlan(root.object("plan"), isCuda);
+  manifest.launches = readLaunches(root, "launches", isCuda);
+  if (isCuda && root.has("sampling"))
+    manifest.sampling = readLaunches(root, "sampling", isCuda);
   if (!status.ok())
     return status;
   QLM_RETURN_IF_ERROR(checkPlan(manifest, name));

@@ -81,59 +81,129 @@ Status qlm::checkPlan(const Manifest &manifest, const std::string &name) {
       "max_logit_rows * vocabulary_size * 4");
 }
 
+/// Whether a buffer's \p offset lies inside \p bytes and is aligned.
+static Status checkOffset(int64_t offset, int64_t bytes, const char *field,
+                          bool isCuda, const std::string &where) {
+  int64_t alignment = static_cast<int64_t>(isCuda ? format::kDeviceAlignment
+                                                  : format::kAlignment);
+  if (offset >= bytes)
+    return Status(StatusCode::Corrupt, where + "offset must be below " + field +
+                                           " " + std::to_string(bytes) +
+                                           ", is " + std::to_string(offset));
+  if (offset % alignment)
+    return Status(StatusCode::Corrupt, where + "offset must be a multiple of " +
+                                           std::to_string(alignment) + ", is " +
+                                           std::to_string(offset));
+  return Status();
+}
+
 static Status checkArgument(const LaunchArgument &argument,
-                            const Manifest &manifest,
+                            const Manifest &manifest, bool isSampling,
                             const std::string &where) {
-  auto error = [&](const std::string &what) {
-    return Status(StatusCode::Corrupt, where + what);
+  auto mustBeBelow = [&](const char *what, int64_t limit) {
+    if (argument.value < limit)
+      return Status();
+    return Status(StatusCode::Corrupt, where + what + " must be below " +
+                                           std::to_string(limit) + ", is " +
+                                           std::to_string(argument.value));
   };
-  int64_t value = argument.value;
+  auto mustBeZero = [&](const char *what, bool isAllowed,
+                        const char *otherwise) {
+    if (isAllowed && argument.value == 0)
+      return Status();
+    return Status(StatusCode::Corrupt,
+                  where + what +
+                      (isAllowed
+                           ? " takes 0, is " + std::to_string(argument.value)
+                           : std::string(otherwise)));
+  };
+  const MemoryPlan &plan = manifest.plan;
+  bool isCuda = manifest.target.isCuda();
   switch (argument.kind) {
   case LaunchArgumentKind::Weight:
     return Status();
   case LaunchArgumentKind::Arena:
-    if (value >= manifest.plan.arenaBytes)
-      return error("offset must be below arena_bytes " +
-                   std::to_string(manifest.plan.arenaBytes) + ", is " +
-                   std::to_string(value));
-    if (value % static_cast<int64_t>(format::kAlignment))
-      return error("offset must be a multiple of " +
-                   std::to_string(format::kAlignment) + ", is " +
-                   std::to_string(value));
-    return Status();
+    return checkOffset(argument.value, plan.arenaBytes, "arena_bytes", isCuda,
+                       where);
+  case LaunchArgumentKind::Workspace:
+    return checkOffset(argument.value, plan.workspaceBytes, "workspace_bytes",
+                       isCuda, where);
   case LaunchArgumentKind::Step:
-    if (value >= format::kStepArgumentCount)
-      return error("step argument must be below " +
-                   std::to_string(format::kStepArgumentCount) + ", is " +
-                   std::to_string(value));
-    return Status();
+    return mustBeBelow("step argument", format::kStepArgumentCount);
   case LaunchArgumentKind::Cache:
-    if (value >= manifest.plan.kv.layers)
-      return error("layer must be below " +
-                   std::to_string(manifest.plan.kv.layers) + ", is " +
-                   std::to_string(value));
-    return Status();
+    return mustBeBelow("layer", plan.kv.layers);
   case LaunchArgumentKind::Logits:
-    if (value != 0)
-      return error("logits takes 0, is " + std::to_string(value));
-    return Status();
+    return mustBeZero("logits", true, "");
+  case LaunchArgumentKind::Sampling:
+    return mustBeZero("sampling", isSampling,
+                      " is an argument of sampling launches only");
+  case LaunchArgumentKind::Sampled:
+    return mustBeZero("sampled", isSampling,
+                      " is an argument of sampling launches only");
+  }
+  return Status();
+}
+
+/// Each chip must find a variant for the largest step, and with one row a
+/// sequence or more.
+static Status checkVariants(const Launch &launch, const Manifest &manifest,
+                            const std::string &where) {
+  const MemoryPlan &plan = manifest.plan;
+  format::StepSizes largest = {plan.maxStepTokens, plan.maxBatch,
+                               plan.maxLogitRows, 0};
+  int64_t rows = sizeOf(launch.rows, largest);
+  std::vector<std::string> chips;
+  for (const GpuModule &module : manifest.target.chips)
+    chips.push_back(module.chip);
+  if (manifest.target.ptx)
+    chips.push_back(manifest.target.ptx->chip);
+  for (const std::string &chip : chips) {
+    bool isCovered = false;
+    for (const LaunchVariant &variant : launch.variants)
+      isCovered |= (variant.chip.empty() || variant.chip == chip) &&
+                   !variant.isDecodeOnly && variant.maxRows >= rows;
+    if (!isCovered)
+      return Status(StatusCode::Corrupt, where + "no variant runs " +
+                                             std::to_string(rows) +
+                                             " rows on " + chip);
+  }
+  return Status();
+}
+
+/// Checks the launches of the list \p key; whether one of them has an argument
+/// of \p wanted goes to \p found.
+static Status checkList(const std::vector<Launch> &launches, const char *key,
+                        LaunchArgumentKind wanted, const Manifest &manifest,
+                        const std::string &name, bool &found) {
+  bool isSampling = &launches == &manifest.sampling;
+  for (size_t i = 0; i < launches.size(); ++i) {
+    const Launch &launch = launches[i];
+    std::string where = name + ": " + key + "[" + std::to_string(i) + "]";
+    for (size_t j = 0; j < launch.arguments.size(); ++j) {
+      const LaunchArgument &argument = launch.arguments[j];
+      QLM_RETURN_IF_ERROR(
+          checkArgument(argument, manifest, isSampling,
+                        where + ".args[" + std::to_string(j) + "]: "));
+      found |= argument.kind == wanted;
+    }
+    if (manifest.target.isCuda())
+      QLM_RETURN_IF_ERROR(checkVariants(launch, manifest, where + ": "));
   }
   return Status();
 }
 
 Status qlm::checkLaunches(const Manifest &manifest, const std::string &name) {
-  bool writesLogits = false;
-  for (size_t i = 0; i < manifest.launches.size(); ++i) {
-    const Launch &launch = manifest.launches[i];
-    for (size_t j = 0; j < launch.arguments.size(); ++j) {
-      const LaunchArgument &argument = launch.arguments[j];
-      std::string where = name + ": launches[" + std::to_string(i) + "].args[" +
-                          std::to_string(j) + "]: ";
-      QLM_RETURN_IF_ERROR(checkArgument(argument, manifest, where));
-      writesLogits |= argument.kind == LaunchArgumentKind::Logits;
-    }
-  }
+  bool writesLogits = false, writesSampled = manifest.sampling.empty();
+  QLM_RETURN_IF_ERROR(checkList(manifest.launches, "launches",
+                                LaunchArgumentKind::Logits, manifest, name,
+                                writesLogits));
+  QLM_RETURN_IF_ERROR(checkList(manifest.sampling, "sampling",
+                                LaunchArgumentKind::Sampled, manifest, name,
+                                writesSampled));
   if (!writesLogits)
     return Status(StatusCode::Corrupt, name + ": no launch writes the logits");
+  if (!writesSampled)
+    return Status(StatusCode::Corrupt,
+                  name + ": no launch writes the sampled tokens");
   return Status();
 }

@@ -18,8 +18,10 @@ namespace qlm {
 /// - the logits buffer holds the rows of the largest step.
 Status checkPlan(const Manifest &manifest, const std::string &name);
 
-/// Checks each launch against the plan: arena offsets are aligned and inside
-/// the arena, step arguments and layers exist, some launch writes the logits.
+/// Checks each launch against the plan: offsets are aligned and inside the
+/// arena or workspace, step arguments and layers exist, some launch writes the
+/// logits; on a GPU, each launch has a variant for the largest step, and the
+/// sampling launches, if any, write the sampled tokens.
 Status checkLaunches(const Manifest &manifest, const std::string &name);
 
 } // namespace qlm

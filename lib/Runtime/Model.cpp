@@ -118,8 +118,8 @@ Result<std::unique_ptr<Model>> Model::load(const std::string &path,
   Result<std::vector<int32_t>> eosTokenIds = readEosTokenIds(*model->package);
   if (!eosTokenIds.ok())
     return eosTokenIds.status();
-  Result<std::unique_ptr<Executor>> executor =
-      Executor::create(*model->package, *threads, options.reserveMemory);
+  Result<std::unique_ptr<Executor>> executor = Executor::create(
+      *model->package, {*threads, options.reserveMemory, options.cudaDriver});
   if (!executor.ok())
     return executor.status();
   model->executor = executor.take();

@@ -97,20 +97,12 @@ const void *Package::tensorData(const std::string &key) const {
   return weights.data() + tensors.at(key).offset;
 }
 
-Status Package::mapWeights() {
-  std::string file = path + "/" + manifest.weights.file;
-  Result<MappedMemory> memory = MappedMemory::mapFile(file);
-  if (!memory.ok())
-    return memory.status();
-  weights = memory.take();
-  QLM_RETURN_IF_ERROR(checkSize(weights.size(), manifest.weights.bytes, file));
-  Result<TensorTable> table =
-      parseTensorTable(weights.data(), weights.size(), file);
-  if (!table.ok())
-    return table.status();
-  tensors = table.take();
-
-  for (const Launch &launch : manifest.launches)
+/// The weights of \p launches must be among \p tensors, those of \p file, and
+/// aligned.
+static Status checkWeights(const std::vector<Launch> &launches,
+                           const TensorTable &tensors,
+                           const std::string &file) {
+  for (const Launch &launch : launches)
     for (const LaunchArgument &argument : launch.arguments) {
       if (argument.kind != LaunchArgumentKind::Weight)
         continue;
@@ -127,6 +119,34 @@ Status Package::mapWeights() {
                 std::to_string(found->second.offset));
     }
   return Status();
+}
+
+Status Package::mapWeights() {
+  std::string file = path + "/" + manifest.weights.file;
+  Result<MappedMemory> memory = MappedMemory::mapFile(file);
+  if (!memory.ok())
+    return memory.status();
+  weights = memory.take();
+  QLM_RETURN_IF_ERROR(checkSize(weights.size(), manifest.weights.bytes, file));
+  Result<TensorTable> table =
+      parseTensorTable(weights.data(), weights.size(), file);
+  if (!table.ok())
+    return table.status();
+  tensors = table.take();
+
+  QLM_RETURN_IF_ERROR(checkWeights(manifest.launches, tensors, file));
+  return checkWeights(manifest.sampling, tensors, file);
+}
+
+Result<std::string> Package::readChecked(const FileInfo &info) const {
+  std::string file = path + "/" + info.file;
+  Result<std::string> content = readFile(file);
+  if (!content.ok())
+    return content;
+  QLM_RETURN_IF_ERROR(checkSize(content->size(), info.bytes, file));
+  QLM_RETURN_IF_ERROR(
+      verify(content->data(), content->size(), info.checksum, file));
+  return content;
 }
 
 Status Package::openModule() {
@@ -182,6 +202,12 @@ Result<std::unique_ptr<Package>> Package::load(const std::string &path,
   package->manifest = manifest.take();
   QLM_RETURN_IF_ERROR(prepareFeatures(package->manifest.target.features));
   QLM_RETURN_IF_ERROR(package->mapWeights());
+  if (package->manifest.target.isCuda()) {
+    package->verifyLater = options.verifyWeights;
+    package->weights.adviseWillNeed();
+    QLM_RETURN_IF_ERROR(verifyFiles(path, package->manifest.files));
+    return package;
+  }
 
   // The weights are read by a second thread while this one opens the module.
   Status weightsStatus;

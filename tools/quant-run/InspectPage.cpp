@@ -67,12 +67,12 @@ static std::string memoryRow(const std::string &name, int64_t bytes,
 
 static std::string tilesText(const Launch &launch) {
   static const char *const names[] = {"1", "tokens", "sequences", "logit rows"};
-  std::string size = names[static_cast<int>(launch.tileSize)];
-  std::string text = std::to_string(launch.tileCount);
-  if (launch.tileSize != TileSize::One)
+  std::string size = names[static_cast<int>(launch.tiles.size)];
+  std::string text = std::to_string(launch.tiles.count);
+  if (launch.tiles.size != TileSize::One)
     text += " × " + size;
-  if (launch.tileBlock != 1)
-    text += " / " + std::to_string(launch.tileBlock);
+  if (launch.tiles.block != 1)
+    text += " / " + std::to_string(launch.tiles.block);
   return text;
 }
 

@@ -11,7 +11,9 @@
 //
 //   manifest.json          plan, launches, versions, checksums (below)
 //   weights.safetensors    packed tensors, data aligned to 64 bytes
-//   module.cpu.so          the kernels
+//   module.cpu.so          the kernels, of a package for the processor; or
+//   module.CHIP.cubin      the kernels for each GPU, and
+//   module.ptx             the same for GPUs that came later
 //   tokenizer.json, tokenizer_config.json, generation_config.json, config.json
 //                          copied from the model, those that it has
 //
@@ -31,13 +33,19 @@
 //                      "method": "rtn"|"none"},
 //     "target": {"kind": "cpu", "cpu": str, "features": ["avx512vnni", ...],
 //                "module": "module.cpu.so", "module_checksum": hex64,
-//                "module_bytes": int},
+//                "module_bytes": int},         // or, for a GPU:
+//               {"kind": "cuda",
+//                "chips": [{"chip": "sm_90a"|..., "file": str,
+//                           "checksum": hex64, "bytes": int}],
+//                "ptx": {"chip": str, "version": int, // of the PTX ISA, 83 is 8.3
+//                        "file": str, "checksum": hex64, "bytes": int}|null},
 //     "weights": {"file": "weights.safetensors", "bytes": int,
 //                 "checksum": hex64},
 //     "files": {"tokenizer.json": hex64, ...},
 //     "plan": {"max_batch": int, "max_context": int, "max_step_tokens": int,
 //              "max_logit_rows": int, "arena_bytes": int,
-//              "scratch_bytes": int,            // of each thread
+//              "scratch_bytes": int,            // of each thread; cpu
+//              "workspace_bytes": int,          // cuda
 //              "kv": {"type": "f32"|"f16"|"bf16", "page_tokens": int,
 //                     "layers": int, "pages": int, // of each layer
 //                     "page_bytes": int,           // of one layer
@@ -48,10 +56,30 @@
 //                   "tiles": {"count": int, "size": "one"|"tokens"|"sequences"
 //                                                   |"logit_rows", "block": int},
 //                   "args": [["weight", key] | ["arena", offset] |
-//                            ["step", index] | ["cache", layer] | ["logits", 0]],
+//                            ["step", index] | ["cache", layer] | ["logits", 0]
+//                            | ["workspace", offset]],
 //                   "bytes": int, "flops_per_row": int}],
+//     "sampling": [...],       // cuda, optional: launches that choose tokens;
+//                              // they may have ["sampling", 0] (SampleRequest
+//                              // [logit_rows]) and ["sampled", 0] (SampleResult
+//                              // [logit_rows]) among their args
 //     "accuracy": {...}                          // optional card
 //   }
+//
+// On cuda a launch has, instead of "kernel" and "tiles":
+//
+//   "rows": "tokens"|"sequences"|"logit_rows",   // what max_rows counts
+//   "variants": [{"kernel": str, "chip": str,     // chip: only on it; optional
+//                 "max_rows": int,
+//                 "decode_only": bool,            // each sequence has one row
+//                 "grid": {"count", "size", "block"},   // as "tiles"
+//                 "grid_y": {"count", "size", "block"}, // optional, 1
+//                 "block_threads": int, "shared_bytes": int, "cluster": int,
+//                 "dependent": bool}]             // programmatic launch
+//
+// The first variant that fits the step is run: its chip is the GPU's, its
+// max_rows are at least the rows that the step, or the bucket that a captured
+// step stands for, has at most. A launch must have one for the largest step.
 //
 // A "checksum" is FNV-1a over 64-bit words, mixed in four lanes, as 16 hex
 // digits (class Checksum below), of a whole file. It finds damage, not malice.
@@ -90,6 +118,12 @@
 // are computed; `scratch` is private to the thread, 64-byte aligned, of the
 // plan's scratch_bytes. Every buffer is 64-byte aligned and may be read (not
 // written) up to 63 bytes past its end.
+//
+// A kernel of a GPU takes one 64-bit device address an argument, in the
+// launch's order, then the address of StepSizes. Every buffer is 256-byte
+// aligned on the device. Rows beyond the step's sizes are left alone: one
+// captured step serves all sizes up to its bucket's. The workspace is zero at
+// the first step, and each launch leaves the words that it counts on at zero.
 // clang-format on
 //
 //===----------------------------------------------------------------------===//
@@ -110,6 +144,7 @@ inline constexpr const char kManifestFile[] = "manifest.json";
 inline constexpr const char kNoChecksum[] = "0000000000000000";
 inline constexpr const char kWeightsFile[] = "weights.safetensors";
 inline constexpr const char kCpuModuleFile[] = "module.cpu.so";
+inline constexpr const char kPtxModuleFile[] = "module.ptx";
 inline constexpr const char kTokenizerFile[] = "tokenizer.json";
 inline constexpr const char kGenerationConfigFile[] = "generation_config.json";
 inline constexpr const char kTokenizerConfigFile[] = "tokenizer_config.json";
@@ -119,6 +154,8 @@ inline constexpr const char kPaddingPrefix[] = "__pad.";
 
 /// Alignment of tensors in weights.safetensors, arena buffers and pages.
 inline constexpr size_t kAlignment = 64;
+/// Alignment of every buffer on a GPU.
+inline constexpr size_t kDeviceAlignment = 256;
 /// Rows of a packed weight that share a vector.
 inline constexpr int64_t kRowBlock = 16;
 
@@ -148,6 +185,25 @@ inline constexpr int kStepArgumentCount = 7;
 inline constexpr const char *kStepArgumentNames[kStepArgumentCount] = {
     "tokens",          "positions",    "token_sequences", "sequence_offsets",
     "context_lengths", "block_tables", "logit_rows"};
+
+/// How the token of one wanted row is to be chosen on the device; the rules
+/// are those of qlm/Runtime/Sampler.h.
+struct SampleRequest {
+  float temperature; ///< 0 takes the most likely token
+  float topP;
+  float minP;
+  int32_t topK;   ///< 0 keeps all
+  double uniform; ///< the draw, in [0, 1)
+  uint64_t unused;
+};
+static_assert(sizeof(SampleRequest) == 32, "kernels read it at these offsets");
+
+/// What was chosen for one wanted row.
+struct SampleResult {
+  int32_t token; ///< -1 when the logits are not finite numbers
+  float logProbability;
+};
+static_assert(sizeof(SampleResult) == 8, "kernels write it at these offsets");
 
 /// Address of a compiled kernel.
 using KernelFunction = void (*)(void *const *buffers, const StepSizes *sizes,

@@ -9,6 +9,7 @@
 #define QLM_RUNTIME_EXECUTOR_H
 
 #include "qlm/Runtime/Package.h"
+#include "qlm/Runtime/Sampler.h"
 #include "qlm/Runtime/StepBatch.h"
 #include "qlm/Runtime/StepProfile.h"
 
@@ -20,12 +21,23 @@ namespace qlm {
 /// that the package was compiled for. Not thread safe: one step at a time.
 class Executor {
 public:
-  /// Takes arena, caches and logits on the package's device. On the processor
-  /// it starts \p threads threads, and the memory is touched as it is used, or
-  /// all of it at once when \p reserve. The package must outlive the executor.
-  /// Errors: ResourceExhausted; Unsupported where the device is not there.
+  struct Options {
+    /// Threads that compute on the processor, or that load weights to a GPU.
+    int threads = 1;
+    /// On the processor memory is touched as it is used; with this, all of it
+    /// at once. A GPU's is always taken at once.
+    bool reserve = false;
+    /// Library of the CUDA driver, opened for packages that need it.
+    std::string cudaDriver = "libcuda.so.1";
+  };
+
+  /// Takes arena, caches and logits on the package's device, and brings the
+  /// weights there. The package must outlive the executor.
+  /// Errors: ResourceExhausted; Unsupported where the device is not there or
+  /// cannot run the package's code; Corrupt (a damaged file); Io (the device
+  /// failed).
   static Result<std::unique_ptr<Executor>> create(const Package &package,
-                                                  int threads, bool reserve);
+                                                  const Options &options);
   virtual ~Executor() = default;
   Executor(const Executor &) = delete;
   Executor &operator=(const Executor &) = delete;
@@ -35,12 +47,39 @@ public:
 
   /// Runs one step over batch() and returns when its logits can be read. A
   /// step without rows does nothing. After an error nothing of the step counts
-  /// as computed. Errors: Internal (the device failed).
+  /// as computed. Errors: Io (the device failed).
   virtual Status run() = 0;
 
   /// Logits of the step's \p row -th wanted row, float32 [vocabularySize];
   /// valid, and free to be changed, until the next step.
   virtual float *logits(int64_t row) = 0;
+
+  /// Whether the device can choose tokens by \p options itself; then logits
+  /// need not come to the host.
+  virtual bool canSample(const SamplingOptions &options) const {
+    (void)options;
+    return false;
+  }
+
+  /// Asks the next run() to choose the token of the step's \p row -th wanted
+  /// row, by \p options and the number \p uniform in [0, 1); canSample must
+  /// hold. The row's logits can't be read after it. The token is that which
+  /// Sampler chooses by the same logits and number.
+  virtual void sampleRow(int64_t row, const SamplingOptions &options,
+                         double uniform) {
+    (void)row, (void)options, (void)uniform;
+  }
+
+  /// The token chosen for the step's \p row -th wanted row, for which
+  /// sampleRow() was called. Errors: as Sampler::sample.
+  virtual Result<SampledToken> sampled(int64_t row) {
+    (void)row;
+    return Status(StatusCode::Internal, "the device chooses no tokens");
+  }
+
+  /// Memory that the executor holds on its device, in bytes; 0 on the
+  /// processor, where peakResidentBytes() counts it.
+  virtual int64_t deviceBytes() const { return 0; }
 
   /// Threads that compute.
   virtual int threads() const = 0;

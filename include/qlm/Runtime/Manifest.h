@@ -14,6 +14,7 @@
 #ifndef QLM_RUNTIME_MANIFEST_H
 #define QLM_RUNTIME_MANIFEST_H
 
+#include "qlm/Package/Format.h"
 #include "qlm/Runtime/Status.h"
 
 #include <cstdint>
@@ -50,21 +51,34 @@ struct QuantizationInfo {
   std::string method;
 };
 
-/// The processor that the module was compiled for.
-struct TargetInfo {
-  std::string kind; ///< "cpu"
-  std::string cpu;
-  std::vector<std::string> features; ///< LLVM's names
-  std::string module;                ///< file name inside the package
-  std::string moduleChecksum;        ///< 16 hex digits
-  int64_t moduleBytes = 0;
-};
-
 /// One file of the package and the checksum it must have.
 struct FileInfo {
   std::string file;     ///< file name inside the package
   int64_t bytes = -1;   ///< -1 when the manifest doesn't say
   std::string checksum; ///< 16 hex digits
+};
+
+/// Machine code for one GPU, or PTX for those that came later.
+struct GpuModule {
+  std::string chip;       ///< "sm_90a": LLVM's name
+  int64_t ptxVersion = 0; ///< of PTX: 83 is 8.3
+  FileInfo file;
+};
+
+/// What the package was compiled for.
+struct TargetInfo {
+  std::string kind; ///< "cpu" or "cuda"
+  // Of a processor:
+  std::string cpu;
+  std::vector<std::string> features; ///< LLVM's names
+  std::string module;                ///< file name inside the package
+  std::string moduleChecksum;        ///< 16 hex digits
+  int64_t moduleBytes = 0;
+  // Of GPUs:
+  std::vector<GpuModule> chips;
+  std::optional<GpuModule> ptx;
+
+  bool isCuda() const { return kind == "cuda"; }
 };
 
 /// The paged KV cache: `layers` pools of `pages` pages.
@@ -85,7 +99,8 @@ struct MemoryPlan {
   int64_t maxStepTokens = 0;
   int64_t maxLogitRows = 0;
   int64_t arenaBytes = 0;
-  int64_t scratchBytes = 0; ///< of each thread
+  int64_t scratchBytes = 0;   ///< of each thread
+  int64_t workspaceBytes = 0; ///< of a GPU
   KvPlan kv;
   int64_t logitsBytes = 0;
   int64_t peakBytes = 0; ///< resident at most, besides the process itself
@@ -97,25 +112,60 @@ struct MemoryPlan {
 };
 
 /// What a launch's buffer is.
-enum class LaunchArgumentKind { Weight, Arena, Step, Cache, Logits };
+enum class LaunchArgumentKind {
+  Weight,
+  Arena,
+  Step,
+  Cache,
+  Logits,
+  Workspace,
+  Sampling,
+  Sampled
+};
 
 /// One buffer of a launch.
 struct LaunchArgument {
   LaunchArgumentKind kind = LaunchArgumentKind::Arena;
-  std::string key;   ///< of a weight
-  int64_t value = 0; ///< arena offset, step argument, or layer of the cache
+  std::string key; ///< of a weight
+  /// Offset in arena or workspace, step argument, or layer of the cache.
+  int64_t value = 0;
 };
 
 /// Which size of a step counts a launch's tiles.
 enum class TileSize { One, Tokens, Sequences, LogitRows };
 
-/// One kernel call of a step; `tileCount * ceil(size / tileBlock)` tiles.
-struct Launch {
+/// `count * ceil(size / block)` tiles or thread blocks.
+struct Tiles {
+  int64_t count = 1;
+  TileSize size = TileSize::One;
+  int64_t block = 1;
+};
+
+/// The size \p which of a step.
+int64_t sizeOf(TileSize which, const format::StepSizes &sizes);
+/// Tiles of a step with \p sizes.
+int64_t countTiles(const Tiles &tiles, const format::StepSizes &sizes);
+
+/// One way to run a launch on a GPU.
+struct LaunchVariant {
   std::string kernel;
+  std::string chip; ///< only on this one; empty means on all
+  int64_t maxRows = 0;
+  bool isDecodeOnly = false; ///< for steps in which each sequence has one row
+  Tiles grid, gridY;
+  int64_t blockThreads = 0;
+  int64_t sharedBytes = 0;
+  int64_t cluster = 1;
+  bool isDependent = false; ///< may begin before the launch before it ends
+};
+
+/// One kernel call of a step.
+struct Launch {
+  std::string kernel; ///< on a GPU, that of the first variant
   std::string label;
-  int64_t tileCount = 0;
-  TileSize tileSize = TileSize::One;
-  int64_t tileBlock = 1;
+  Tiles tiles;
+  TileSize rows = TileSize::Tokens; ///< what LaunchVariant::maxRows counts
+  std::vector<LaunchVariant> variants;
   std::vector<LaunchArgument> arguments;
   int64_t bytes = 0; ///< of weights that it reads
   int64_t flopsPerRow = 0;
@@ -132,6 +182,7 @@ struct Manifest {
   std::vector<FileInfo> files; ///< besides the module and the weights
   MemoryPlan plan;
   std::vector<Launch> launches;
+  std::vector<Launch> sampling; ///< choose tokens on the device; may be empty
 };
 
 /// Reads a manifest; \p name stands for the file in messages. Thread safe.

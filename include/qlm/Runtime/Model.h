@@ -46,6 +46,8 @@ public:
     /// Take all of the plan's memory while loading: what doesn't fit fails now,
     /// and not in the middle of a text.
     bool reserveMemory = false;
+    /// See Executor::Options.
+    std::string cudaDriver = Executor::Options().cudaDriver;
   };
 
   /// Loads the package folder at \p path. Errors: as Package::load,

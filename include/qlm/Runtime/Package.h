@@ -27,7 +27,8 @@ namespace qlm {
 class Package {
 public:
   struct Options {
-    /// Compare the weights with their checksum: reads the whole file once.
+    /// Compare the weights with their checksum: reads the whole file once. For
+    /// a GPU it is done while they are brought there.
     bool verifyWeights = true;
   };
 
@@ -46,7 +47,12 @@ public:
   const TensorTable &getTensors() const { return tensors; }
   /// Bytes of the tensor at \p key, 64-byte aligned; it must exist.
   const void *tensorData(const std::string &key) const;
-  /// The kernel of each launch, in the launches' order.
+  /// Whether the weights' checksum is still to be compared.
+  bool mustVerifyWeights() const { return verifyLater; }
+  /// The content of a file that the manifest names, its size and checksum
+  /// compared. Errors: NotFound, Io, Corrupt.
+  Result<std::string> readChecked(const FileInfo &info) const;
+  /// The kernel of each launch, in the launches' order; none for a GPU.
   const std::vector<format::KernelFunction> &getKernels() const {
     return kernels;
   }
@@ -60,6 +66,7 @@ private:
   Manifest manifest;
   MappedMemory weights;
   TensorTable tensors;
+  bool verifyLater = false;
   void *module = nullptr;
   std::vector<format::KernelFunction> kernels;
 };

@@ -59,6 +59,10 @@ void *CpuExecutor::address(const LaunchArgument &argument) const {
     return cache.data() + argument.value * kv.pages * kv.pageBytes;
   case LaunchArgumentKind::Logits:
     return logitsMemory.data();
+  case LaunchArgumentKind::Workspace:
+  case LaunchArgumentKind::Sampling:
+  case LaunchArgumentKind::Sampled:
+    break; // checkLaunches allows them on GPUs alone
   }
   return nullptr;
 }
@@ -67,28 +71,14 @@ void CpuExecutor::bind() {
   const Manifest &manifest = package.getManifest();
   for (size_t i = 0; i < manifest.launches.size(); ++i) {
     const Launch &launch = manifest.launches[i];
-    BoundLaunch bound{
-        package.getKernels()[i], {},
-        launch.tileCount,        launch.tileBlock,
-        launch.tileSize,         std::make_unique<TileQueue>(pool.size())};
+    BoundLaunch bound{package.getKernels()[i],
+                      {},
+                      launch.tiles,
+                      std::make_unique<TileQueue>(pool.size())};
     for (const LaunchArgument &argument : launch.arguments)
       bound.buffers.push_back(address(argument));
     launches.push_back(std::move(bound));
   }
-}
-
-static int64_t sizeOf(TileSize which, const format::StepSizes &sizes) {
-  switch (which) {
-  case TileSize::One:
-    return 1;
-  case TileSize::Tokens:
-    return sizes.tokens;
-  case TileSize::Sequences:
-    return sizes.sequences;
-  case TileSize::LogitRows:
-    return sizes.logitRows;
-  }
-  return 0;
 }
 
 /// Chunks of each thread's part of a launch. A chunk of many rows sums up all
@@ -99,11 +89,8 @@ static int64_t chunksFor(const format::StepSizes &sizes) {
 
 void CpuExecutor::resetQueues() {
   const format::StepSizes &sizes = step->getSizes();
-  for (BoundLaunch &launch : launches) {
-    int64_t size = sizeOf(launch.tileSize, sizes);
-    int64_t blocks = (size + launch.tileBlock - 1) / launch.tileBlock;
-    launch.queue->reset(launch.tileCount * blocks, chunksFor(sizes));
-  }
+  for (BoundLaunch &launch : launches)
+    launch.queue->reset(countTiles(launch.tiles, sizes), chunksFor(sizes));
 }
 
 /// Every thread walks all launches and leaves one when all its tiles are

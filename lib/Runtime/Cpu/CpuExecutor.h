@@ -35,8 +35,7 @@ private:
   struct BoundLaunch {
     format::KernelFunction kernel;
     std::vector<void *> buffers;
-    int64_t tileCount, tileBlock;
-    TileSize tileSize;
+    Tiles tiles;
     std::unique_ptr<TileQueue> queue;
   };
 

@@ -27,8 +27,8 @@ TEST(ManifestTest, ReadsWhatTheFormatDescribes) {
   ASSERT_EQ(manifest->launches.size(), 5u);
   const Launch &head = manifest->launches[4];
   EXPECT_EQ(head.kernel, "fake_project");
-  EXPECT_EQ(head.tileCount, 32);
-  EXPECT_EQ(head.tileSize, TileSize::One);
+  EXPECT_EQ(head.tiles.count, 32);
+  EXPECT_EQ(head.tiles.size, TileSize::One);
   EXPECT_EQ(head.arguments[1].kind, LaunchArgumentKind::Weight);
   EXPECT_EQ(head.arguments[1].key, "lm_head.weight");
   EXPECT_EQ(head.arguments[2].kind, LaunchArgumentKind::Logits);
@@ -64,7 +64,7 @@ static const BadField badFields[] = {
     {"/model/layers", 1.5, "model.layers: must be a whole number"},
     {"/model/eos_token_ids", {32}, "must be below the vocabulary size 32"},
     {"/model/bos_token_id", -1, "must be below the vocabulary size 32, is -1"},
-    {"/target/kind", "cuda", "target kind 'cuda' is not handled"},
+    {"/target/kind", "tpu", "target kind 'tpu' is not handled"},
     {"/target/features", {7}, "target.features[0]: must be a string"},
     {"/target/module", "../evil.so", "'../evil.so' is not the name of a file"},
     {"/target/module_checksum", "abc", "must be 16 hex digits, is 'abc'"},
