@@ -137,16 +137,26 @@ LogicalResult SwigluQuantizeOp::verify() {
                      /*zeroPoints=*/{});
 }
 
-/// Checks a layer's cache: [pages, 2, kvHeads, headDim * pageTokens].
+/// Checks a layer's cache: [pages, 2, kvHeads, headDim * pageTokens], or with
+/// room for scales.
 static LogicalResult checkCache(Operation *op, Value cache, int64_t kvHeads,
-                                int64_t headDim, int64_t pageTokens) {
+                                int64_t headDim, int64_t pageTokens,
+                                std::optional<Type> codes) {
   if (failed(checkRank(op, "cache", cache, 4)))
     return failure();
+  if (codes && !codes->isInteger(8) && !isa<Float8E4M3FNType>(*codes))
+    return op->emitOpError("codes must be i8 or f8E4M3FN, got ") << *codes;
+  Type element = cast<RankedTensorType>(cache.getType()).getElementType();
+  if (element.isInteger(8) != codes.has_value())
+    return op->emitOpError(
+               "cache must have i8 elements exactly if it has codes, got ")
+           << element;
+  int64_t width = getCacheWidth(headDim, pageTokens, codes.has_value());
   if (pageTokens <= 0 || dim(cache, 1) != 2 || dim(cache, 2) != kvHeads ||
-      dim(cache, 3) != headDim * pageTokens)
+      dim(cache, 3) != width)
     return op->emitOpError()
-           << "cache must be [pages, 2, " << kvHeads << ", "
-           << headDim * pageTokens << "], got " << shapeText(cache.getType());
+           << "cache must be [pages, 2, " << kvHeads << ", " << width
+           << "], got " << shapeText(cache.getType());
   return success();
 }
 
@@ -177,7 +187,8 @@ LogicalResult RopeAppendOp::verify() {
   if (getUpdatedCache().getType() != getCache().getType())
     return emitOpError("updated cache must have the cache's type");
   // C3
-  return checkCache(op, getCache(), getKvHeads(), headDim, getPageTokens());
+  return checkCache(op, getCache(), getKvHeads(), headDim, getPageTokens(),
+                    getCodes());
 }
 
 LogicalResult PagedAttentionOp::verify() {
@@ -199,7 +210,8 @@ LogicalResult PagedAttentionOp::verify() {
                         headDim * getKvHeads())))
     return failure();
   // C2
-  return checkCache(op, getCache(), getKvHeads(), headDim, getPageTokens());
+  return checkCache(op, getCache(), getKvHeads(), headDim, getPageTokens(),
+                    getCodes());
 }
 
 LogicalResult LaunchOp::verify() {

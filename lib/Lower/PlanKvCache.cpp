@@ -28,7 +28,8 @@ namespace {
 /// What the options and the model's description amount to.
 struct Limits {
   int64_t pageTokens, batch, context, stepTokens;
-  FloatType kvType;
+  /// The elements of the caches; what the bytes of an i8 cache are.
+  Type kvElement, kvCodes;
 
   int64_t pages() const {
     return batch * llvm::divideCeil(context, pageTokens);
@@ -88,15 +89,24 @@ FailureOr<Limits> PlanKvCachePass::checkOptions() {
               "sequence, got "
            << step << " and " << batch;
   Builder builder(&getContext());
-  auto type = llvm::StringSwitch<FloatType>(kvType)
+  auto type = llvm::StringSwitch<Type>(kvType)
                   .Case("f32", builder.getF32Type())
                   .Case("f16", builder.getF16Type())
                   .Case("bf16", builder.getBF16Type())
+                  .Case("int8", builder.getI8Type())
+                  .Case("fp8", builder.getType<Float8E4M3FNType>())
                   .Default(nullptr);
   if (!type)
     return module.emitError()
-           << "kv-type must be f32, f16 or bf16, got '" << kvType << "'";
-  return Limits{page, batch, context ? context : length.getInt(), step, type};
+           << "kv-type must be f32, f16, bf16, int8 or fp8, got '" << kvType
+           << "'";
+  bool isQuantized = type.getIntOrFloatBitWidth() == 8;
+  return Limits{page,
+                batch,
+                context ? context : length.getInt(),
+                step,
+                isQuantized ? builder.getI8Type() : type,
+                isQuantized ? type : Type()};
 }
 
 //===----------------------------------------------------------------------===//
@@ -143,10 +153,10 @@ static RankedTensorType getCacheType(CachedAttention match,
                                      const Limits &limits) {
   int64_t headDim = match.queryRope.getHeadDim();
   AttentionOp attention = match.attention;
-  return RankedTensorType::get({limits.pages(), 2,
-                                static_cast<int64_t>(attention.getKvHeads()),
-                                headDim * limits.pageTokens},
-                               limits.kvType);
+  return RankedTensorType::get(
+      {limits.pages(), 2, static_cast<int64_t>(attention.getKvHeads()),
+       getCacheWidth(headDim, limits.pageTokens, bool(limits.kvCodes))},
+      limits.kvElement);
 }
 
 /// Replaces one attention, its rotations and its split. \p table is
@@ -161,16 +171,17 @@ static void cacheAttention(CachedAttention match, Block &body, Value table,
   Value positions = stepArgument(StepArgument::Positions);
   Value sequences = stepArgument(StepArgument::TokenSequences);
   Value blockTables = stepArgument(StepArgument::BlockTables);
+  auto codes = limits.kvCodes ? TypeAttr::get(limits.kvCodes) : TypeAttr();
   auto append = RopeAppendOp::create(
       builder, match.queryRope.getLoc(),
       TypeRange{attention.getQuery().getType(), cache.getType()},
       match.split.getInput(), table, cache, positions, sequences, blockTables,
-      attention.getHeads(), attention.getKvHeads(), limits.pageTokens);
+      attention.getHeads(), attention.getKvHeads(), limits.pageTokens, codes);
   auto paged = PagedAttentionOp::create(
       builder, attention.getLoc(), attention.getType(), append.getQuery(),
       append.getUpdatedCache(), positions, sequences, blockTables,
       attention.getHeads(), attention.getKvHeads(), limits.pageTokens,
-      attention.getScale());
+      attention.getScale(), codes);
   attention.replaceAllUsesWith(paged.getResult());
   attention.erase();
   for (Operation *op :
@@ -276,7 +287,8 @@ static void addStepArguments(func::FuncOp function,
 }
 
 static DictionaryAttr makePlan(ArrayRef<RankedTensorType> caches,
-                               const Limits &limits, Builder &builder) {
+                               const Limits &limits, StringRef kvType,
+                               Builder &builder) {
   int64_t pageBytes = 0;
   for (RankedTensorType cache : caches)
     pageBytes = cache.getNumElements() / cache.getDimSize(0) *
@@ -285,10 +297,8 @@ static DictionaryAttr makePlan(ArrayRef<RankedTensorType> caches,
   auto integer = [&](StringRef name, int64_t value) {
     return builder.getNamedAttr(name, builder.getI64IntegerAttr(value));
   };
-  std::string type;
-  llvm::raw_string_ostream(type) << limits.kvType;
   NamedAttribute kv[] = {
-      builder.getNamedAttr("type", builder.getStringAttr(type)),
+      builder.getNamedAttr("type", builder.getStringAttr(kvType)),
       integer("page_tokens", limits.pageTokens),
       integer("layers", layers),
       integer("pages", limits.pages()),
@@ -355,5 +365,5 @@ void PlanKvCachePass::runOnOperation() {
   if (failed(selectRows(result, rows)))
     return signalPassFailure();
   Builder builder(&getContext());
-  module->setAttr(kPlanAttr, makePlan(caches, *limits, builder));
+  module->setAttr(kPlanAttr, makePlan(caches, *limits, kvType, builder));
 }

@@ -40,33 +40,38 @@ Status mustHold(const std::string &name, const char *field, int64_t is,
 }
 } // namespace
 
-static int64_t elementBytes(const std::string &type) {
+/// Bytes of one token's key or value of \p headDim features; 0 for a type
+/// that isn't known.
+static int64_t headRowBytes(const std::string &type, int64_t headDim) {
   if (type == "f32")
-    return 4;
-  return type == "f16" || type == "bf16" ? 2 : 0;
+    return multiply(headDim, 4);
+  if (type == "f16" || type == "bf16")
+    return multiply(headDim, 2);
+  // A byte a code, and an f32 scale.
+  return type == "int8" || type == "fp8" ? headDim + 4 : 0;
 }
 
 Status qlm::checkPlan(const Manifest &manifest, const std::string &name) {
   const MemoryPlan &plan = manifest.plan;
   const KvPlan &kv = plan.kv;
   const ModelInfo &model = manifest.model;
-  int64_t element = elementBytes(kv.type);
-  if (!element)
-    return Status(StatusCode::Unsupported, name + ": plan.kv.type '" + kv.type +
-                                               "' is not f32, f16 or bf16");
+  int64_t headRow = headRowBytes(kv.type, model.headDim);
+  if (!headRow)
+    return Status(StatusCode::Unsupported,
+                  name + ": plan.kv.type '" + kv.type +
+                      "' is not f32, f16, bf16, int8 or fp8");
   QLM_RETURN_IF_ERROR(mustHold(name, "max_logit_rows", plan.maxLogitRows,
                                plan.maxBatch, "max_batch"));
   QLM_RETURN_IF_ERROR(mustEqual(name, "kv.layers", kv.layers, model.layers,
                                 "the model's layers"));
-  int64_t rowBytes = multiply(multiply(model.kvHeads, model.headDim), element);
+  int64_t rowBytes = multiply(model.kvHeads, headRow);
   QLM_RETURN_IF_ERROR(
       mustEqual(name, "kv.page_bytes", kv.pageBytes,
                 multiply(multiply(2, rowBytes), kv.pageTokens),
-                "2 * kv_heads * head_dim * page_tokens * element size"));
-  QLM_RETURN_IF_ERROR(
-      mustEqual(name, "kv.bytes_per_token", kv.bytesPerToken,
-                multiply(multiply(2, rowBytes), kv.layers),
-                "2 * kv_heads * head_dim * layers * element size"));
+                "2 * kv_heads * bytes of a head * page_tokens"));
+  QLM_RETURN_IF_ERROR(mustEqual(name, "kv.bytes_per_token", kv.bytesPerToken,
+                                multiply(multiply(2, rowBytes), kv.layers),
+                                "2 * kv_heads * bytes of a head * layers"));
   QLM_RETURN_IF_ERROR(
       mustEqual(name, "kv.pool_bytes", kv.poolBytes,
                 multiply(multiply(kv.layers, kv.pages), kv.pageBytes),

@@ -418,6 +418,30 @@ func.func @f(%x: tensor<?x64xf32>, %c: tensor<5x2x1x255xf32>, %p: tensor<?xi32>,
 
 // -----
 
+func.func @f(%x: tensor<?x64xf32>, %c: tensor<5x2x1x256xi8>, %p: tensor<?xi32>, %b: tensor<?x?xi32>) {
+  // expected-error @+1 {{cache must be [pages, 2, 1, 320], got tensor<5x2x1x256xi8>}}
+  %0 = qlm.paged_attention %x, %c at %p, %p, %b heads 4 kv_heads 1 page_tokens 16 codes i8 scale 1.0 : (tensor<?x64xf32>, tensor<5x2x1x256xi8>, tensor<?xi32>, tensor<?xi32>, tensor<?x?xi32>) -> tensor<?x64xf32>
+  return
+}
+
+// -----
+
+func.func @f(%x: tensor<?x64xf32>, %c: tensor<5x2x1x320xi8>, %p: tensor<?xi32>, %b: tensor<?x?xi32>) {
+  // expected-error @+1 {{cache must have i8 elements exactly if it has codes, got 'i8'}}
+  %0 = qlm.paged_attention %x, %c at %p, %p, %b heads 4 kv_heads 1 page_tokens 16 scale 1.0 : (tensor<?x64xf32>, tensor<5x2x1x320xi8>, tensor<?xi32>, tensor<?xi32>, tensor<?x?xi32>) -> tensor<?x64xf32>
+  return
+}
+
+// -----
+
+func.func @f(%x: tensor<?x64xf32>, %c: tensor<5x2x1x320xi8>, %p: tensor<?xi32>, %b: tensor<?x?xi32>) {
+  // expected-error @+1 {{codes must be i8 or f8E4M3FN, got 'f8E5M2'}}
+  %0 = qlm.paged_attention %x, %c at %p, %p, %b heads 4 kv_heads 1 page_tokens 16 codes f8E5M2 scale 1.0 : (tensor<?x64xf32>, tensor<5x2x1x320xi8>, tensor<?xi32>, tensor<?xi32>, tensor<?x?xi32>) -> tensor<?x64xf32>
+  return
+}
+
+// -----
+
 func.func @f(%x: tensor<?x95xf32>, %t: tensor<32x8x2xf32>, %c: tensor<5x2x1x256xf32>, %p: tensor<?xi32>, %b: tensor<?x?xi32>) {
   // expected-error @+1 {{qkv's features must be (heads + 2 * kv_heads) * head size, got 95 and 96}}
   %0, %1 = qlm.rope_append %x, %t, %c at %p, %p, %b heads 4 kv_heads 1 page_tokens 16 : (tensor<?x95xf32>, tensor<32x8x2xf32>, tensor<5x2x1x256xf32>, tensor<?xi32>, tensor<?xi32>, tensor<?x?xi32>) -> (tensor<?x64xf32>, tensor<5x2x1x256xf32>)

@@ -94,11 +94,15 @@ func.func @quantization(%x: tensor<?x256xf32>, %w: tensor<64x256xf32>, %s: tenso
 }
 
 // CHECK-LABEL: @planned
-func.func @planned(%x: tensor<?x96xf32>, %t: tensor<32x8x2xf32>, %c: tensor<5x2x1x256xf32>, %p: tensor<?xi32>, %b: tensor<?x?xi32>, %x2: tensor<?x128xf32>, %ws: tensor<4x1x16xf32>, %k: tensor<4x32x64xi8>, %n: tensor<64xf32>) {
+func.func @planned(%x: tensor<?x96xf32>, %t: tensor<32x8x2xf32>, %c: tensor<5x2x1x256xf32>, %i: tensor<5x2x1x320xi8>, %p: tensor<?xi32>, %b: tensor<?x?xi32>, %x2: tensor<?x128xf32>, %ws: tensor<4x1x16xf32>, %k: tensor<4x32x64xi8>, %n: tensor<64xf32>) {
   // CHECK: qlm.rope_append %{{.*}}, %{{.*}}, %{{.*}} at %{{.*}}, %{{.*}}, %{{.*}} heads 4 kv_heads 1 page_tokens 16 :
   %q, %c2 = qlm.rope_append %x, %t, %c at %p, %p, %b heads 4 kv_heads 1 page_tokens 16 : (tensor<?x96xf32>, tensor<32x8x2xf32>, tensor<5x2x1x256xf32>, tensor<?xi32>, tensor<?xi32>, tensor<?x?xi32>) -> (tensor<?x64xf32>, tensor<5x2x1x256xf32>)
   // CHECK: qlm.paged_attention %{{.*}}, %{{.*}} at %{{.*}}, %{{.*}}, %{{.*}} heads 4 kv_heads 1 page_tokens 16 scale 2.500000e-01 :
   %a = qlm.paged_attention %q, %c2 at %p, %p, %b heads 4 kv_heads 1 page_tokens 16 scale 2.5e-01 : (tensor<?x64xf32>, tensor<5x2x1x256xf32>, tensor<?xi32>, tensor<?xi32>, tensor<?x?xi32>) -> tensor<?x64xf32>
+  // CHECK: qlm.rope_append {{.*}} page_tokens 16 codes i8 : {{.*}} -> (tensor<?x64xf32>, tensor<5x2x1x320xi8>)
+  %q8, %c8 = qlm.rope_append %x, %t, %i at %p, %p, %b heads 4 kv_heads 1 page_tokens 16 codes i8 : (tensor<?x96xf32>, tensor<32x8x2xf32>, tensor<5x2x1x320xi8>, tensor<?xi32>, tensor<?xi32>, tensor<?x?xi32>) -> (tensor<?x64xf32>, tensor<5x2x1x320xi8>)
+  // CHECK: qlm.paged_attention {{.*}} page_tokens 16 codes f8E4M3FN scale 2.500000e-01 :
+  %a8 = qlm.paged_attention %q8, %c8 at %p, %p, %b heads 4 kv_heads 1 page_tokens 16 codes f8E4M3FN scale 2.5e-01 : (tensor<?x64xf32>, tensor<5x2x1x320xi8>, tensor<?xi32>, tensor<?xi32>, tensor<?x?xi32>) -> tensor<?x64xf32>
   // CHECK: qlm.select_rows %{{.*}}, %{{.*}} : tensor<?x64xf32>, tensor<?xi32> -> tensor<?x64xf32>
   %r = qlm.select_rows %a, %p : tensor<?x64xf32>, tensor<?xi32> -> tensor<?x64xf32>
   // CHECK: qlm.rms_norm_quantize %{{.*}}, %{{.*}} {epsilon = 1.000000e+00 : f32, scheme = #qlm.scheme<i8, row, {{.*}}>} : tensor<?x64xf32>, tensor<64xf32> -> tensor<?x64xi8>, tensor<?xf32>

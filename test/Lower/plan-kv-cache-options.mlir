@@ -14,6 +14,6 @@
 // STEP: error: max-step-tokens must be at least max-batch, one token for each sequence, got 8 and 9
 // PAGE: error: page-tokens must be a multiple of 16, got 24
 // ZERO: error: page-tokens must be positive, got 0
-// TYPE: error: kv-type must be f32, f16 or bf16, got 'i8'
+// TYPE: error: kv-type must be f32, f16, bf16, int8 or fp8, got 'i8'
 module attributes {qlm.model = {context_length = 64 : i64}} {
 }

@@ -1,4 +1,10 @@
 // RUN: quant-opt %s --qlm-plan-kv-cache="max-batch=2 max-context=40 max-step-tokens=8 kv-type=f16" | FileCheck %s
+// RUN: quant-opt %s --qlm-plan-kv-cache="max-batch=2 max-context=40 max-step-tokens=8 kv-type=fp8" | FileCheck %s --check-prefix=CODES
+
+// A byte for each element and 4 for each token and head.
+// CODES: qlm.plan = {kv = {bytes_per_token = 48 : i64, layers = 2 : i64, page_bytes = 384 : i64, page_tokens = 16 : i64, pages = 6 : i64, pool_bytes = 4608 : i64, type = "fp8"}
+// CODES: qlm.rope_append {{.*}} page_tokens 16 codes f8E4M3FN : {{.*}} tensor<6x2x1x192xi8>
+// CODES: qlm.paged_attention {{.*}} page_tokens 16 codes f8E4M3FN scale
 
 // Two layers, so that caches follow layers. 40 tokens take 3 pages of 16.
 

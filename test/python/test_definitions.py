@@ -410,3 +410,87 @@ def test_paged_step_equals_attention(tmp_path, rng):
         expected.append(attend(q, k, v, np.float32(0.4)))
     assert relative_error(
         y, np.concatenate(expected).reshape(tokens, -1)) < 1e-6
+
+
+E4M3 = np.array([(2 ** (code // 8 - 7) * (1 + code % 8 / 8) if code >= 8
+                  else code / 8 * 2 ** -6) for code in range(127)])
+"""The numbers of E4M3FN's positive codes, in ascending order."""
+
+
+def to_e4m3(x):
+    """The codes nearest to numbers within 448, halves to even codes."""
+    magnitude = np.abs(x).astype(np.float64)
+    below = np.searchsorted(E4M3, magnitude, side="right") - 1
+    above = np.minimum(below + 1, 126)
+    down, up = magnitude - E4M3[below], E4M3[above] - magnitude
+    code = np.where((up < down) | ((up == down) & (below % 2 == 1)),
+                    above, below)
+    return (code | (np.signbit(x) * 128)).astype(np.uint8)
+
+
+def quantize_rows(x, codes):
+    """Codes, f32 scales and numbers of rows, as qlm.rope_append has them."""
+    bound = 127 if codes == "i8" else 448
+    largest = np.abs(x).max(axis=-1, keepdims=True).astype(np.float32)
+    with np.errstate(divide="ignore"):
+        inverse = np.where(largest == 0, np.float32(0),
+                           np.float32(bound) / largest)
+    scaled = x.astype(np.float32) * inverse
+    scales = largest / np.float32(bound)
+    scaled = np.clip(scaled, -bound, bound)
+    if codes == "i8":
+        stored = np.rint(scaled).astype(np.int8)
+        numbers = stored.astype(np.float64)
+    else:
+        stored = to_e4m3(scaled)
+        numbers = E4M3[stored & 127] * np.where(stored & 128, -1, 1)
+    return stored.view(np.int8), scales[..., 0], numbers * scales
+
+
+@pytest.mark.parametrize("codes", ["i8", "f8E4M3FN"])
+def test_paged_step_with_a_quantized_cache(tmp_path, rng, codes):
+    """The bytes of the cache, and attention to what they stand for."""
+    heads, kv_heads, size, page, pages, tokens = 4, 2, 6, 4, 3, 5
+    qkv = normal(rng, tokens, (heads + 2 * kv_heads) * size)
+    qkv[2, (heads + kv_heads) * size:][:size] = 0  # one value of zeros
+    positions = np.arange(tokens, dtype=np.int32)
+    sequences = np.zeros(tokens, np.int32)
+    tables = np.array([[2, 0]], np.int32)
+    angles = np.zeros((8, size // 2, 2), np.float32)
+    angles[..., 0] = 1  # no rotation: keys are exact
+    half = page * (size + 4)
+    cache = f"tensor<{pages}x2x{kv_heads}x{half}xi8>"
+    query = f"tensor<{tokens}x{heads * size}xf32>"
+    step = f"tensor<{tokens}xi32>, tensor<{tokens}xi32>, tensor<1x2xi32>"
+    stored, y = run(tmp_path, f"""
+      %q, %stored = qlm.rope_append %x, %t, %c at %p, %s, %b heads {heads}
+        kv_heads {kv_heads} page_tokens {page} codes {codes} : ({tensor(qkv)},
+        {tensor(angles)}, {cache}, {step}) -> ({query}, {cache})
+      %y = qlm.paged_attention %q, %stored at %p, %s, %b heads {heads}
+        kv_heads {kv_heads} page_tokens {page} codes {codes} scale 4.0e-01
+        : ({query}, {cache}, {step}) -> {query}""",
+                    {"x": (qkv, "f32"), "t": (angles, "f32"),
+                     "c": (np.full((pages, 2, kv_heads, half), 7, np.int8),
+                           "i8"),
+                     "p": (positions, "i32"), "s": (sequences, "i32"),
+                     "b": (tables, "i32")},
+                    {"stored": ((pages, 2, kv_heads, half), "i8"),
+                     "y": ((tokens, heads * size), "f32")})
+    split = qkv.reshape(tokens, heads + 2 * kv_heads, size)
+    expected = np.full((pages, 2, kv_heads, half), 7, np.int8)
+    rows = []
+    for kind, row in enumerate((split[:, heads:heads + kv_heads],
+                                split[:, heads + kv_heads:])):
+        stored_row, scales, numbers = quantize_rows(row, codes)
+        rows.append(numbers)
+        for t, position in enumerate(positions):
+            block = expected[tables[0, position // page], kind]
+            data, slot = block[:, :page * size], position % page
+            data = (data.reshape(kv_heads, page, size)[:, slot] if kind
+                    else data.reshape(kv_heads, size, page)[:, :, slot])
+            data[...] = stored_row[t]
+            block[:, page * size:].view(np.float32)[:, slot] = scales[t]
+    assert np.array_equal(stored, expected)
+    expected = attend(split[:, :heads].astype(np.float64), *rows,
+                      np.float32(0.4))
+    assert relative_error(y, expected.reshape(tokens, -1)) < 1e-6

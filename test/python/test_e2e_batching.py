@@ -30,6 +30,8 @@ WEIGHTS = {
                          "--activations=int8-dynamic",
                          "--target-cpu=x86-64-v3"],
     "f16-cache": ["--weights=int8", "--kv-cache=f16"],
+    "int8-cache": ["--weights=int8", "--kv-cache=int8"],
+    "fp8-cache": ["--weights=int8", "--kv-cache=fp8"],
 }  # fmt: skip
 LENGTHS = (17, 1, 40, 16, 2, 63, 31, 5)
 """Prompts' tokens, around the page of 16; a batch's sizes stand side by

@@ -85,7 +85,8 @@ def test_weights_of_the_source_type_lose_nothing(packages, name, weights, cpu):
     assert toolchain.relative_error(actual, stored["logits"]) < BOUND
 
 
-@pytest.mark.parametrize("kv_cache, bound", [("f16", 1e-3), ("bf16", 1e-2)])
+@pytest.mark.parametrize("kv_cache, bound", [("f16", 1e-3), ("bf16", 1e-2),
+                                             ("int8", 2e-2), ("fp8", 0.1)])
 def test_narrow_cache_stays_near(packages, kv_cache, bound):
     package = packages.compile("gqa-bf16", "--kv-cache", kv_cache)
     stored = toolchain.reference("gqa-bf16")

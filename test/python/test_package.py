@@ -235,7 +235,6 @@ def test_interrupt_leaves_nothing(large_model, tmp_path):
      "--target cuda is not supported yet (supported: cpu)"),
     (["--activations", "int8-static"],
      "--activations int8-static is not supported yet"),
-    (["--kv-cache", "int8"], "--kv-cache int8 is not supported yet"),
     (["--weights", "int4", "--group-size", "48"],
      "group size must divide the columns, got 48 and 64 in layers.0.qkv"),
     (["--max-context", "4096"],

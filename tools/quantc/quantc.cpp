@@ -77,9 +77,9 @@ struct Arguments {
       "activations", cl::init("none"), cl::cat(category),
       cl::value_desc("TYPE"),
       cl::desc("Inputs of quantized linears: none or int8-dynamic")};
-  cl::opt<std::string> kvCache{"kv-cache", cl::init("f32"), cl::cat(category),
-                               cl::value_desc("TYPE"),
-                               cl::desc("Keys and values: f32, f16 or bf16")};
+  cl::opt<std::string> kvCache{
+      "kv-cache", cl::init("f32"), cl::cat(category), cl::value_desc("TYPE"),
+      cl::desc("Keys and values: f32, f16, bf16, int8 or fp8")};
   cl::opt<bool> keepLmHead{"keep-lm-head", cl::cat(category),
                            cl::desc("Leaves the weight of the last linear as "
                                     "it is")};
@@ -150,7 +150,10 @@ static int checkArguments(const Arguments &arguments) {
        arguments.activations,
        {"none", "int8-dynamic"},
        {"int8-static", "fp8"}},
-      {"kv-cache", arguments.kvCache, {"f32", "f16", "bf16"}, {"int8", "fp8"}},
+      {"kv-cache",
+       arguments.kvCache,
+       {"f32", "f16", "bf16", "int8", "fp8"},
+       {}},
       {"to",
        arguments.to,
        {"import", "optimize", "quantize", "lower", "package"},

@@ -60,6 +60,18 @@ RankedTensorType getPackedType(RankedTensorType input, LayoutKind kind);
 /// type, or a scheme's storage type).
 LayoutKind getWeightLayout(Type elementType);
 
+/// Bytes of the scale that a cache with codes keeps for each token, head, and
+/// key or value.
+inline constexpr int64_t kCacheScaleBytes = 4;
+/// The last dimension of a cache's type; \p hasCodes if keys and values are
+/// quantized. Layout: QlmPlannedOps.td.
+inline int64_t getCacheWidth(int64_t headDim, int64_t pageTokens,
+                             bool hasCodes) {
+  return (headDim + (hasCodes ? kCacheScaleBytes : 0)) * pageTokens;
+}
+/// The largest magnitude of a code: 127 of i8, 448 of f8E4M3FN.
+double getCacheBound(Type codes);
+
 /// Whether \p op belongs to a parameter program: pure, with operands that all
 /// are parameters (and at least `qlm.load` or a constant at the leaves).
 bool isParameterOp(Operation *op);

@@ -13,12 +13,18 @@
 // for K (index 0) the last dimension is `[headDim, pageTokens]`, for V
 // (index 1) `[pageTokens, headDim]`.
 //
+// A cache with `codes` (i8 or f8E4M3FN) holds, for each page, K or V, and head,
+// the codes in that order, a byte each, and after them the scales of the page's
+// tokens, `[pageTokens]` f32 in little-endian bytes: it is an i8 tensor `[pages,
+// 2, kvHeads, headDim * pageTokens + 4 * pageTokens]`. An element stands for
+// code * scale.
+//
 //===----------------------------------------------------------------------===//
 
 #ifndef QLM_DIALECT_QLMPLANNEDOPS
 #define QLM_DIALECT_QLMPLANNEDOPS
 
-def Qlm_CacheTensor : TensorOf<[F32, F16, BF16]>;
+def Qlm_CacheTensor : TensorOf<[F32, F16, BF16, I8]>;
 
 def Qlm_PackedLinearOp
     : Qlm_DefinedPureOp<"packed_linear", [AttrSizedOperandSegments]> {
@@ -149,11 +155,25 @@ def Qlm_RopeAppendOp : Qlm_DefinedPureOp<"rope_append"> {
     `blockTables[tokenSequences[t], positions[t] / pageTokens]`;
     `updatedCache` is the cache after that.
 
+    With `codes`, the key and the value of a head are quantized as they are
+    written, each with a scale of its own:
+
+    ```
+    m = max over k of |x[k]|         b = 127 (i8), 448 (f8E4M3FN)
+    scale = m / b                    code[k] = round(x[k] * (b / m))
+    ```
+
+    `round` is to nearest, halves to even, of the result clamped to [-b, b]. A
+    row of zeros has scale 0 and codes 0; a NaN makes the scale NaN, and the
+    codes arbitrary.
+
     Constraints:
     - (C1) `qkv` is `[tokens, (heads + 2 * kvHeads) * headDim]` f32 and
       `query` `[tokens, heads * headDim]` f32.
     - (C2) `table` is `[contextLength, headDim / 2, 2]` f32.
-    - (C3) `cache` is `[pages, 2, kvHeads, headDim * pageTokens]`.
+    - (C3) `cache` is `[pages, 2, kvHeads, headDim * pageTokens]` floats
+      without and `[pages, 2, kvHeads, (headDim + 4) * pageTokens]` i8 with
+      `codes`, which are i8 or f8E4M3FN.
     - (C4) `blockTables` is `[sequences, maxPages]` i32.
 
     Made by `qlm-plan-kv-cache`.
@@ -162,13 +182,14 @@ def Qlm_RopeAppendOp : Qlm_DefinedPureOp<"rope_append"> {
                        Qlm_CacheTensor:$cache, Qlm_IndexTensor:$positions,
                        Qlm_IndexTensor:$tokenSequences,
                        Qlm_IndexTensor:$blockTables, I64Attr:$heads,
-                       I64Attr:$kvHeads, I64Attr:$pageTokens);
+                       I64Attr:$kvHeads, I64Attr:$pageTokens,
+                       OptionalAttr<TypeAttr>:$codes);
   let results = (outs Qlm_F32Tensor:$query, Qlm_CacheTensor:$updatedCache);
   let assemblyFormat = [{
     $qkv `,` $table `,` $cache `at` $positions `,` $tokenSequences `,`
     $blockTables `heads` custom<Integer>($heads) `kv_heads`
     custom<Integer>($kvHeads) `page_tokens` custom<Integer>($pageTokens)
-    attr-dict `:` functional-type(operands, results)
+    (`codes` $codes^)? attr-dict `:` functional-type(operands, results)
   }];
   let extraClassDeclaration = [{
     int64_t getHeadDim() { return 2 * getTable().getType().getDimSize(1); }
@@ -184,7 +205,7 @@ def Qlm_PagedAttentionOp : Qlm_DefinedPureOp<"paged_attention"> {
 
     Constraints:
     - (C1) `query` and result are `[tokens, heads * headDim]` f32.
-    - (C2) `cache` is `[pages, 2, kvHeads, headDim * pageTokens]`.
+    - (C2) `cache` and `codes` are as in `qlm.rope_append`.
     - (C3) `kvHeads` divides `heads`.
 
     Made by `qlm-plan-kv-cache`.
@@ -193,12 +214,14 @@ def Qlm_PagedAttentionOp : Qlm_DefinedPureOp<"paged_attention"> {
                        Qlm_IndexTensor:$positions,
                        Qlm_IndexTensor:$tokenSequences,
                        Qlm_IndexTensor:$blockTables, I64Attr:$heads,
-                       I64Attr:$kvHeads, I64Attr:$pageTokens, F32Attr:$scale);
+                       I64Attr:$kvHeads, I64Attr:$pageTokens, F32Attr:$scale,
+                       OptionalAttr<TypeAttr>:$codes);
   let results = (outs Qlm_F32Tensor:$result);
   let assemblyFormat = [{
     $query `,` $cache `at` $positions `,` $tokenSequences `,` $blockTables
     `heads` custom<Integer>($heads) `kv_heads` custom<Integer>($kvHeads)
-    `page_tokens` custom<Integer>($pageTokens) `scale` custom<Float>($scale)
+    `page_tokens` custom<Integer>($pageTokens)
+    (`codes` $codes^)? `scale` custom<Float>($scale)
     attr-dict `:` functional-type(operands, results)
   }];
 }

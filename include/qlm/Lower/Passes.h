@@ -54,7 +54,8 @@ struct LowerOptions : public PassPipelineOptions<LowerOptions> {
       llvm::cl::init("native")};
   Option<std::string> kvType{
       *this, "kv-type",
-      llvm::cl::desc("Element type of keys and values: f32, f16 or bf16"),
+      llvm::cl::desc("How keys and values are stored: f32, f16, bf16, int8 or "
+                     "fp8"),
       llvm::cl::init("f32")};
   Option<int64_t> pageTokens{
       *this, "page-tokens",

@@ -38,12 +38,16 @@ def PlanKvCache : Pass<"qlm-plan-kv-cache", "::mlir::ModuleOp"> {
     A layer has `max-batch * ceil(max-context / page-tokens)` pages, so that
     every sequence can grow to the longest context. Sets the module's
     `qlm.plan`.
+
+    With `kv-type=int8` or `fp8` (E4M3) a cache holds codes and a scale for
+    each token and head, and the two operations say so: `page_tokens 16 codes
+    f8E4M3FN`, `%cache: tensor<64x2x2x320xi8>`.
   }];
   let options = [
     Option<"pageTokens", "page-tokens", "int64_t", /*default=*/"16",
            "Tokens of one page, a multiple of 16">,
     Option<"kvType", "kv-type", "std::string", /*default=*/"\"f32\"",
-           "Element type of keys and values: f32, f16 or bf16">,
+           "How keys and values are stored: f32, f16, bf16, int8 or fp8">,
     Option<"maxBatch", "max-batch", "int64_t", /*default=*/"8",
            "Most sequences of a step">,
     Option<"maxContext", "max-context", "int64_t", /*default=*/"0",

@@ -46,7 +46,8 @@
 //              "max_logit_rows": int, "arena_bytes": int,
 //              "scratch_bytes": int,            // of each thread; cpu
 //              "workspace_bytes": int,          // cuda
-//              "kv": {"type": "f32"|"f16"|"bf16", "page_tokens": int,
+//              "kv": {"type": "f32"|"f16"|"bf16"|"int8"|"fp8",
+//                     "page_tokens": int,
 //                     "layers": int, "pages": int, // of each layer
 //                     "page_bytes": int,           // of one layer
 //                     "pool_bytes": int,           // layers * pages * page_bytes

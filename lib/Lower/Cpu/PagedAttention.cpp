@@ -68,8 +68,7 @@ public:
 private:
   static AttentionShape getShape(PagedAttentionOp op,
                                  const KernelRequest &request) {
-    return {PageLayout::get(cast<RankedTensorType>(op.getCache().getType()),
-                            op.getKvHeads(), op.getPageTokens()),
+    return {PageLayout::get(op),
             static_cast<int64_t>(op.getHeads() / op.getKvHeads()),
             request.target.lanes()};
   }
@@ -247,17 +246,24 @@ void PagedAttentionEmitter::emitSlices(const Run &run, Val number) {
         b.i64());
     Ptr start = frame.buffer(1).at(page * pages.pageBytes());
     Val first = (slice % slicesPerPage) * kSliceKeys;
-    Ptr keys = pages.keys(start, run.kvHead).element(pages.element, first);
-    Ptr values = pages.values(start, run.kvHead)
-                     .element(pages.element, first * pages.headDim);
-    block.nextKeySlice(i).store(b.val(keys.get()));
-    block.nextValueSlice(i).store(b.val(values.get()));
+    Ptr keys = pages.keys(start, run.kvHead);
+    Ptr values = pages.values(start, run.kvHead);
+    auto put = [&](Ptr place, Ptr address) {
+      place.store(b.val(address.get()));
+    };
+    put(block.nextKeySlice(i), keys.element(pages.element, first));
+    put(block.nextValueSlice(i),
+        values.element(pages.element, first * pages.headDim));
+    if (!pages.codes)
+      return;
+    put(block.nextKeyScales(i), pages.scales(keys).element(b.f32(), first));
+    put(block.nextValueScales(i), pages.scales(values).element(b.f32(), first));
   });
 }
 
 /// Goes on to the next block, and finds the one after it.
 void PagedAttentionEmitter::emitNextBlock(const Run &run, Val number) {
-  VectorType type = b.vec(2 * kBlockSlices, b.i64());
+  VectorType type = b.vec(layout.addresses, b.i64());
   Ptr slices = block.keySlice(b.index(0));
   slices.store(block.nextKeySlice(b.index(0)).load(type));
   emitSlices(run, number + 1);

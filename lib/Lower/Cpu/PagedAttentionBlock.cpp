@@ -33,12 +33,24 @@ AttentionScratch::AttentionScratch(const AttentionShape &shape) {
   weights = take(atOnce * kBlockKeys, 4);
   corrections = take(atOnce, 4);
   // Copied together, from those of the next block.
-  keySlices = take(2 * kBlockSlices, 8);
-  valueSlices = keySlices + kBlockSlices * 8;
-  nextKeySlices = take(2 * kBlockSlices, 8);
-  nextValueSlices = nextKeySlices + kBlockSlices * 8;
+  addresses = (shape.pages.codes ? 4 : 2) * kBlockSlices;
+  auto part = [](int64_t first, int64_t number) {
+    return first + number * kBlockSlices * 8;
+  };
+  keySlices = take(addresses, 8);
+  valueSlices = part(keySlices, 1);
+  keyScales = part(keySlices, 2);
+  valueScales = part(keySlices, 3);
+  nextKeySlices = take(addresses, 8);
+  nextValueSlices = part(nextKeySlices, 1);
+  nextKeyScales = part(nextKeySlices, 2);
+  nextValueScales = part(nextKeySlices, 3);
   bytes = next;
 }
+
+/// The bits of p where a query doesn't see the key: a NaN that no arithmetic
+/// makes.
+static constexpr int64_t kHiddenMark = -1;
 
 /// What a prefetch brings.
 static constexpr int64_t kLineBytes = 64;
@@ -141,9 +153,9 @@ void AttentionBlock::emitScores(Val firstRow, int64_t rows, Val firstSlice,
         for (Ptr next : nextColumns)
           next.element(pages.element, feature * pages.pageTokens).prefetch();
         for (Ptr column : columns)
-          keys.push_back(
-              b.toF32(column.element(pages.element, feature * pages.pageTokens)
-                          .load(b.vec(kSliceKeys, pages.element))));
+          keys.push_back(pages.load(
+              b, column.element(pages.element, feature * pages.pageTokens),
+              kSliceKeys));
         for (int64_t i = 0; i < rows; ++i) {
           Ptr place = first.at(i * shape.paddedDim() * 4);
           Val scaled = b.broadcast(
@@ -153,11 +165,24 @@ void AttentionBlock::emitScores(Val firstRow, int64_t rows, Val firstSlice,
         }
         return after;
       });
-  for (int64_t i = 0; i < rows; ++i)
-    for (int64_t j = 0; j < slices; ++j)
+  for (int64_t j = 0; j < slices; ++j) {
+    Val scales;
+    if (pages.codes)
+      scales = loadScales(keyScales(firstSlice + j));
+    for (int64_t i = 0; i < rows; ++i) {
+      Val sum = sums[i * slices + j];
       weights(b.index(i))
           .element(b.f32(), (firstSlice + j) * kSliceKeys)
-          .store(sums[i * slices + j], /*alignment=*/64);
+          .store(scales ? sum * scales : sum, /*alignment=*/64);
+    }
+  }
+}
+
+Val AttentionBlock::loadScales(Ptr place) {
+  Ptr scales = Ptr(place.load(b.ptr()).get(), &b).readOnly();
+  Val loaded = scales.load(b.vec(kSliceKeys, b.f32()));
+  double unit = shape.pages.unit();
+  return unit == 1.0 ? loaded : loaded * unit;
 }
 
 /// How many of the block's keys a query sees, 0 to 64.
@@ -167,11 +192,12 @@ Val AttentionBlock::countKeys(Val row, Val base) {
 }
 
 /// Turns s into p, and updates m and l; without \p base, of whole blocks.
-/// Hidden keys get the weight 0 in l, and NaN as mark in p.
+/// Hidden keys get the weight 0 in l, and a mark in p.
 void AttentionBlock::emitSoftmax(Val firstRow, int64_t rows, Val base) {
   VectorType type = b.vec(kSliceKeys, b.f32());
   Val hidden = b.constant(type, -std::numeric_limits<double>::infinity());
-  Val mark = b.constant(type, std::numeric_limits<double>::quiet_NaN());
+  Val mark =
+      b.bitcast(b.constant(b.vec(kSliceKeys, b.i32()), kHiddenMark), type);
   b.forRange(b.index(0), b.index(rows), 1, [&](Val i) {
     Val row = firstRow + i;
     SmallVector<Val> slices, seen;
@@ -194,7 +220,10 @@ void AttentionBlock::emitSoftmax(Val firstRow, int64_t rows, Val base) {
     correction(i).store(factor.lane(0));
     for (int64_t j = 0; j < kBlockSlices; ++j) {
       slices[j] = powerOfTwo(slices[j] - shift);
-      Val marked = base ? b.select(seen[j], slices[j], mark) : slices[j];
+      Val scaled = slices[j];
+      if (shape.pages.codes)
+        scaled = scaled * loadScales(valueScales(b.index(j)));
+      Val marked = base ? b.select(seen[j], scaled, mark) : scaled;
       weightSlice(i, j).store(marked, /*alignment=*/64);
     }
     Val sum = (slices[0] + slices[1]) + (slices[2] + slices[3]);
@@ -267,11 +296,11 @@ SmallVector<Val> AttentionBlock::emitProducts(Val count, Val feature,
                     .at(line)
                     .prefetch();
               for (int64_t j = 0; j < vectors; ++j)
-                values.push_back(b.toF32(
-                    first
-                        .element(pages.element, key * pages.headDim + feature +
-                                                    j * shape.lanes)
-                        .load(b.vec(shape.lanes, pages.element))));
+                values.push_back(pages.load(
+                    b,
+                    first.element(pages.element, key * pages.headDim + feature +
+                                                     j * shape.lanes),
+                    shape.lanes));
               for (int64_t i = 0; i < rows; ++i) {
                 Val weight = b.broadcast(weights(b.index(i))
                                              .element(b.f32(), firstKey + key)
@@ -298,12 +327,12 @@ SmallVector<Val> AttentionBlock::emitMarked(Val from, Val to, Val feature,
         pages.element, (key % kSliceKeys) * pages.headDim + feature);
     SmallVector<Val> values, after;
     for (int64_t j = 0; j < vectors; ++j)
-      values.push_back(b.toF32(first.at(j * shape.lanes * pages.elementBytes())
-                                   .load(b.vec(shape.lanes, pages.element))));
+      values.push_back(pages.load(
+          b, first.at(j * shape.lanes * pages.elementBytes()), shape.lanes));
     for (int64_t i = 0; i < rows; ++i) {
       Val weight = b.broadcast(
           weights(b.index(i)).element(b.f32(), key).load(b.f32()), shape.lanes);
-      Val seen = weight == weight;
+      Val seen = b.bitcast(weight, b.vec(shape.lanes, b.i32())) != kHiddenMark;
       for (int64_t j = 0; j < vectors; ++j) {
         Val sum = before[i * vectors + j];
         after.push_back(b.select(seen, b.fma(weight, values[j], sum), sum));

@@ -14,6 +14,9 @@
 //            l = l * c + (p0 + p1) + (p2 + p3), the p_j vectors of 16 keys
 //   values   o[q, d] = o[q, d] * c + sum_u p[q, u] * v[u, d], u ascending
 //
+// With codes, s is multiplied by the key's scale after its sum, and p, once it
+// is in l, by the value's: the sums over d and u are of codes.
+//
 // Queries come scaled by `scale * log2 e`, so that powers of two do. A query
 // sees keys u < keys[q]; a block without such keys leaves m, l and o as they
 // are, bit for bit (c is exactly 1, p is 0).
@@ -89,8 +92,12 @@ struct AttentionScratch {
   /// Addresses of the block's slices: 16 columns of keys `[headDim,
   /// pageTokens]`, and 16 rows of values `[pageTokens, headDim]`.
   int64_t keySlices, valueSlices;
+  /// With codes: addresses of the slices' scales.
+  int64_t keyScales, valueScales;
   /// The same of the next block.
-  int64_t nextKeySlices, nextValueSlices;
+  int64_t nextKeySlices, nextValueSlices, nextKeyScales, nextValueScales;
+  /// Addresses of each block.
+  int64_t addresses;
   int64_t bytes;
 };
 
@@ -128,6 +135,19 @@ public:
   kernel::Ptr valueSlice(kernel::Val slice) {
     return at(layout.valueSlices).element(b.ptr(), slice);
   }
+  /// What follows is there with codes only.
+  kernel::Ptr keyScales(kernel::Val slice) {
+    return at(layout.keyScales).element(b.ptr(), slice);
+  }
+  kernel::Ptr valueScales(kernel::Val slice) {
+    return at(layout.valueScales).element(b.ptr(), slice);
+  }
+  kernel::Ptr nextKeyScales(kernel::Val slice) {
+    return at(layout.nextKeyScales).element(b.ptr(), slice);
+  }
+  kernel::Ptr nextValueScales(kernel::Val slice) {
+    return at(layout.nextValueScales).element(b.ptr(), slice);
+  }
   kernel::Ptr nextKeySlice(kernel::Val slice) {
     return at(layout.nextKeySlices).element(b.ptr(), slice);
   }
@@ -150,6 +170,9 @@ private:
                                       kernel::Val feature, int64_t rows,
                                       int64_t vectors,
                                       ArrayRef<kernel::Val> init);
+  /// The scales of a slice, as its products want them; \p place holds their
+  /// address.
+  kernel::Val loadScales(kernel::Ptr place);
   kernel::Val powerOfTwo(kernel::Val x);
   void forFeatures(int64_t rows, function_ref<void(kernel::Val, int64_t)> body);
 

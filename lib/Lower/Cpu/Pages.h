@@ -7,7 +7,7 @@
 //
 // A cache is `[pages, 2, kvHeads, headDim * pageTokens]`; the last dimension
 // is `[headDim, pageTokens]` for keys (index 0) and `[pageTokens, headDim]`
-// for values (index 1).
+// for values (index 1). With codes, `[pageTokens]` f32 scales follow in it.
 //
 //===----------------------------------------------------------------------===//
 
@@ -22,16 +22,27 @@ namespace mlir::qlm::cpu {
 struct PageLayout {
   Type element;
   int64_t kvHeads = 0, headDim = 0, pageTokens = 0;
+  /// What the bytes are, i8 or f8E4M3FN; null in a cache of floats.
+  Type codes;
 
-  static PageLayout get(RankedTensorType cache, int64_t kvHeads,
-                        int64_t pageTokens) {
-    return {cache.getElementType(), kvHeads, cache.getDimSize(3) / pageTokens,
-            pageTokens};
+  /// Of a `qlm.rope_append` or `qlm.paged_attention`.
+  template <typename Op> static PageLayout get(Op op) {
+    auto cache = cast<RankedTensorType>(op.getCache().getType());
+    auto pageTokens = static_cast<int64_t>(op.getPageTokens());
+    Type codes = op.getCodes().value_or(Type());
+    int64_t headDim =
+        cache.getDimSize(3) / pageTokens - (codes ? kCacheScaleBytes : 0);
+    return {cache.getElementType(), static_cast<int64_t>(op.getKvHeads()),
+            headDim, pageTokens, codes};
   }
 
   int64_t elementBytes() const { return element.getIntOrFloatBitWidth() / 8; }
+  /// Bytes of one head's keys, or values, without scales.
+  int64_t dataBytes() const { return headDim * pageTokens * elementBytes(); }
   /// Bytes of one head's keys, or values.
-  int64_t headBytes() const { return headDim * pageTokens * elementBytes(); }
+  int64_t headBytes() const {
+    return dataBytes() + (codes ? kCacheScaleBytes * pageTokens : 0);
+  }
   int64_t pageBytes() const { return 2 * kvHeads * headBytes(); }
 
   /// The keys `[headDim, pageTokens]` of a head of the page at \p page.
@@ -42,6 +53,17 @@ struct PageLayout {
   kernel::Ptr values(kernel::Ptr page, kernel::Val head) const {
     return page.at((head + kvHeads) * headBytes());
   }
+  /// The scales of the keys or values at \p data.
+  kernel::Ptr scales(kernel::Ptr data) const { return data.at(dataBytes()); }
+
+  /// Loads consecutive elements as f32; of codes, the numbers that they are
+  /// times `1 / unit()`.
+  kernel::Val load(kernel::KernelBuilder &b, kernel::Ptr place,
+                   int64_t lanes) const;
+  /// What a scale is multiplied by to fit what `load` gives.
+  double unit() const;
+  /// The codes of f32 numbers that are within the bound but for rounding.
+  kernel::Val encode(kernel::KernelBuilder &b, kernel::Val numbers) const;
 };
 
 } // namespace mlir::qlm::cpu

@@ -16,16 +16,21 @@
 // values as [pageTokens, headDim]: attention then reads both with whole
 // vectors, over keys and over features.
 //
+// With codes, a head is first written to the scratch as f32, `[headDim]`, where
+// its largest magnitude is found, and then quantized.
+//
 //===----------------------------------------------------------------------===//
 
 #include "Chunks.h"
 #include "Emitters.h"
 #include "Pages.h"
+#include "qlm/Package/Format.h"
 
 using namespace mlir;
 using namespace mlir::qlm;
 using namespace mlir::qlm::cpu;
 using namespace mlir::qlm::kernel;
+namespace format = ::qlm::format;
 
 namespace {
 /// The cosines and sines of a chunk of `i < headDim / 2`.
@@ -81,20 +86,28 @@ class RopeAppendEmitter {
 public:
   RopeAppendEmitter(RopeAppendOp op, const KernelRequest &request)
       : frame(request.function, /*count=*/7), b(frame.builder()),
-        pages(PageLayout::get(cast<RankedTensorType>(op.getCache().getType()),
-                              op.getKvHeads(), op.getPageTokens())),
-        heads(op.getHeads()), lanes(request.target.lanes()) {}
+        pages(PageLayout::get(op)), heads(op.getHeads()),
+        lanes(request.target.lanes()) {}
 
   void emit() {
     b.forRange(frame.lo(), frame.hi(), 1, [&](Val index) {
       Token token = locate(index);
       emitRotations(token);
-      emitValues(token);
+      if (pages.codes)
+        emitQuantized(token);
+      else
+        emitValues(token);
     });
+  }
+
+  /// Of the rotated keys of a token, and what a last vector reads past them.
+  int64_t scratchBytes() const {
+    return pages.codes ? rowBytes() * pages.kvHeads + format::kAlignment : 0;
   }
 
 private:
   int64_t half() const { return pages.headDim / 2; }
+  int64_t rowBytes() const { return pages.headDim * 4; }
 
   Token locate(Val index) {
     auto load = [&](int64_t buffer) {
@@ -133,8 +146,14 @@ private:
       b.forRange(b.index(0), b.index(pages.kvHeads), 1, [&](Val head) {
         auto [low, high] = rotation.rotate(
             b, token.keys.at(head * (pages.headDim * 4)), half(), chunk);
-        storeKeys(token, head, chunk, 0, low);
-        storeKeys(token, head, chunk, half(), high);
+        if (pages.codes) {
+          Ptr row = frame.scratch().at(head * rowBytes());
+          chunk.store(b, row, low);
+          chunk.store(b, row.at(half() * 4), high);
+          return;
+        }
+        storeKeys(token, head, chunk, 0, b.fromF32(low, pages.element));
+        storeKeys(token, head, chunk, half(), b.fromF32(high, pages.element));
       });
     });
   }
@@ -142,8 +161,7 @@ private:
   /// Writes features `offset + chunk.first + lane` of one key to the token's
   /// column of the page, one element at a time.
   void storeKeys(const Token &token, Val head, const Chunk &chunk,
-                 int64_t offset, Val values) {
-    Val rounded = b.fromF32(values, pages.element);
+                 int64_t offset, Val rounded) {
     Ptr keys = pages.keys(token.page, head);
     for (int64_t lane = 0; lane < chunk.count; ++lane) {
       Val feature = chunk.first + (offset + lane);
@@ -164,6 +182,47 @@ private:
     });
   }
 
+  /// The keys of the scratch and the values, as codes and scales.
+  void emitQuantized(const Token &token) {
+    b.forRange(b.index(0), b.index(pages.kvHeads), 1, [&](Val head) {
+      quantize(frame.scratch().at(head * rowBytes()),
+               pages.scales(pages.keys(token.page, head)), token,
+               [&](const Chunk &chunk, Val codes) {
+                 storeKeys(token, head, chunk, 0, codes);
+               });
+      Ptr values = pages.values(token.page, head);
+      quantize(token.values.at(head * rowBytes()), pages.scales(values), token,
+               [&](const Chunk &chunk, Val codes) {
+                 chunk.store(b, values.at(token.slot * pages.headDim), codes);
+               });
+    });
+  }
+
+  /// Codes and the scale of the f32 row at \p row.
+  void quantize(Ptr row, Ptr scales, const Token &token,
+                function_ref<void(const Chunk &, Val)> store) {
+    // As integers, magnitudes have the order of numbers, and NaN is largest.
+    constexpr int64_t kMagnitude = 0x7FFFFFFF;
+    VectorType integers = b.vec(lanes, b.i32());
+    auto larger = [&](Val x, Val y) { return b.max(x, y); };
+    Val largest = foldChunks(
+        b, pages.headDim, b.zero(integers),
+        [&](Val before, const Chunk &chunk) {
+          Val x = chunk.fill(b, chunk.load(b, row, b.f32()), 0.0);
+          return b.max(before, b.bitcast(x, integers) & kMagnitude);
+        },
+        larger);
+    Val magnitude = b.bitcast(b.reduceMax(largest), b.f32());
+    double bound = getCacheBound(pages.codes);
+    scales.element(b.f32(), token.slot).store(magnitude / bound);
+    Val inverse =
+        b.select(magnitude == 0.0, b.zero(b.f32()), bound / magnitude);
+    Val factor = b.broadcast(inverse, lanes);
+    forChunks(b, pages.headDim, lanes, [&](const Chunk &chunk) {
+      store(chunk, pages.encode(b, chunk.load(b, row, b.f32()) * factor));
+    });
+  }
+
   KernelFrame frame;
   KernelBuilder &b;
   PageLayout pages;
@@ -173,8 +232,10 @@ private:
 
 FailureOr<KernelInfo>
 mlir::qlm::cpu::emitRopeAppend(RopeAppendOp op, const KernelRequest &request) {
-  RopeAppendEmitter(op, request).emit();
+  RopeAppendEmitter emitter(op, request);
+  emitter.emit();
   KernelInfo info;
+  info.scratchBytes = emitter.scratchBytes();
   info.tiles = request.tilesPerRow(1);
   int64_t rotated = static_cast<int64_t>(op.getHeads() + op.getKvHeads());
   info.flopsPerRow = 3 * rotated * op.getHeadDim();

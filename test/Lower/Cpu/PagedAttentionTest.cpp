@@ -28,34 +28,28 @@ struct Inputs {
   Inputs(const PagedCase &c, float scale)
       : query(Random(9).floats(c.tokens() * c.sizes.heads * c.sizes.headDim,
                                scale)),
-        cache(c.sizes.type, c.cacheCount()), positions(c.positions),
-        sequences(c.sequences), tables(c.tables) {
+        cache(c), positions(c.positions), sequences(c.sequences),
+        tables(c.tables) {
     Random random(10);
     for (int64_t t = 0; t < c.tokens(); ++t)
       for (int64_t u = 0; u <= c.positions[t]; ++u)
         for (int64_t h = 0; h < c.sizes.kvHeads; ++h)
           for (bool isValue : {false, true}) {
             std::vector<float> row = random.floats(c.sizes.headDim);
-            for (int64_t d = 0; d < c.sizes.headDim; ++d) {
-              size_t i = c.cacheIndex(c.sequences[t], u, isValue, h, d);
-              if (cache.isPoisoned(i))
-                cache.set(i, row[d]);
-            }
+            if (cache.isPoisoned(c.sequences[t], u, isValue, h))
+              cache.set(c.sequences[t], u, isValue, h, row);
           }
-    for (size_t i = 0; i < c.cacheCount(); ++i)
-      cached.push_back(cache.get(i));
   }
 
   Buffer<float> query;
-  FloatBuffer cache;
-  /// The cache as f32.
-  std::vector<float> cached;
+  CacheBuffer cache;
   Buffer<int32_t> positions, sequences, tables;
 };
 
 class PagedAttentionTest : public testing::TestWithParam<std::string> {
 protected:
   void check(const PagedCase &c, float queryScale, double tolerance);
+  void checkLaterTokens(const HeadSizes &sizes);
 };
 } // namespace
 
@@ -64,22 +58,22 @@ static std::vector<double> getExpected(const PagedCase &c, const Inputs &in,
                                        int64_t t, int64_t h) {
   const HeadSizes &s = c.sizes;
   int64_t kvHead = h / (s.heads / s.kvHeads), keys = c.positions[t] + 1;
-  auto cached = [&](int64_t u, bool isValue, int64_t d) -> double {
-    return in.cached[c.cacheIndex(c.sequences[t], u, isValue, kvHead, d)];
-  };
   std::vector<double> scores(keys), result(s.headDim);
   for (int64_t u = 0; u < keys; ++u) {
+    std::vector<float> key = in.cache.get(c.sequences[t], u, false, kvHead);
     for (int64_t d = 0; d < s.headDim; ++d)
       scores[u] +=
-          in.query[(t * s.heads + h) * s.headDim + d] * cached(u, false, d);
+          static_cast<double>(in.query[(t * s.heads + h) * s.headDim + d]) *
+          key[d];
     scores[u] *= kScale;
   }
   double largest = *std::max_element(scores.begin(), scores.end()), sum = 0;
   for (int64_t u = 0; u < keys; ++u) {
+    std::vector<float> value = in.cache.get(c.sequences[t], u, true, kvHead);
     double weight = std::exp(scores[u] - largest);
     sum += weight;
     for (int64_t d = 0; d < s.headDim; ++d)
-      result[d] += weight * cached(u, true, d);
+      result[d] += weight * value[d];
   }
   for (double &value : result)
     value /= sum;
@@ -129,7 +123,11 @@ TEST_P(PagedAttentionTest, ExtremeShapes) {
                                  HeadSizes{7, 7, 2, 80, FloatType::BF16},
                                  HeadSizes{14, 2, 66, 32, FloatType::F32},
                                  HeadSizes{16, 1, 18, 64, FloatType::F16},
-                                 HeadSizes{5, 1, 130, 48, FloatType::F32}})
+                                 HeadSizes{5, 1, 130, 48, FloatType::F32},
+                                 HeadSizes{65, 1, 4, 16, Codes::Int8},
+                                 HeadSizes{7, 7, 2, 80, Codes::Fp8},
+                                 HeadSizes{3, 1, 130, 48, Codes::Int8},
+                                 HeadSizes{2, 1, 256, 16, Codes::Fp8}})
     // Scores of the order of 1, as in a model; their rounding errors grow with
     // the number of features.
     check(PagedCase(sizes, ranges),
@@ -173,7 +171,9 @@ TEST_P(PagedAttentionTest, BitsDontDependOnTheStep) {
   for (const HeadSizes &sizes : {HeadSizes{8, 2, 24, 16, FloatType::F32},
                                  HeadSizes{2, 2, 64, 16, FloatType::F16},
                                  HeadSizes{9, 1, 40, 48, FloatType::BF16},
-                                 HeadSizes{3, 1, 130, 32, FloatType::F32}}) {
+                                 HeadSizes{3, 1, 130, 32, FloatType::F32},
+                                 HeadSizes{8, 2, 24, 16, Codes::Int8},
+                                 HeadSizes{9, 1, 40, 48, Codes::Fp8}}) {
     SCOPED_TRACE(sizes.toString());
     PagedCase c(sizes, {{0, 150}, {70, 75}, {20, 21}, {62, 67}});
     CompiledKernel kernel(GetParam(), getText(c), {c.tokens(), 4, 1});
@@ -211,7 +211,15 @@ TEST_P(PagedAttentionTest, BitsDontDependOnTheStep) {
 
 // What follows a row's position in its own run is not used, whatever it is.
 TEST_P(PagedAttentionTest, LaterTokensAreNotUsed) {
-  HeadSizes sizes{4, 2, 40, 16, FloatType::F32};
+  for (const HeadSizes &sizes : {HeadSizes{4, 2, 40, 16, FloatType::F32},
+                                 HeadSizes{4, 2, 40, 16, FloatType::BF16},
+                                 HeadSizes{4, 2, 40, 16, Codes::Int8},
+                                 HeadSizes{4, 2, 40, 16, Codes::Fp8}})
+    checkLaterTokens(sizes);
+}
+
+void PagedAttentionTest::checkLaterTokens(const HeadSizes &sizes) {
+  SCOPED_TRACE(sizes.toString());
   PagedCase c(sizes, {{0, 90}});
   CompiledKernel kernel(GetParam(), getText(c), {c.tokens(), 1, 1});
   Inputs in(c, 1.0f);
@@ -221,11 +229,12 @@ TEST_P(PagedAttentionTest, LaterTokensAreNotUsed) {
   constexpr int64_t kFirstBad = 37;
   for (int64_t u = kFirstBad; u < c.tokens(); ++u)
     for (int64_t h = 0; h < sizes.kvHeads; ++h)
-      for (int64_t d = 0; d < sizes.headDim; ++d)
-        for (bool isValue : {false, true})
-          in.cache.set(c.cacheIndex(0, u, isValue, h, d),
-                       u % 2 ? std::numeric_limits<float>::infinity()
-                             : std::numeric_limits<float>::quiet_NaN());
+      for (bool isValue : {false, true})
+        in.cache.set(0, u, isValue, h,
+                     std::vector<float>(
+                         sizes.headDim,
+                         u % 2 ? std::numeric_limits<float>::infinity()
+                               : std::numeric_limits<float>::quiet_NaN()));
   std::vector<float> actual = attend(kernel, c, in, all, 1);
   int64_t width = sizes.heads * sizes.headDim;
   for (int64_t t = 0; t < kFirstBad; ++t)

@@ -11,26 +11,56 @@
 #include "FloatTypes.h"
 #include "KernelTest.h"
 
+#include "qlm/Dialect/Qlm.h"
+
 #include <algorithm>
+#include <cmath>
 #include <numeric>
 #include <string>
 
 namespace mlir::qlm::cpu::test {
 
+/// What the bytes of a quantized cache are.
+enum class Codes { None, Int8, Fp8 };
+
 /// Sizes of attention.
 struct HeadSizes {
   int64_t heads, kvHeads, headDim, pageTokens;
+  /// Of a cache without codes.
   FloatType type;
+  Codes codes = Codes::None;
+
+  HeadSizes(int64_t heads, int64_t kvHeads, int64_t headDim, int64_t pageTokens,
+            FloatType type)
+      : heads(heads), kvHeads(kvHeads), headDim(headDim),
+        pageTokens(pageTokens), type(type) {}
+  HeadSizes(int64_t heads, int64_t kvHeads, int64_t headDim, int64_t pageTokens,
+            Codes codes)
+      : HeadSizes(heads, kvHeads, headDim, pageTokens, FloatType::F32) {
+    this->codes = codes;
+  }
 
   std::string toString() const {
     return std::to_string(heads) + " heads, " + std::to_string(kvHeads) +
            " kv heads of " + std::to_string(headDim) + ", pages of " +
-           std::to_string(pageTokens) + " " + getName(type);
+           std::to_string(pageTokens) + " " + typeName();
+  }
+  std::string typeName() const {
+    return codes == Codes::None   ? getName(type)
+           : codes == Codes::Int8 ? "i8"
+                                  : "f8E4M3FN";
+  }
+  int64_t elementBytes() const {
+    return codes == Codes::None ? getBytes(type) : 1;
+  }
+  int64_t width() const {
+    return getCacheWidth(headDim, pageTokens, codes != Codes::None);
   }
   std::string attributes() const {
     return " heads " + std::to_string(heads) + " kv_heads " +
            std::to_string(kvHeads) + " page_tokens " +
-           std::to_string(pageTokens);
+           std::to_string(pageTokens) +
+           (codes == Codes::None ? "" : " codes " + typeName());
   }
 };
 
@@ -42,7 +72,10 @@ inline const HeadSizes kHeadSizes[] = {
     {9, 3, 34, 16, FloatType::F32},   {12, 1, 32, 16, FloatType::F16},
     {8, 4, 64, 16, FloatType::F32},   {10, 5, 80, 48, FloatType::BF16},
     {17, 1, 20, 16, FloatType::F32},  {32, 4, 64, 16, FloatType::F32},
-    {4, 2, 128, 16, FloatType::BF16}, {2, 2, 36, 16, FloatType::F16}};
+    {4, 2, 128, 16, FloatType::BF16}, {2, 2, 36, 16, FloatType::F16},
+    {1, 1, 2, 16, Codes::Int8},       {9, 3, 34, 16, Codes::Fp8},
+    {8, 1, 16, 32, Codes::Fp8},       {10, 5, 80, 48, Codes::Int8},
+    {32, 4, 64, 16, Codes::Int8},     {4, 2, 128, 16, Codes::Fp8}};
 
 /// A tensor's type; -1 is an unknown size.
 inline std::string getTensor(std::initializer_list<int64_t> shape,
@@ -85,24 +118,119 @@ struct PagedCase {
     return {tokens(), sequenceCount, 1, maxPages};
   }
   std::string cacheType() const {
-    return getTensor(
-        {pages(), 2, sizes.kvHeads, sizes.headDim * sizes.pageTokens},
-        getName(sizes.type));
+    return getTensor({pages(), 2, sizes.kvHeads, sizes.width()},
+                     sizes.codes == Codes::None ? getName(sizes.type) : "i8");
   }
-  size_t cacheCount() const {
-    return pages() * 2 * sizes.kvHeads * sizes.headDim * sizes.pageTokens;
+  size_t cacheBytes() const {
+    return pages() * 2 * sizes.kvHeads * sizes.width() * sizes.elementBytes();
   }
-  /// Index in the cache of an element of a key (or value).
-  size_t cacheIndex(int64_t sequence, int64_t position, bool isValue,
-                    int64_t head, int64_t feature) const {
+  /// First byte of the keys (or values) of a head in the page of a position.
+  size_t headStart(int64_t sequence, int64_t position, bool isValue,
+                   int64_t head) const {
     int64_t page = tables[sequence * maxPages + position / sizes.pageTokens];
-    int64_t slot = position % sizes.pageTokens;
-    size_t base = ((page * 2 + isValue) * sizes.kvHeads + head) *
-                  sizes.headDim * sizes.pageTokens;
-    return base + (isValue ? slot * sizes.headDim + feature
-                           : feature * sizes.pageTokens + slot);
+    return ((page * 2 + isValue) * sizes.kvHeads + head) * sizes.width() *
+           sizes.elementBytes();
   }
 };
+
+/// A cache, read and written row by row: keys or values of one head.
+class CacheBuffer {
+public:
+  /// Poisoned, as Buffer is.
+  explicit CacheBuffer(const PagedCase &c) : c(c), bytes(c.cacheBytes()) {}
+
+  void *data() { return bytes.data(); }
+  bool isIntact() const { return bytes.isIntact(); }
+  size_t size() const { return c.cacheBytes(); }
+  char operator[](size_t i) const { return bytes[i]; }
+
+  /// Stores a row as `qlm.rope_append` does.
+  void set(int64_t sequence, int64_t position, bool isValue, int64_t head,
+           const std::vector<float> &row);
+  /// Reads a row as `qlm.paged_attention` does.
+  std::vector<float> get(int64_t sequence, int64_t position, bool isValue,
+                         int64_t head) const;
+  /// Whether no row was stored there.
+  bool isPoisoned(int64_t sequence, int64_t position, bool isValue,
+                  int64_t head) const {
+    char *place = at(sequence, position, isValue, head, 0);
+    return std::all_of(place, place + c.sizes.elementBytes(),
+                       [](char byte) { return byte == '\xFF'; });
+  }
+
+private:
+  const llvm::fltSemantics &semantics() const {
+    return c.sizes.codes == Codes::Fp8 ? llvm::APFloat::Float8E4M3FN()
+                                       : getSemantics(c.sizes.type);
+  }
+  char *at(int64_t sequence, int64_t position, bool isValue, int64_t head,
+           int64_t feature) const {
+    int64_t slot = position % c.sizes.pageTokens;
+    int64_t element = isValue ? slot * c.sizes.headDim + feature
+                              : feature * c.sizes.pageTokens + slot;
+    return const_cast<char *>(bytes.data()) +
+           c.headStart(sequence, position, isValue, head) +
+           element * c.sizes.elementBytes();
+  }
+  char *scaleAt(int64_t sequence, int64_t position, bool isValue,
+                int64_t head) const {
+    return const_cast<char *>(bytes.data()) +
+           c.headStart(sequence, position, isValue, head) +
+           c.sizes.headDim * c.sizes.pageTokens +
+           position % c.sizes.pageTokens * 4;
+  }
+
+  PagedCase c;
+  Buffer<char> bytes;
+};
+
+inline void CacheBuffer::set(int64_t sequence, int64_t position, bool isValue,
+                             int64_t head, const std::vector<float> &row) {
+  bool isInt8 = c.sizes.codes == Codes::Int8;
+  float factor = 1;
+  if (c.sizes.codes != Codes::None) {
+    float largest = 0, bound = isInt8 ? 127 : 448;
+    for (float x : row)
+      largest = std::isnan(x) ? x : std::max(largest, std::abs(x));
+    float scale = largest / bound;
+    factor = largest == 0 ? 0 : bound / largest;
+    memcpy(scaleAt(sequence, position, isValue, head), &scale, 4);
+  }
+  for (auto [d, x] : llvm::enumerate(row)) {
+    char *place = at(sequence, position, isValue, head, d);
+    if (isInt8) {
+      *place = std::isnan(x) ? 0 : std::nearbyint(x * factor);
+      continue;
+    }
+    llvm::APFloat number(x * factor);
+    bool lost;
+    number.convert(semantics(), llvm::APFloat::rmNearestTiesToEven, &lost);
+    uint64_t bits = number.bitcastToAPInt().getZExtValue();
+    memcpy(place, &bits, c.sizes.elementBytes());
+  }
+}
+
+inline std::vector<float> CacheBuffer::get(int64_t sequence, int64_t position,
+                                           bool isValue, int64_t head) const {
+  std::vector<float> row;
+  float scale = 1;
+  if (c.sizes.codes != Codes::None)
+    memcpy(&scale, scaleAt(sequence, position, isValue, head), 4);
+  for (int64_t d = 0; d < c.sizes.headDim; ++d) {
+    const char *place = at(sequence, position, isValue, head, d);
+    uint64_t bits = 0;
+    memcpy(&bits, place, c.sizes.elementBytes());
+    float number =
+        c.sizes.codes == Codes::Int8
+            ? static_cast<signed char>(*place)
+            : static_cast<float>(
+                  llvm::APFloat(semantics(),
+                                llvm::APInt(8 * c.sizes.elementBytes(), bits))
+                      .convertToDouble());
+    row.push_back(number * scale);
+  }
+  return row;
+}
 
 } // namespace mlir::qlm::cpu::test
 

@@ -82,7 +82,10 @@ static const BadField badFields[] = {
      "plan.max_logit_rows must be at least "
      "max_batch = 3, is 2"},
     {"/plan/arena_bytes", 64, "offset must be below arena_bytes 64"},
-    {"/plan/kv/type", "int8", "plan.kv.type 'int8' is not f32, f16 or bf16"},
+    {"/plan/kv/type", "int4",
+     "plan.kv.type 'int4' is not f32, f16, bf16, int8 or fp8"},
+    {"/plan/kv/type", "int8", "plan.kv.page_bytes must be"},
+    {"/plan/kv/type", "fp8", "plan.kv.page_bytes must be"},
     {"/plan/kv/type", "f16", "plan.kv.page_bytes must be"},
     {"/plan/kv/layers", 2, "plan.kv.layers must be the model's layers = 1"},
     {"/plan/kv/page_bytes", 9223372036854775807ll, "kv.page_bytes: must be"},
