@@ -107,6 +107,14 @@ LogicalResult mlir::qlm::checkLinear(Operation *op, Value input,
   return success();
 }
 
+LogicalResult mlir::qlm::checkExact(Operation *op, SchemeAttr scheme,
+                                    Value inputScales) {
+  if (!inputScales || scheme.isUniform())
+    return success();
+  return op->emitOpError("i8 activations need a weight of integer codes, got ")
+         << scheme;
+}
+
 LogicalResult mlir::qlm::checkNorm(Operation *op, Value input, Value weight,
                                    const APFloat &epsilon) {
   if (failed(checkRank(op, "input", input, 2)) ||

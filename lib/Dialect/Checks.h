@@ -38,6 +38,9 @@ LogicalResult checkLinear(Operation *op, Value input, Value inputScales,
                           int64_t inFeatures, int64_t outFeatures,
                           Value residual, Value result);
 
+/// Checks that int8 activations meet codes whose products add up exactly.
+LogicalResult checkExact(Operation *op, SchemeAttr scheme, Value inputScales);
+
 /// Checks the operands of a norm.
 LogicalResult checkNorm(Operation *op, Value input, Value weight,
                         const APFloat &epsilon);

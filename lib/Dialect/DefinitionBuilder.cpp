@@ -103,6 +103,23 @@ Value DefinitionBuilder::select(Value condition, Value a, Value b) {
   return arith::SelectOp::create(builder, loc, condition, a, b);
 }
 
+Value DefinitionBuilder::smaller(Value a, Value b) {
+  return arith::MinUIOp::create(builder, loc, a, b);
+}
+
+Value DefinitionBuilder::f64(double value) {
+  return arith::ConstantOp::create(builder, loc,
+                                   builder.getF64FloatAttr(value));
+}
+
+Value DefinitionBuilder::widen(Value a) {
+  return arith::ExtFOp::create(builder, loc, builder.getF64Type(), a);
+}
+
+Value DefinitionBuilder::truncate(Value a) {
+  return arith::TruncFOp::create(builder, loc, builder.getF32Type(), a);
+}
+
 Value DefinitionBuilder::toIndex(Value integer) {
   return arith::IndexCastOp::create(builder, loc, builder.getIndexType(),
                                     integer);
@@ -162,6 +179,71 @@ Value DefinitionBuilder::sine(Value a) {
   return arith::TruncFOp::create(builder, loc, builder.getF32Type(), result);
 }
 
+//===----------------------------------------------------------------------===//
+// Bits and tables
+//===----------------------------------------------------------------------===//
+
+Value DefinitionBuilder::toBits(Value a) {
+  return arith::BitcastOp::create(builder, loc, builder.getI32Type(), a);
+}
+
+Value DefinitionBuilder::fromBits(Value a) {
+  return arith::BitcastOp::create(builder, loc, builder.getF32Type(), a);
+}
+
+Value DefinitionBuilder::shiftLeft(Value a, int64_t bits) {
+  return arith::ShLIOp::create(builder, loc, a, i32(bits));
+}
+
+Value DefinitionBuilder::shiftRight(Value a, int64_t bits) {
+  return arith::ShRUIOp::create(builder, loc, a, i32(bits));
+}
+
+Value DefinitionBuilder::toI32(Value a) {
+  return arith::FPToSIOp::create(builder, loc, builder.getI32Type(), a);
+}
+
+Value DefinitionBuilder::table(ArrayRef<float> values) {
+  auto type = RankedTensorType::get({static_cast<int64_t>(values.size())},
+                                    builder.getF32Type());
+  return arith::ConstantOp::create(builder, loc,
+                                   DenseElementsAttr::get(type, values));
+}
+
+Value DefinitionBuilder::countBelow(Value bounds, int64_t count, Value x) {
+  return sum(index(0), index(count), i32(0), [&](Value i) {
+    return select(less(at(bounds, {i}), x), i32(1), i32(0));
+  });
+}
+
+// Four exponent bits of bias 7, three of mantissa: (8 + m) * 2^(e - 10), or
+// m * 2^-9 where e is 0.
+Value DefinitionBuilder::fromFloat8(Value bits) {
+  Value magnitude = rem(bits, i32(128));
+  Value exponent = shiftRight(magnitude, 3), mantissa = rem(magnitude, i32(8));
+  Value isNormal = less(i32(0), exponent);
+  Value significand = toF32(add(mantissa, select(isNormal, i32(8), i32(0))));
+  Value power = add(select(isNormal, exponent, i32(1)), i32(127 - 10));
+  Value value = mul(significand, fromBits(shiftLeft(power, 23)));
+  return select(less(i32(127), bits), sub(f32(0), value), value);
+}
+
+// In units of the last place, 2^(e - 3) with e at least -6, the magnitude
+// rounds to an integer of at most 16; a 16 carries into the exponent.
+Value DefinitionBuilder::toFloat8(Value x) {
+  Value magnitude = minimum(abs(x), f32(448));
+  Value biased = shiftRight(toBits(magnitude), 23); // e + 127
+  biased = select(less(biased, i32(121)), i32(121), biased);
+  // Multiplied by 2^(3 - e).
+  Value inverse = fromBits(shiftLeft(sub(i32(257), biased), 23));
+  Value units =
+      toI32(math::RoundEvenOp::create(builder, loc, mul(magnitude, inverse)));
+  Value exponent = sub(biased, i32(120)); // e + 7
+  Value code = sub(add(shiftLeft(exponent, 3), units), i32(8));
+  Value sign = shiftLeft(shiftRight(toBits(x), 31), 7);
+  return add(code, sign);
+}
+
 Value DefinitionBuilder::roundTo(Value a, Type type) {
   if (type.isF32())
     return a;
@@ -175,6 +257,10 @@ Value DefinitionBuilder::roundTo(Value a, Type type) {
 //===----------------------------------------------------------------------===//
 
 Value DefinitionBuilder::at(Value tensor, Indices indices) {
+  // No machine type: by its bits.
+  if (isa<Float8E4M3FNType>(
+          cast<RankedTensorType>(tensor.getType()).getElementType()))
+    return fromFloat8(bitsAt(tensor, indices));
   Value value = tensor::ExtractOp::create(builder, loc, tensor, indices);
   Type type = value.getType();
   if (isa<FloatType>(type))
@@ -194,9 +280,20 @@ Value DefinitionBuilder::at(Value tensor, Indices indices) {
   return arith::ExtUIOp::create(builder, loc, builder.getI32Type(), value);
 }
 
+Value DefinitionBuilder::bitsAt(Value tensor, Indices indices) {
+  Value value = tensor::ExtractOp::create(builder, loc, tensor, indices);
+  value = arith::BitcastOp::create(builder, loc, builder.getI8Type(), value);
+  return arith::ExtUIOp::create(builder, loc, builder.getI32Type(), value);
+}
+
 Value DefinitionBuilder::narrow(Value value, Type type) {
   if (value.getType() == type)
     return value;
+  if (isa<Float8E4M3FNType>(type)) {
+    Value bits = isa<FloatType>(value.getType()) ? toFloat8(value) : value;
+    bits = arith::TruncIOp::create(builder, loc, builder.getI8Type(), bits);
+    return arith::BitcastOp::create(builder, loc, type, bits);
+  }
   if (isa<FloatType>(type))
     return arith::TruncFOp::create(builder, loc, type, value);
   auto integer = cast<IntegerType>(type);

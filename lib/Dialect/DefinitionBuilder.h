@@ -63,6 +63,10 @@ public:
   Value lessEqual(Value a, Value b);
   Value both(Value a, Value b);
   Value select(Value condition, Value a, Value b);
+  Value smaller(Value a, Value b); ///< of index values
+  Value f64(double value);
+  Value widen(Value a);    ///< f32 to f64
+  Value truncate(Value a); ///< f64 to f32
   Value toIndex(Value integer);
   Value toF32(Value integer);
 
@@ -83,6 +87,28 @@ public:
   /// cos(a) or sin(a), computed in f64 and rounded to f32.
   Value cosine(Value a);
   Value sine(Value a);
+  //===--------------------------------------------------------------------===//
+  // Bits and tables
+  //===--------------------------------------------------------------------===//
+
+  /// The bits of an f32 as i32, and back.
+  Value toBits(Value a);
+  Value fromBits(Value a);
+  /// Shifts of i32; zeros enter on the right.
+  Value shiftLeft(Value a, int64_t bits);
+  Value shiftRight(Value a, int64_t bits);
+  /// f32 to i32; the value is an integer.
+  Value toI32(Value a);
+  /// A constant tensor [n] of f32.
+  Value table(ArrayRef<float> values);
+  /// The number of f32 \p bounds (a constant tensor of \p count) below \p x.
+  Value countBelow(Value bounds, int64_t count, Value x);
+  /// f32 of the bits of an f8E4M3FN (i32, 0 to 255).
+  Value fromFloat8(Value bits);
+  /// The bits, i32, of \p x rounded to f8E4M3FN, half to even, at most 448 in
+  /// magnitude.
+  Value toFloat8(Value x);
+
   /// \p a rounded to \p type and back to f32.
   Value roundTo(Value a, Type type);
 
@@ -92,6 +118,8 @@ public:
 
   /// The element of \p tensor at \p indices, widened to f32 or i32.
   Value at(Value tensor, Indices indices);
+  /// The bits, as i32, of an element of \p tensor of f8E4M3FN.
+  Value bitsAt(Value tensor, Indices indices);
   /// A tensor whose element at some indices is \p element of them (f32 or
   /// i32), narrowed to the element type.
   Value generate(RankedTensorType type, ArrayRef<Value> dynamicSizes,

@@ -27,6 +27,27 @@ static LogicalResult checkPacked(Operation *op, StringRef name, Value value,
   return success();
 }
 
+/// Checks scales that are codes, of [rows, groups] shape \p shape.
+static LogicalResult checkDoubleQuantized(PackedLinearOp op, SchemeAttr scheme,
+                                          ArrayRef<int64_t> shape) {
+  if (shape.size() != 2 || !scheme.getScaleType().isF32())
+    return op.emitOpError("super scales need f32 scales by groups, got ")
+           << scheme;
+  auto codeType = IntegerType::get(op.getContext(), 8, IntegerType::Unsigned);
+  if (failed(checkPacked(op, "scales", op.getScales(),
+                         RankedTensorType::get(shape, codeType),
+                         LayoutKind::ScaleCode)))
+    return failure();
+  auto expected =
+      RankedTensorType::get({getSuperScaleCount(shape[0] * shape[1])},
+                            Float32Type::get(op.getContext()));
+  if (op.getSuperScales().getType() != expected)
+    return op.emitOpError()
+           << "super scales must be " << shapeText(expected) << ", got "
+           << shapeText(op.getSuperScales().getType());
+  return success();
+}
+
 LogicalResult PackedLinearOp::verify() {
   Operation *op = *this;
   int64_t rows = getOutFeatures(), columns = getInFeatures();
@@ -60,15 +81,24 @@ LogicalResult PackedLinearOp::verify() {
     SmallVector<int64_t> shape = scheme->getScaleShape(rows, columns);
     if (scheme->getGranularity() == Granularity::Tensor)
       shape = {rows};
-    if (failed(checkPacked(op, "scales", getScales(),
-                           RankedTensorType::get(shape, scheme->getScaleType()),
-                           LayoutKind::Scale)))
+    if (failed(checkExact(op, *scheme, getInputScales())))
       return failure();
+    if (getSuperScales()) {
+      if (failed(checkDoubleQuantized(*this, *scheme, shape)))
+        return failure();
+    } else if (failed(checkPacked(
+                   op, "scales", getScales(),
+                   RankedTensorType::get(shape, scheme->getScaleType()),
+                   LayoutKind::Scale))) {
+      return failure();
+    }
     if (getZeroPoints() &&
         failed(checkPacked(op, "zero points", getZeroPoints(),
                            RankedTensorType::get(shape, scheme->getStorage()),
                            LayoutKind::ZeroPoint)))
       return failure();
+  } else if (getSuperScales()) {
+    return emitOpError("super scales need a scheme");
   } else if (getInputScales()) {
     return emitOpError("i8 activations need a quantized weight");
   }

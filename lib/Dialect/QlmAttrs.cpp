@@ -7,6 +7,7 @@
 
 #include "qlm/Dialect/Qlm.h"
 #include "qlm/Package/Format.h"
+#include "qlm/Package/Tables.h"
 
 #include "mlir/IR/DialectImplementation.h"
 #include "llvm/ADT/StringExtras.h"
@@ -32,14 +33,17 @@ void QlmDialect::registerAttributes() {
 // SchemeAttr
 //===----------------------------------------------------------------------===//
 
-// #qlm.scheme<storage, granularity(, groupSize)?(, zero_points)?,
-//             range [lo, hi](, bound b)?, scales type>
+// #qlm.scheme<storage, granularity(, groupSize)?(, zero_points)?
+//             (, nf4)?(, range [lo, hi])?(, bound b)?, scales type>
+//
+// A range has a uniform scheme, a bound a symmetric one and one of floats.
 Attribute SchemeAttr::parse(AsmParser &parser, Type) {
   Type storage, scaleType;
   StringRef word;
   int64_t groupSize = 0, lo = 0, hi = 0;
   double bound = 0;
   bool zeroPoints = false;
+  Codebook codebook = Codebook::Uniform;
   llvm::SMLoc loc = parser.getCurrentLocation();
   if (parser.parseLess() || parser.parseType(storage) || parser.parseComma() ||
       parser.parseKeyword(&word))
@@ -60,19 +64,28 @@ Attribute SchemeAttr::parse(AsmParser &parser, Type) {
     if (parser.parseComma())
       return {};
   }
-  if (parser.parseKeyword("range") || parser.parseLSquare() ||
-      parser.parseInteger(lo) || parser.parseComma() ||
-      parser.parseInteger(hi) || parser.parseRSquare() || parser.parseComma())
+  if (succeeded(parser.parseOptionalKeyword("nf4"))) {
+    codebook = Codebook::NF4;
+    if (parser.parseComma())
+      return {};
+  } else if (isa<FloatType>(storage)) {
+    codebook = Codebook::Float8;
+  }
+  if (codebook == Codebook::Uniform &&
+      (parser.parseKeyword("range") || parser.parseLSquare() ||
+       parser.parseInteger(lo) || parser.parseComma() ||
+       parser.parseInteger(hi) || parser.parseRSquare() || parser.parseComma()))
     return {};
-  if (!zeroPoints && (parser.parseKeyword("bound") ||
-                      parser.parseFloat(bound) || parser.parseComma()))
+  bool hasBound = !zeroPoints && codebook != Codebook::NF4;
+  if (hasBound && (parser.parseKeyword("bound") || parser.parseFloat(bound) ||
+                   parser.parseComma()))
     return {};
   if (parser.parseKeyword("scales") || parser.parseType(scaleType) ||
       parser.parseGreater())
     return {};
   return parser.getChecked<SchemeAttr>(loc, parser.getContext(), storage,
                                        *granularity, groupSize, zeroPoints, lo,
-                                       hi, APFloat(bound), scaleType);
+                                       hi, APFloat(bound), scaleType, codebook);
 }
 
 void SchemeAttr::print(AsmPrinter &printer) const {
@@ -81,22 +94,56 @@ void SchemeAttr::print(AsmPrinter &printer) const {
     printer << ", " << getGroupSize();
   if (getZeroPoints())
     printer << ", zero_points";
-  printer << ", range [" << getLo() << ", " << getHi() << "]";
-  if (!getZeroPoints()) {
+  if (getCodebook() == Codebook::NF4)
+    printer << ", nf4";
+  if (isUniform())
+    printer << ", range [" << getLo() << ", " << getHi() << "]";
+  if (!getZeroPoints() && getCodebook() != Codebook::NF4) {
     printer << ", bound ";
     printer.printFloat(getBound());
   }
   printer << ", scales " << getScaleType() << ">";
 }
 
+/// The rules of schemes that are not uniform.
+static LogicalResult
+verifyCodebook(function_ref<InFlightDiagnostic()> emitError, Type storage,
+               Granularity granularity, bool zeroPoints, Codebook codebook) {
+  bool isTable = codebook == Codebook::NF4;
+  if (isTable ? !storage.isUnsignedInteger(4) : !isa<Float8E4M3FNType>(storage))
+    return emitError() << "storage must be "
+                       << (isTable ? "ui4 with nf4"
+                                   : "i8, i4, ui8, ui4 or f8E4M3FN")
+                       << ", got " << storage;
+  if (zeroPoints)
+    return emitError() << "zero points need a uniform scheme";
+  if (granularity == Granularity::Row)
+    return emitError() << "a scheme by row is of activations and must be "
+                          "uniform";
+  return success();
+}
+
 LogicalResult SchemeAttr::verify(function_ref<InFlightDiagnostic()> emitError,
                                  Type storage, Granularity granularity,
                                  int64_t groupSize, bool zeroPoints, int64_t lo,
-                                 int64_t hi, APFloat bound, Type scaleType) {
+                                 int64_t hi, APFloat bound, Type scaleType,
+                                 Codebook codebook) {
+  if (granularity == Granularity::Group && groupSize <= 0)
+    return emitError() << "group size must be positive, got " << groupSize;
+  if (!scaleType.isF32() && !scaleType.isF16())
+    return emitError() << "scales must be f32 or f16, got " << scaleType;
+  bool hasBound = !zeroPoints && codebook != Codebook::NF4;
+  if (hasBound && !(bound.convertToDouble() > 0))
+    return emitError() << "bound must be positive, got "
+                       << bound.convertToDouble();
+  if (codebook != Codebook::Uniform)
+    return verifyCodebook(emitError, storage, granularity, zeroPoints,
+                          codebook);
   auto integer = dyn_cast<IntegerType>(storage);
   if (!integer || (integer.getWidth() != 4 && integer.getWidth() != 8) ||
       integer.isSigned())
-    return emitError() << "storage must be i8, i4, ui8 or ui4, got " << storage;
+    return emitError() << "storage must be i8, i4, ui8, ui4 or f8E4M3FN, got "
+                       << storage;
   if (zeroPoints != integer.isUnsigned())
     return emitError() << "zero points need unsigned storage and symmetric "
                           "schemes signed storage, got "
@@ -107,13 +154,6 @@ LogicalResult SchemeAttr::verify(function_ref<InFlightDiagnostic()> emitError,
   if (lo < min || hi > max || lo >= hi || lo > 0)
     return emitError() << "range must lie in [" << min << ", " << max
                        << "] and hold 0, got [" << lo << ", " << hi << "]";
-  if (granularity == Granularity::Group && groupSize <= 0)
-    return emitError() << "group size must be positive, got " << groupSize;
-  if (!zeroPoints && !(bound.convertToDouble() > 0))
-    return emitError() << "bound must be positive, got "
-                       << bound.convertToDouble();
-  if (!scaleType.isF32() && !scaleType.isF16())
-    return emitError() << "scales must be f32 or f16, got " << scaleType;
   return success();
 }
 
@@ -132,7 +172,10 @@ SmallVector<int64_t> SchemeAttr::getScaleShape(int64_t rows,
 }
 
 std::string SchemeAttr::getName() const {
-  std::string name = "int" + std::to_string(getBits());
+  std::string name = getCodebook() == Codebook::NF4 ? "nf4"
+                     : getCodebook() == Codebook::Float8
+                         ? "fp8"
+                         : "int" + std::to_string(getBits());
   if (getGranularity() == Granularity::Group)
     name += "-g" + std::to_string(getGroupSize());
   if (getGranularity() == Granularity::Tensor)
@@ -153,8 +196,15 @@ LayoutKind mlir::qlm::getWeightLayout(Type elementType) {
     return LayoutKind::Float16;
   if (elementType.isBF16())
     return LayoutKind::BFloat16;
+  if (isa<Float8E4M3FNType>(elementType))
+    return LayoutKind::Float8;
   return elementType.getIntOrFloatBitWidth() == 4 ? LayoutKind::Int4
                                                   : LayoutKind::Int8;
+}
+
+int64_t mlir::qlm::getSuperScaleCount(int64_t count) {
+  return 1 + static_cast<int64_t>(
+                 llvm::divideCeil(count, ::qlm::format::kDoubleBlock));
 }
 
 RankedTensorType mlir::qlm::getPackedType(RankedTensorType input,
@@ -195,6 +245,19 @@ RankedTensorType mlir::qlm::getPackedType(RankedTensorType input,
       return {};
     return RankedTensorType::get(
         {blocks, static_cast<int64_t>(llvm::divideCeil(columns, 8)), 64}, byte);
+  case LayoutKind::Float8:
+    if (!matrix || !isa<Float8E4M3FNType>(element))
+      return {};
+    return RankedTensorType::get(
+        {blocks, static_cast<int64_t>(llvm::divideCeil(columns, 4)), 64}, byte);
+  case LayoutKind::ScaleCode:
+    if (!matrix || !element.isUnsignedInteger(8))
+      return {};
+    return RankedTensorType::get({blocks, columns, 16}, byte);
+  case LayoutKind::Plain:
+    if (matrix || !element.isF32())
+      return {};
+    return input;
   case LayoutKind::Scale:
     if (!element.isF32() && !element.isF16())
       return {};

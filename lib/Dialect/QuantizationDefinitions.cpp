@@ -6,6 +6,7 @@
 //===----------------------------------------------------------------------===//
 
 #include "DefinitionBuilder.h"
+#include "qlm/Package/Tables.h"
 
 using namespace mlir;
 using namespace mlir::qlm;
@@ -28,10 +29,45 @@ static Values scaleIndices(DefinitionBuilder &d, SchemeAttr scheme, Value i,
   llvm_unreachable("unknown granularity");
 }
 
+/// The entries of a codebook, and the bounds between them.
+struct TableValues {
+  Value entries, bounds;
+  int64_t size = 0;
+
+  template <size_t N>
+  static TableValues get(DefinitionBuilder &d,
+                         const std::array<float, N> &table) {
+    std::array<float, N - 1> bounds;
+    for (size_t i = 0; i + 1 < N; ++i)
+      bounds[i] = ::qlm::format::codebookBound(table, i);
+    return {d.table(table), d.table(bounds), static_cast<int64_t>(N)};
+  }
+  /// The table of \p scheme; empty where it has none.
+  static TableValues get(DefinitionBuilder &d, SchemeAttr scheme) {
+    if (scheme.getCodebook() != Codebook::NF4)
+      return {};
+    return get(d, ::qlm::format::kNormalFloat4);
+  }
+  /// The code of \p x whose group's largest magnitude is \p absmax.
+  Value codeOf(DefinitionBuilder &d, Value x, Value absmax) const {
+    Value bound = d.f32(::qlm::format::kSmallestAbsmax);
+    Value inverse = d.divide(d.f32(1), d.maximum(absmax, bound));
+    return d.countBelow(bounds, size - 1, d.mul(x, inverse));
+  }
+  Value valueOf(DefinitionBuilder &d, Value code) const {
+    return d.at(entries, {d.toIndex(code)});
+  }
+};
+
 /// clamp(round(x / scale) + zeroPoint, lo, hi) as f32; the zero point where
 /// the scale is 0.
-static Value codeOf(DefinitionBuilder &d, SchemeAttr scheme, Value x,
-                    Value scale, Value zeroPoint) {
+static Value codeOf(DefinitionBuilder &d, SchemeAttr scheme,
+                    const TableValues &table, Value x, Value scale,
+                    Value zeroPoint) {
+  if (table.size)
+    return table.codeOf(d, x, scale);
+  if (scheme.getCodebook() == Codebook::Float8)
+    return d.select(d.isZero(scale), d.f32(0), d.divide(x, scale));
   Value rounded = d.roundClamp(d.divide(x, scale), -65536, 65536);
   Value code =
       d.maximum(d.minimum(d.add(rounded, zeroPoint), d.f32(scheme.getHi())),
@@ -70,6 +106,7 @@ FailureOr<Values> RtnOp::decompose(OpBuilder &builder) {
   int64_t rows = getWeight().getType().getDimSize(0);
   int64_t columns = getWeight().getType().getDimSize(1);
   int64_t perScale = scheme.getColumnsPerScale(columns);
+  TableValues table = TableValues::get(d, scheme);
   bool perTensor = scheme.getGranularity() == Granularity::Tensor;
 
   // Smallest and largest value that share the scale at `i`, with 0.
@@ -94,6 +131,8 @@ FailureOr<Values> RtnOp::decompose(OpBuilder &builder) {
     if (scheme.getZeroPoints())
       return d.divide(d.sub(range[1], range[0]), d.f32(scheme.getHi()));
     Value absmax = d.maximum(d.sub(d.f32(0), range[0]), range[1]);
+    if (table.size)
+      return absmax;
     return d.divide(absmax, d.f32(scheme.getBoundValue()));
   });
 
@@ -113,7 +152,9 @@ FailureOr<Values> RtnOp::decompose(OpBuilder &builder) {
       cast<RankedTensorType>(getCodes().getType()), {}, [&](Indices i) {
         Value scale = d.at(scales, scaleIndices(d, scheme, i[0], i[1]));
         Value zero = zeroPointAt(d, scheme, zeroPoints, i[0], i[1]);
-        Value code = codeOf(d, scheme, d.at(weight, i), scale, zero);
+        Value code = codeOf(d, scheme, table, d.at(weight, i), scale, zero);
+        if (table.size)
+          return code;
         return d.select(d.isZero(scale), d.f32(0), code);
       });
   results = {codes, scales};
@@ -125,11 +166,12 @@ FailureOr<Values> RtnOp::decompose(OpBuilder &builder) {
 FailureOr<Values> QuantizeOp::decompose(OpBuilder &builder) {
   DefinitionBuilder d(builder, getLoc());
   auto type = cast<RankedTensorType>(getCodes().getType());
+  TableValues table = TableValues::get(d, getScheme());
   return Values{
       d.generate(type, d.dynamicSizesLike(type, getInput()), [&](Indices i) {
         Value scale =
             d.at(getScales(), scaleIndices(d, getScheme(), i[0], i[1]));
-        return codeOf(d, getScheme(), d.at(getInput(), i), scale,
+        return codeOf(d, getScheme(), table, d.at(getInput(), i), scale,
                       zeroPointAt(d, getScheme(), getZeroPoints(), i[0], i[1]));
       })};
 }
@@ -137,14 +179,90 @@ FailureOr<Values> QuantizeOp::decompose(OpBuilder &builder) {
 FailureOr<Values> DequantizeOp::decompose(OpBuilder &builder) {
   DefinitionBuilder d(builder, getLoc());
   auto type = cast<RankedTensorType>(getType());
+  TableValues table = TableValues::get(d, getScheme());
   return Values{
       d.generate(type, d.dynamicSizesLike(type, getCodes()), [&](Indices i) {
-        Value code = d.toF32(d.at(getCodes(), i));
-        Value zero = zeroPointAt(d, getScheme(), getZeroPoints(), i[0], i[1]);
+        Value code = d.at(getCodes(), i);
         Value scale =
             d.at(getScales(), scaleIndices(d, getScheme(), i[0], i[1]));
-        return d.mul(d.sub(code, zero), scale);
+        if (table.size)
+          return d.mul(table.valueOf(d, code), scale);
+        if (!getScheme().isUniform())
+          return d.mul(code, scale);
+        Value zero = zeroPointAt(d, getScheme(), getZeroPoints(), i[0], i[1]);
+        return d.mul(d.sub(d.toF32(code), zero), scale);
       })};
+}
+
+/// The mean of \p scales, summed in f64 in row-major order, as f32.
+static Value meanOf(DefinitionBuilder &d, Value scales) {
+  auto type = cast<RankedTensorType>(scales.getType());
+  int64_t rows = type.getDimSize(0), groups = type.getDimSize(1);
+  Value total =
+      d.loop(d.index(0), d.index(rows), {d.f64(0)},
+             [&](Value n, ArrayRef<Value> outer) {
+               return d.loop(d.index(0), d.index(groups), outer,
+                             [&](Value g, ArrayRef<Value> carried) {
+                               Value scale = d.widen(d.at(scales, {n, g}));
+                               return Values{d.add(carried[0], scale)};
+                             });
+             })[0];
+  double count = static_cast<double>(rows * groups);
+  return d.truncate(d.divide(total, d.f64(count)));
+}
+
+FailureOr<Values> QuantizeScalesOp::decompose(OpBuilder &builder) {
+  DefinitionBuilder d(builder, getLoc());
+  auto type = cast<RankedTensorType>(getScales().getType());
+  int64_t groups = type.getDimSize(1), count = type.getNumElements();
+  constexpr int64_t kBlock = ::qlm::format::kDoubleBlock;
+  Value offset = meanOf(d, getScales());
+  auto centred = [&](Value flat) {
+    Value scale = d.at(getScales(), {d.div(flat, groups), d.rem(flat, groups)});
+    return d.sub(scale, offset);
+  };
+  Value super = d.generate(
+      cast<RankedTensorType>(getSuper().getType()), {}, [&](Indices i) {
+        Value isBlock = d.less(d.index(0), i[0]);
+        return d.guarded(
+            isBlock,
+            [&] {
+              Value first = d.mul(d.sub(i[0], d.index(1)), kBlock);
+              Value end = d.smaller(d.add(first, kBlock), d.index(count));
+              return d.loop(first, end, {d.f32(0)},
+                            [&](Value k, ArrayRef<Value> carried) {
+                              Value magnitude = d.abs(centred(k));
+                              return Values{d.maximum(carried[0], magnitude)};
+                            })[0];
+            },
+            offset);
+      });
+  TableValues map = TableValues::get(d, ::qlm::format::kDynamicMap);
+  Value codes = d.generate(
+      cast<RankedTensorType>(getCodes().getType()), {}, [&](Indices i) {
+        Value flat = d.add(d.mul(i[0], groups), i[1]);
+        Value absmax = d.at(super, {d.add(d.div(flat, kBlock), 1)});
+        return map.codeOf(d, centred(flat), absmax);
+      });
+  return Values{codes, super};
+}
+
+/// Scale of (n, g) from its code, `map[code] * absmax + offset`.
+static Value doubleScale(DefinitionBuilder &d, const TableValues &map,
+                         Value code, Value super, Value flat) {
+  Value block = d.add(d.div(flat, ::qlm::format::kDoubleBlock), 1);
+  Value product = d.mul(map.valueOf(d, code), d.at(super, {block}));
+  return d.add(product, d.at(super, {d.index(0)}));
+}
+
+FailureOr<Values> DequantizeScalesOp::decompose(OpBuilder &builder) {
+  DefinitionBuilder d(builder, getLoc());
+  auto type = cast<RankedTensorType>(getType());
+  TableValues map = TableValues::get(d, ::qlm::format::kDynamicMap);
+  return Values{d.generate(type, {}, [&](Indices i) {
+    Value flat = d.add(d.mul(i[0], type.getDimSize(1)), i[1]);
+    return doubleScale(d, map, d.at(getCodes(), i), getSuper(), flat);
+  })};
 }
 
 FailureOr<Values> DynamicQuantizeOp::decompose(OpBuilder &builder) {
@@ -177,7 +295,8 @@ FailureOr<Values> DynamicQuantizeOp::decompose(OpBuilder &builder) {
 struct QuantizedProduct {
   Value input, inputScales, residual;
   int64_t groups, perScale;
-  /// Code minus zero point of (n, k) as i32; scale of (n, group) and bias of
+  /// Code minus zero point of (n, k) as i32, or what the code stands for as
+  /// f32; scale of (n, group) and bias of
   /// n as f32 (bias may be empty).
   llvm::function_ref<Value(Value, Value)> difference;
   llvm::function_ref<Value(Value, Value)> scale;
@@ -195,7 +314,7 @@ static Value buildQuantizedProduct(DefinitionBuilder &d, RankedTensorType type,
           Value zero = p.inputScales ? d.i32(0) : d.f32(0);
           Value inner = d.sum(first, last, zero, [&](Value k) {
             Value difference = p.difference(i[1], k);
-            if (!p.inputScales)
+            if (!p.inputScales && !isa<FloatType>(difference.getType()))
               difference = d.toF32(difference);
             return d.mul(d.at(p.input, {i[0], k}), difference);
           });
@@ -218,11 +337,14 @@ FailureOr<Values> QuantizedLinearOp::decompose(OpBuilder &builder) {
   SchemeAttr scheme = getScheme();
   int64_t columns = getCodes().getType().getDimSize(1);
   int64_t perScale = scheme.getColumnsPerScale(columns);
+  TableValues table = TableValues::get(d, scheme);
   auto scaleAt = [&](Value values, Value n, Value group) {
     return d.at(values, scaleIndices(d, scheme, n, d.mul(group, perScale)));
   };
   auto difference = [&](Value n, Value k) {
     Value code = d.at(getCodes(), {n, k});
+    if (table.size)
+      return table.valueOf(d, code);
     if (!getZeroPoints())
       return code;
     return d.sub(code, scaleAt(getZeroPoints(), n, d.div(k, perScale)));
@@ -256,6 +378,7 @@ static PackedOrder packedOrder(LayoutKind kind) {
   case LayoutKind::BFloat16:
     return {2, false};
   case LayoutKind::Int8:
+  case LayoutKind::Float8:
     return {4, false};
   case LayoutKind::Int4:
     return {8, true};
@@ -281,7 +404,13 @@ FailureOr<Values> PackOp::decompose(OpBuilder &builder) {
   bool matrix = inputType.getRank() == 2;
   int64_t columns = matrix ? inputType.getDimSize(1) : 1;
   int64_t offset = codeOffset(inputType.getElementType());
-  bool integer = isa<IntegerType>(inputType.getElementType());
+  bool isFloat8 = isa<Float8E4M3FNType>(inputType.getElementType());
+  bool integer = isFloat8 || isa<IntegerType>(inputType.getElementType());
+  // One scale of a whole tensor is given to every row.
+  bool repeats = (kind == LayoutKind::Scale || kind == LayoutKind::ZeroPoint) &&
+                 !matrix && rows == 1;
+  if (repeats)
+    rows = type.getDimSize(0) * 16;
 
   // The stored value of (row, column): 0 outside the matrix.
   auto stored = [&](Value row, Value column) {
@@ -291,14 +420,18 @@ FailureOr<Values> PackOp::decompose(OpBuilder &builder) {
     return d.guarded(
         inside,
         [&] {
-          Values indices = {row};
+          Values indices = {repeats ? d.index(0) : row};
           if (matrix)
             indices.push_back(column);
+          if (isFloat8)
+            return d.bitsAt(getInput(), indices);
           Value value = d.at(getInput(), indices);
           return offset ? d.add(value, offset) : value;
         },
         zero);
   };
+  if (kind == LayoutKind::Plain)
+    return Values{getInput()};
   if (kind == LayoutKind::Bias)
     return Values{d.generate(
         type, {}, [&](Indices i) { return stored(i[0], d.index(0)); })};
@@ -322,7 +455,8 @@ static Value packedAt(DefinitionBuilder &d, Value packed, LayoutKind kind,
   Value within = d.rem(k, order.perLine);
   Value lane = d.add(d.mul(d.rem(n, 16), bytes), d.rem(within, bytes));
   Value value = d.at(packed, {d.div(n, 16), d.div(k, order.perLine), lane});
-  if (kind != LayoutKind::Int8 && kind != LayoutKind::Int4)
+  if (kind != LayoutKind::Int8 && kind != LayoutKind::Int4 &&
+      kind != LayoutKind::Float8)
     return value;
   // Bytes were widened as signed i32.
   value = d.rem(value, 256);
@@ -355,18 +489,30 @@ FailureOr<Values> PackedLinearOp::decompose(OpBuilder &builder) {
   SchemeAttr scheme = *getScheme();
   int64_t perScale = scheme.getColumnsPerScale(columns);
   int64_t offset = codeOffset(scheme.getStorage());
+  TableValues table = TableValues::get(d, scheme);
+  TableValues map;
+  if (getSuperScales())
+    map = TableValues::get(d, ::qlm::format::kDynamicMap);
   auto lane = [&](Value packed, Value n, Value group) {
     return d.at(packed, {d.div(n, 16), group, d.rem(n, 16)});
   };
   auto difference = [&](Value n, Value k) {
     Value code = packedAt(d, getWeight(), kind, n, k);
+    if (table.size)
+      return table.valueOf(d, code);
+    if (kind == LayoutKind::Float8)
+      return d.fromFloat8(code);
     if (!getZeroPoints())
       return d.sub(code, d.i32(offset));
     Value zero = d.rem(lane(getZeroPoints(), n, d.div(k, perScale)), 256);
     return d.sub(code, zero);
   };
   auto scale = [&](Value n, Value group) {
-    return lane(getScales(), n, group);
+    Value stored = lane(getScales(), n, group);
+    if (!getSuperScales())
+      return stored;
+    Value flat = d.add(d.mul(n, columns / perScale), group);
+    return doubleScale(d, map, d.rem(stored, 256), getSuperScales(), flat);
   };
   QuantizedProduct product{
       getInput(), getInputScales(), getResidual(), columns / perScale,

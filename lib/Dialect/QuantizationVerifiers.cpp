@@ -80,9 +80,54 @@ LogicalResult RtnOp::verify() {
   return checkScales(op, getScheme(), getCodes(), getScales(), getZeroPoints());
 }
 
+/// Checks the `super` of double quantization against the scales' shape.
+static LogicalResult checkSuper(Operation *op, Value scales, Value super) {
+  auto type = dyn_cast<RankedTensorType>(scales.getType());
+  if (!type || type.getRank() != 2 || !type.hasStaticShape())
+    return op->emitOpError() << "scales must be a static matrix, got "
+                             << shapeText(scales.getType());
+  auto expected = RankedTensorType::get(
+      {getSuperScaleCount(type.getNumElements())},
+      cast<RankedTensorType>(super.getType()).getElementType());
+  if (super.getType() != expected)
+    return op->emitOpError() << "super must be " << shapeText(expected)
+                             << ", got " << shapeText(super.getType());
+  return success();
+}
+
+LogicalResult QuantizeScalesOp::verify() {
+  // C2, C1
+  if (failed(checkSuper(*this, getScales(), getSuper())))
+    return failure();
+  if (getCodes().getType().getShape() != getScales().getType().getShape())
+    return emitOpError() << "codes must have the scales' shape, got "
+                         << shapeText(getCodes().getType()) << " and "
+                         << shapeText(getScales().getType());
+  return success();
+}
+
+LogicalResult DequantizeScalesOp::verify() {
+  // C2, C1
+  if (failed(checkSuper(*this, getCodes(), getSuper())))
+    return failure();
+  if (getCodes().getType().getShape() != getType().getShape())
+    return emitOpError() << "result must have the codes' shape, got "
+                         << shapeText(getType()) << " and "
+                         << shapeText(getCodes().getType());
+  return success();
+}
+
 LogicalResult PackOp::verify() {
   auto type = cast<RankedTensorType>(getInput().getType());
-  RankedTensorType expected = getPackedType(type, getLayout().getKind());
+  LayoutKind kind = getLayout().getKind();
+  RankedTensorType expected = getPackedType(type, kind);
+  // C2: one scale or zero point repeats for any number of blocks.
+  auto result = dyn_cast<RankedTensorType>(getType());
+  bool repeats = (kind == LayoutKind::Scale || kind == LayoutKind::ZeroPoint) &&
+                 type.getRank() == 1 && type.getDimSize(0) == 1;
+  if (expected && repeats && result && result.getRank() == 3)
+    expected = RankedTensorType::get({result.getDimSize(0), 1, 16},
+                                     expected.getElementType());
   // C1
   if (!expected)
     return emitOpError() << "layout "
@@ -149,6 +194,8 @@ LogicalResult QuantizedLinearOp::verify() {
                                      "the weight's rows", dim(getCodes(), 0)))))
     return failure();
   // C1, C3
+  if (failed(checkExact(op, getScheme(), getInputScales())))
+    return failure();
   return checkLinear(op, getInput(), getInputScales(), dim(getCodes(), 1),
                      dim(getCodes(), 0), getResidual(), getResult());
 }

@@ -8,6 +8,7 @@
 #include "Evaluate.h"
 
 #include "PackageErrors.h"
+#include "RoundingProgram.h"
 #include "qlm/Dialect/Qlm.h"
 #include "qlm/Package/Format.h"
 #include "qlm/Quantize/NumericsScheme.h"
@@ -29,37 +30,6 @@ static constexpr int64_t kChunkElements = 1 << 20;
 
 namespace {
 
-/// How a program's rows become one packed tensor.
-struct PackedOutput {
-  size_t tensor;
-  numerics::Layout layout;
-  /// Elements of an unpacked row.
-  int64_t columns;
-  int64_t elementBytes;
-  int codeOffset = 0;
-
-  /// Packs \p count rows at \p input, the first one \p row, and writes them.
-  llvm::Error write(const void *input, int64_t row, int64_t count,
-                    std::vector<uint8_t> &packed,
-                    ArrayRef<PackedTensor> tensors,
-                    const WeightsFile &file) const {
-    int64_t blockBytes =
-        numerics::packedBlockBytes(layout, columns, elementBytes);
-    int64_t blocks = llvm::divideCeil(count, format::kRowBlock);
-    packed.resize(blocks * blockBytes);
-    const char *source = static_cast<const char *>(input);
-    for (int64_t block = 0; block < blocks; ++block) {
-      int64_t rows =
-          std::min(format::kRowBlock, count - block * format::kRowBlock);
-      numerics::packBlock(layout, source, rows, columns, elementBytes,
-                          codeOffset, packed.data() + block * blockBytes);
-      source += rows * columns * elementBytes;
-    }
-    return file.write(
-        tensors[tensor].offset + row / format::kRowBlock * blockBytes, packed);
-  }
-};
-
 /// Rows as they are, in the tensor's element type.
 class PlainProgram : public ParameterProgram {
 public:
@@ -71,7 +41,7 @@ public:
 
   llvm::Error evaluate(int64_t row, int64_t count, EvaluationScratch &scratch,
                        ArrayRef<PackedTensor> tensors,
-                       const WeightsFile &file) const override {
+                       const WeightsFile &file) override {
     int64_t elements = count * getColumns();
     int64_t bytes = numerics::getFloatBytes(type);
     scratch.rows.resize(elements);
@@ -99,7 +69,7 @@ public:
 
   llvm::Error evaluate(int64_t row, int64_t count, EvaluationScratch &scratch,
                        ArrayRef<PackedTensor> tensors,
-                       const WeightsFile &file) const override {
+                       const WeightsFile &file) override {
     int64_t elements = count * getColumns();
     scratch.rows.resize(elements);
     if (llvm::Error error = reader->read(row, count, scratch.rows.data()))
@@ -118,63 +88,6 @@ private:
   /// What packBlock takes.
   numerics::FloatType type;
   PackedOutput output;
-};
-
-/// pack(rtn(rows)), up to three of them.
-class RoundingProgram : public ParameterProgram {
-public:
-  RoundingProgram(std::unique_ptr<RowReader> reader, SchemeAttr scheme)
-      : ParameterProgram(std::move(reader)), scheme(getNumericsScheme(scheme)) {
-  }
-
-  /// Adds the pack of result \p result of the rtn (codes, scales, zero
-  /// points).
-  void add(unsigned result, LayoutKind layout, size_t tensor) {
-    PackedOutput output;
-    output.tensor = tensor;
-    output.layout = getNumericsLayout(layout);
-    bool isCodes = result == 0;
-    output.columns =
-        isCodes ? getColumns() : scheme.getScalesPerRow(getColumns());
-    output.elementBytes = result == 1 ? scheme.getScaleBytes() : 1;
-    output.codeOffset = result == 1 ? 0 : scheme.getCodeOffset();
-    packs.push_back({result, output});
-    outputs.push_back(tensor);
-  }
-
-  llvm::Error evaluate(int64_t row, int64_t count, EvaluationScratch &scratch,
-                       ArrayRef<PackedTensor> tensors,
-                       const WeightsFile &file) const override {
-    int64_t elements = count * getColumns();
-    int64_t scaleCount = count * scheme.getScalesPerRow(getColumns());
-    scratch.rows.resize(elements);
-    scratch.codes.resize(elements);
-    scratch.scales.resize(scaleCount);
-    scratch.zeroPoints.resize(scaleCount);
-    if (llvm::Error error = reader->read(row, count, scratch.rows.data()))
-      return error;
-    numerics::RoundingResult result = numerics::quantizeRtn(
-        scratch.rows.data(), count, getColumns(), scheme, scratch.codes.data(),
-        scratch.scales.data(),
-        scheme.zeroPoints ? scratch.zeroPoints.data() : nullptr);
-    if (!result.ok())
-      return makeError("cannot quantize '" + reader->getName() +
-                       "': " + result.getMessage(row));
-    scratch.bytes.resize(scaleCount * scheme.getScaleBytes());
-    numerics::storeScales(scheme, scratch.scales.data(), scratch.bytes.data(),
-                          scaleCount);
-    const uint8_t *inputs[] = {scratch.codes.data(), scratch.bytes.data(),
-                               scratch.zeroPoints.data()};
-    for (const auto &[index, output] : packs)
-      if (llvm::Error error = output.write(inputs[index], row, count,
-                                           scratch.packed, tensors, file))
-        return error;
-    return llvm::Error::success();
-  }
-
-private:
-  numerics::Scheme scheme;
-  SmallVector<std::pair<unsigned, PackedOutput>, 3> packs;
 };
 
 /// rope_table(frequencies). Its rows are positions, so its reader only gives
@@ -200,7 +113,7 @@ public:
 
   llvm::Error evaluate(int64_t row, int64_t count, EvaluationScratch &scratch,
                        ArrayRef<PackedTensor> tensors,
-                       const WeightsFile &file) const override {
+                       const WeightsFile &file) override {
     scratch.rows.resize(count * getColumns());
     float *target = scratch.rows.data();
     for (int64_t position = row; position < row + count; ++position)
@@ -246,18 +159,6 @@ createFloatProgram(PackOp pack, size_t tensor, ParameterArchive &archive) {
   return std::make_unique<FloatProgram>(std::move(*reader), input, output);
 }
 
-static llvm::Expected<std::unique_ptr<RoundingProgram>>
-createRoundingProgram(RtnOp rtn, ParameterArchive &archive) {
-  if (rtn.getScheme().getGranularity() != Granularity::Channel &&
-      rtn.getScheme().getGranularity() != Granularity::Group)
-    return makeUnsupported(
-        rtn, "weights are quantized by channel or by group of columns");
-  auto reader = RowReader::create(rtn.getWeight(), archive);
-  if (!reader)
-    return reader.takeError();
-  return std::make_unique<RoundingProgram>(std::move(*reader), rtn.getScheme());
-}
-
 static llvm::Expected<std::unique_ptr<ParameterProgram>>
 createRopeTable(RopeTableOp rope, size_t tensor, ParameterArchive &archive) {
   auto reader = RowReader::create(rope.getInverseFrequencies(), archive);
@@ -290,18 +191,15 @@ llvm::Error WeightPlan::add(Value value, StringRef key,
   tensors.push_back(std::move(*tensor));
 
   auto pack = dyn_cast<PackOp>(op);
-  auto rtn = pack ? pack.getInput().getDefiningOp<RtnOp>() : RtnOp();
-  if (rtn) {
+  if (RtnOp rtn = pack ? getRounding(pack) : RtnOp()) {
     auto [entry, isNew] = roundings.insert({rtn, programs.size()});
     if (isNew) {
-      auto program = createRoundingProgram(rtn, archive);
+      auto program = RoundingProgram::create(rtn, archive);
       if (!program)
         return program.takeError();
       programs.push_back(std::move(*program));
     }
-    static_cast<RoundingProgram &>(*programs[entry->second])
-        .add(cast<OpResult>(pack.getInput()).getResultNumber(),
-             pack.getLayout().getKind(), index);
+    static_cast<RoundingProgram &>(*programs[entry->second]).add(pack, index);
     return llvm::Error::success();
   }
   llvm::Expected<std::unique_ptr<ParameterProgram>> program =
@@ -335,12 +233,15 @@ int64_t WeightPlan::getBytes() const {
 
 namespace {
 
-/// One program, shared by the threads that take its chunks in turn.
+/// All chunks of a program's rows, shared by the threads that take them in
+/// turn.
 class ChunkQueue {
 public:
-  ChunkQueue(const ParameterProgram &program, const WeightPlan &plan,
-             const WeightsFile &file)
-      : program(program), plan(plan), file(file) {
+  using Step = function_ref<llvm::Error(int64_t row, int64_t count,
+                                        EvaluationScratch &scratch)>;
+
+  ChunkQueue(const ParameterProgram &program, Step step)
+      : program(program), step(step) {
     int64_t rows = kChunkElements / program.getColumns();
     rowsPerChunk = std::max<int64_t>(format::kRowBlock,
                                      llvm::alignDown(rows, format::kRowBlock));
@@ -350,8 +251,8 @@ public:
     return llvm::divideCeil(program.getRows(), rowsPerChunk);
   }
 
-  /// Evaluates chunks until none is left or one failed. \p done is called
-  /// after each with its number of rows.
+  /// Takes chunks until none is left or one failed. \p done is called after
+  /// each with its number of rows.
   void work(EvaluationScratch &scratch, function_ref<void(int64_t)> done,
             const std::function<bool()> &cancelled) {
     while (!failed) {
@@ -359,10 +260,8 @@ public:
       if (row >= program.getRows())
         return;
       int64_t count = std::min(rowsPerChunk, program.getRows() - row);
-      llvm::Error result =
-          cancelled && cancelled()
-              ? makeError("interrupted")
-              : program.evaluate(row, count, scratch, plan.tensors, file);
+      llvm::Error result = cancelled && cancelled() ? makeError("interrupted")
+                                                    : step(row, count, scratch);
       program.getReader().release(row, count);
       std::lock_guard<std::mutex> lock(mutex);
       if (result) {
@@ -384,8 +283,7 @@ public:
 
 private:
   const ParameterProgram &program;
-  const WeightPlan &plan;
-  const WeightsFile &file;
+  Step step;
   int64_t rowsPerChunk;
   std::atomic<int64_t> next{0};
   std::atomic<bool> failed{false};
@@ -394,6 +292,48 @@ private:
 };
 
 } // namespace
+
+/// Runs \p step over all rows of \p program.
+static llvm::Error runChunks(const ParameterProgram &program,
+                             std::vector<EvaluationScratch> &scratch,
+                             ChunkQueue::Step step,
+                             function_ref<void(int64_t)> done,
+                             const std::function<bool()> &cancelled) {
+  ChunkQueue queue(program, step);
+  std::vector<std::thread> helpers;
+  int64_t wanted = std::min<int64_t>(static_cast<int64_t>(scratch.size()),
+                                     queue.getChunks());
+  for (int64_t i = 1; i < wanted; ++i)
+    helpers.emplace_back([&, i] { queue.work(scratch[i], done, cancelled); });
+  queue.work(scratch[0], done, cancelled);
+  for (std::thread &helper : helpers)
+    helper.join();
+  return queue.takeError();
+}
+
+/// The look at all rows, the codes, and what comes after them.
+static llvm::Error runProgram(ParameterProgram &program, const WeightPlan &plan,
+                              const WeightsFile &file,
+                              std::vector<EvaluationScratch> &scratch,
+                              function_ref<void(int64_t)> done,
+                              const std::function<bool()> &cancelled) {
+  auto look = [&](int64_t row, int64_t count, EvaluationScratch &buffers) {
+    return program.look(row, count, buffers);
+  };
+  auto evaluate = [&](int64_t row, int64_t count, EvaluationScratch &buffers) {
+    return program.evaluate(row, count, buffers, plan.tensors, file);
+  };
+  if (program.needsLook())
+    if (llvm::Error error =
+            runChunks(program, scratch, look, [](int64_t) {}, cancelled))
+      return error;
+  if (llvm::Error error = program.prepare())
+    return error;
+  if (llvm::Error error =
+          runChunks(program, scratch, evaluate, done, cancelled))
+    return error;
+  return program.finish(plan.tensors, file);
+}
 
 llvm::Error mlir::qlm::evaluateWeights(
     const WeightPlan &plan, const WeightsFile &file, int threads,
@@ -408,21 +348,14 @@ llvm::Error mlir::qlm::evaluateWeights(
     for (size_t tensor : program->getTensors())
       bytes += plan.tensors[tensor].bytes;
     StringRef key = plan.tensors[program->getTensors().front()].key;
-    ChunkQueue queue(*program, plan, file);
     int64_t rowsDone = 0;
     auto done = [&](int64_t rows) {
       rowsDone += rows;
       if (progress)
         progress(key, bytesBefore + bytes * rowsDone / program->getRows());
     };
-    std::vector<std::thread> helpers;
-    int64_t wanted = std::min<int64_t>(threads, queue.getChunks());
-    for (int64_t i = 1; i < wanted; ++i)
-      helpers.emplace_back([&, i] { queue.work(scratch[i], done, cancelled); });
-    queue.work(scratch[0], done, cancelled);
-    for (std::thread &helper : helpers)
-      helper.join();
-    if (llvm::Error error = queue.takeError())
+    if (llvm::Error error =
+            runProgram(*program, plan, file, scratch, done, cancelled))
       return error;
     bytesBefore += bytes;
   }

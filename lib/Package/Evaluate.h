@@ -8,12 +8,14 @@
 // A program is evaluated once, whatever the number of its packed results, by
 // chunks of whole 16-row blocks: read rows, round, pack, write. Its forms:
 //
-//   pack(rtn(rows))      codes, scales and zero points
+//   pack(rtn(rows))      codes, scales and zero points; scales also through
+//                        quantize_scales
 //   pack(rows)           a float weight or bias
 //   rows                 stored as they are: tables and norms
 //   rope_table(rows)     cosines and sines
 //
-// where `rows` is what a RowReader reads.
+// where `rows` is what a RowReader reads. A scale of a whole tensor takes a
+// look at all rows first; codes of scales are found after the last row.
 //
 //===----------------------------------------------------------------------===//
 
@@ -50,7 +52,21 @@ public:
   virtual llvm::Error evaluate(int64_t row, int64_t count,
                                EvaluationScratch &scratch,
                                ArrayRef<PackedTensor> tensors,
-                               const WeightsFile &file) const = 0;
+                               const WeightsFile &file) = 0;
+
+  /// Whether `look` must see all rows before `evaluate` gets any.
+  virtual bool needsLook() const { return false; }
+  virtual llvm::Error look(int64_t row, int64_t count,
+                           EvaluationScratch &scratch) {
+    return llvm::Error::success();
+  }
+  /// Called once after `look` has seen all rows, and before `evaluate`.
+  virtual llvm::Error prepare() { return llvm::Error::success(); }
+  /// Called once after all rows have been evaluated.
+  virtual llvm::Error finish(ArrayRef<PackedTensor> tensors,
+                             const WeightsFile &file) {
+    return llvm::Error::success();
+  }
 
   int64_t getRows() const { return reader->getRows(); }
   int64_t getColumns() const { return reader->getColumns(); }

@@ -8,6 +8,7 @@
 #include "Manifest.h"
 
 #include "PackageErrors.h"
+#include "RoundingProgram.h"
 #include "qlm/Package/Format.h"
 #include "llvm/Support/Format.h"
 
@@ -105,8 +106,10 @@ static json::Object makeQuantization(ArrayRef<LaunchOp> launches,
       auto pack = weight.getDefiningOp<PackOp>();
       if (!pack)
         continue;
-      if (auto rtn = pack.getInput().getDefiningOp<RtnOp>()) {
-        section["weights"] = rtn.getScheme().getName();
+      if (RtnOp rtn = getRounding(pack)) {
+        bool doubled = llvm::any_of(rtn.getScales().getUsers(),
+                                    llvm::IsaPred<QuantizeScalesOp>);
+        section["weights"] = rtn.getScheme().getName() + (doubled ? "-dq" : "");
         section["scheme"] = printToString(rtn.getScheme());
         section["method"] = "rtn";
         return section;

@@ -136,6 +136,8 @@ static void addQuantize(PassManager &pm, const CompileOptions &options) {
   QuantizeOptions quantize;
   quantize.weights = options.weights;
   quantize.groupSize = options.groupSize;
+  quantize.granularity = options.granularity;
+  quantize.doubleQuant = options.doubleQuant;
   quantize.zeroPoints = options.zeroPoints;
   quantize.method = options.method;
   quantize.keepLmHead = options.keepLmHead;

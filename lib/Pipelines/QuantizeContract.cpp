@@ -16,7 +16,8 @@ static constexpr Stage kStage = Stage::Quantize;
 
 static LogicalResult checkPackedLinear(PackedLinearOp linear) {
   Value operands[] = {linear.getWeight(), linear.getScales(),
-                      linear.getZeroPoints(), linear.getBias()};
+                      linear.getSuperScales(), linear.getZeroPoints(),
+                      linear.getBias()};
   for (Value operand : operands)
     if (operand && !operand.getDefiningOp<PackOp>())
       return breakContract(linear, kStage,

@@ -30,8 +30,9 @@ class Packer {
 public:
   /// \p value in \p layout; the key is \p label, a dot, and \p part. Null
   /// where \p value is null.
+  /// A scale of a whole tensor is repeated for \p rows rows.
   Value pack(Operation *user, Value value, LayoutKind layout, StringRef label,
-             StringRef part);
+             StringRef part, int64_t rows = 0);
   /// Replaces \p linear by a `qlm.packed_linear`.
   LogicalResult replace(Operation *linear, Value input, Value inputScales,
                         LinearParameters parameters, Value residual);
@@ -49,18 +50,19 @@ struct PackWeightsPass : ::mlir::qlm::impl::PackWeightsBase<PackWeightsPass> {
 } // namespace
 
 Value Packer::pack(Operation *user, Value value, LayoutKind layout,
-                   StringRef label, StringRef part) {
+                   StringRef label, StringRef part, int64_t rows) {
   if (!value)
     return {};
   Value &result = packed[{value, layout}];
   if (result)
     return result;
   OpBuilder builder(user);
-  result = PackOp::create(
-      builder, user->getLoc(),
-      getPackedType(cast<RankedTensorType>(value.getType()), layout), value,
-      LayoutAttr::get(user->getContext(), layout),
-      builder.getStringAttr(label + "." + part));
+  auto type = cast<RankedTensorType>(value.getType());
+  if (rows && type.getRank() == 1 && type.getDimSize(0) == 1)
+    type = type.clone({rows});
+  result = PackOp::create(builder, user->getLoc(), getPackedType(type, layout),
+                          value, LayoutAttr::get(user->getContext(), layout),
+                          builder.getStringAttr(label + "." + part));
   return result;
 }
 
@@ -82,14 +84,26 @@ LogicalResult Packer::replace(Operation *linear, Value input, Value inputScales,
     parameters.bias =
         convertParameter(parameters.bias, builder.getF32Type(), linear);
   Value weight = pack(linear, parameters.weight, layout, label, "weight");
-  Value scales =
-      pack(linear, parameters.scales, LayoutKind::Scale, label, "scales");
+  int64_t rows = type.getDimSize(0);
+  Value scales, superScales;
+  auto doubled = parameters.scales
+                     ? parameters.scales.getDefiningOp<DequantizeScalesOp>()
+                     : DequantizeScalesOp();
+  if (doubled) {
+    scales = pack(linear, doubled.getCodes(), LayoutKind::ScaleCode, label,
+                  "scales");
+    superScales = pack(linear, doubled.getSuper(), LayoutKind::Plain, label,
+                       "super_scales");
+  } else {
+    scales = pack(linear, parameters.scales, LayoutKind::Scale, label, "scales",
+                  rows);
+  }
   Value zeroPoints = pack(linear, parameters.zeroPoints, LayoutKind::ZeroPoint,
-                          label, "zero_points");
+                          label, "zero_points", rows);
   Value bias = pack(linear, parameters.bias, LayoutKind::Bias, label, "bias");
   auto replacement = PackedLinearOp::create(
       builder, linear->getLoc(), linear->getResult(0).getType(), input,
-      inputScales, weight, scales, zeroPoints, bias, residual,
+      inputScales, weight, scales, superScales, zeroPoints, bias, residual,
       type.getDimSize(1), type.getDimSize(0),
       LayoutAttr::get(linear->getContext(), layout), parameters.scheme);
   linear->getResult(0).replaceAllUsesWith(replacement.getResult());

@@ -18,6 +18,8 @@ void mlir::qlm::buildQuantizePipeline(OpPassManager &pm,
   QuantizeWeightsOptions weights;
   weights.weights = options.weights;
   weights.groupSize = options.groupSize;
+  weights.granularity = options.granularity;
+  weights.doubleQuant = options.doubleQuant;
   weights.zeroPoints = options.zeroPoints;
   weights.method = options.method;
   weights.keepLmHead = options.keepLmHead;

@@ -52,11 +52,22 @@ static Value quantizeInput(Value input, Location loc) {
                               scheme);
 }
 
+/// "f32" or "nf4-g64": how \p weight is stored.
+static std::string getStoredName(Value weight) {
+  if (auto dequantize = weight.getDefiningOp<DequantizeOp>())
+    return dequantize.getScheme().getName();
+  std::string name;
+  llvm::raw_string_ostream(name)
+      << cast<RankedTensorType>(weight.getType()).getElementType();
+  return name;
+}
+
 LogicalResult QuantizeActivationsPass::quantizeFunction(func::FuncOp function) {
   LinearOp floatLinear;
   DenseMap<Value, Value> rounded;
   function.walk([&](LinearOp linear) {
-    if (!linear.getWeight().getDefiningOp<DequantizeOp>()) {
+    auto weight = linear.getWeight().getDefiningOp<DequantizeOp>();
+    if (!weight || !weight.getScheme().isUniform()) {
       floatLinear = floatLinear ? floatLinear : linear;
       return;
     }
@@ -69,10 +80,9 @@ LogicalResult QuantizeActivationsPass::quantizeFunction(func::FuncOp function) {
     return success();
   InFlightDiagnostic diagnostic =
       floatLinear.emitError()
-      << "activations=int8-dynamic needs quantized weights, got "
-      << cast<RankedTensorType>(floatLinear.getWeight().getType())
-             .getElementType()
-      << " in " << getWeightLabel(floatLinear);
+      << "activations=int8-dynamic needs weights of integer codes, got "
+      << getStoredName(floatLinear.getWeight()) << " in "
+      << getWeightLabel(floatLinear);
   diagnostic.attachNote() << "choose weights=int8 or weights=int4, or "
                              "activations=none";
   return failure();

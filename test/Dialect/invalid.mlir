@@ -504,3 +504,95 @@ func.func @f() attributes {s = #qlm.scheme<i4, channel, range [-8, 7], bound 7.5
 func.func @f() attributes {s = #qlm.scheme<i4, rows, range [-8, 7], bound 7.5, scales f16>} {
   return
 }
+
+// -----
+
+// expected-error @+1 {{storage must be ui4 with nf4, got 'i4'}}
+func.func @f() attributes {s = #qlm.scheme<i4, group, 64, nf4, scales f32>} {
+  return
+}
+
+// -----
+
+// expected-error @+1 {{storage must be i8, i4, ui8, ui4 or f8E4M3FN, got 'bf16'}}
+func.func @f() attributes {s = #qlm.scheme<bf16, channel, bound 448.0, scales f32>} {
+  return
+}
+
+// -----
+
+// expected-error @+1 {{zero points need a uniform scheme}}
+func.func @f() attributes {s = #qlm.scheme<ui4, group, 64, zero_points, nf4, scales f32>} {
+  return
+}
+
+// -----
+
+// expected-error @+1 {{a scheme by row is of activations and must be uniform}}
+func.func @f() attributes {s = #qlm.scheme<f8E4M3FN, row, bound 448.0, scales f32>} {
+  return
+}
+
+// -----
+
+func.func @f(%s: tensor<3x100xf32>) {
+  // expected-error @+1 {{super must be 'tensor<3xf32>', got 'tensor<2xf32>'}}
+  %0, %1 = qlm.quantize_scales %s : tensor<3x100xf32> to tensor<3x100xui8>, tensor<2xf32>
+  return
+}
+
+// -----
+
+func.func @f(%s: tensor<3x100xf32>) {
+  // expected-error @+1 {{codes must have the scales' shape, got 'tensor<3x99xui8>' and 'tensor<3x100xf32>'}}
+  %0, %1 = qlm.quantize_scales %s : tensor<3x100xf32> to tensor<3x99xui8>, tensor<3xf32>
+  return
+}
+
+// -----
+
+func.func @f(%c: tensor<300xui8>, %t: tensor<3xf32>) {
+  // expected-error @+1 {{scales must be a static matrix, got 'tensor<300xui8>'}}
+  %0 = qlm.dequantize_scales %c, %t : tensor<300xui8>, tensor<3xf32> to tensor<300xf32>
+  return
+}
+
+// -----
+
+func.func @f(%c: tensor<3x100xui8>, %t: tensor<3xf32>) {
+  // expected-error @+1 {{result must have the codes' shape, got 'tensor<100x3xf32>' and 'tensor<3x100xui8>'}}
+  %0 = qlm.dequantize_scales %c, %t : tensor<3x100xui8>, tensor<3xf32> to tensor<100x3xf32>
+  return
+}
+
+// -----
+
+func.func @f(%x: tensor<?x64xi8>, %xs: tensor<?xf32>, %c: tensor<3x64xui4>, %s: tensor<3x1xf32>) {
+  // expected-error @+1 {{i8 activations need a weight of integer codes, got #qlm.scheme<ui4, group, 64, nf4, scales f32>}}
+  %0 = qlm.quantized_linear %x input_scales %xs, %c scales %s {scheme = #qlm.scheme<ui4, group, 64, nf4, scales f32>} : (tensor<?x64xi8>, tensor<?xf32>, tensor<3x64xui4>, tensor<3x1xf32>) -> tensor<?x3xf32>
+  return
+}
+
+// -----
+
+func.func @f(%x: tensor<2x64xf32>, %c: tensor<1x8x64xi8>, %s: tensor<1x1x16xi8>, %t: tensor<3xf32>) {
+  // expected-error @+1 {{super scales must be 'tensor<2xf32>', got 'tensor<3xf32>'}}
+  %0 = qlm.packed_linear %x, %c scales %s super_scales %t {inFeatures = 64 : i64, outFeatures = 3 : i64, layout = #qlm.layout<i4x16x8>, scheme = #qlm.scheme<ui4, group, 64, nf4, scales f32>} : (tensor<2x64xf32>, tensor<1x8x64xi8>, tensor<1x1x16xi8>, tensor<3xf32>) -> tensor<2x3xf32>
+  return
+}
+
+// -----
+
+func.func @f(%x: tensor<2x64xf32>, %c: tensor<1x16x64xi8>, %s: tensor<1x1x16xi8>, %t: tensor<2xf32>) {
+  // expected-error @+1 {{super scales need f32 scales by groups, got #qlm.scheme<i8, channel}}
+  %0 = qlm.packed_linear %x, %c scales %s super_scales %t {inFeatures = 64 : i64, outFeatures = 3 : i64, layout = #qlm.layout<i8x16x4>, scheme = #qlm.scheme<i8, channel, range [-127, 127], bound 127.0, scales f32>} : (tensor<2x64xf32>, tensor<1x16x64xi8>, tensor<1x1x16xi8>, tensor<2xf32>) -> tensor<2x3xf32>
+  return
+}
+
+// -----
+
+func.func @f(%s: tensor<2xf32>) {
+  // expected-error @+1 {{result must be 'tensor<1x1x16xf32>', got 'tensor<4x1x16xf32>'}}
+  %0 = qlm.pack %s {layout = #qlm.layout<scale16>, name = "s"} : tensor<2xf32> to tensor<4x1x16xf32>
+  return
+}

@@ -6,6 +6,9 @@
 #int4 = #qlm.scheme<i4, group, 128, range [-8, 7], bound 7.5, scales f16>
 #int4zp = #qlm.scheme<ui4, group, 64, zero_points, range [0, 15], scales f16>
 #int8 = #qlm.scheme<i8, channel, range [-127, 127], bound 127.0, scales f32>
+#nf4 = #qlm.scheme<ui4, group, 64, nf4, scales f32>
+#fp8 = #qlm.scheme<f8E4M3FN, channel, bound 448.0, scales f32>
+#tensor = #qlm.scheme<ui8, tensor, zero_points, range [0, 255], scales f32>
 #row = #qlm.scheme<i8, row, range [-127, 127], bound 127.0, scales f32>
 
 // CHECK: qlm.parameter @w : tensor<64x256xbf16> from "model.safetensors" key "a.w"
@@ -90,6 +93,32 @@ func.func @quantization(%x: tensor<?x256xf32>, %w: tensor<64x256xf32>, %s: tenso
   %xq, %xs = qlm.dynamic_quantize %x {scheme = #row} : tensor<?x256xf32> -> tensor<?x256xi8>, tensor<?xf32>
   // CHECK: qlm.quantized_linear %{{.*}} input_scales %{{.*}}, %{{.*}} scales %{{.*}} {{.*}} : (tensor<?x256xi8>, tensor<?xf32>, tensor<64x256xi8>, tensor<64xf32>) -> tensor<?x64xf32>
   %y = qlm.quantized_linear %xq input_scales %xs, %c scales %s {scheme = #int8} : (tensor<?x256xi8>, tensor<?xf32>, tensor<64x256xi8>, tensor<64xf32>) -> tensor<?x64xf32>
+  return
+}
+
+// CHECK-LABEL: @codebooks
+func.func @codebooks(%w: tensor<64x256xf32>, %x: tensor<?x256xf32>) {
+  // CHECK: %[[C:.*]], %[[S:.*]] = qlm.rtn %{{.*}} {scheme = #qlm.scheme<ui4, group, 64, nf4, scales f32>} : tensor<64x256xf32> to tensor<64x256xui4>, tensor<64x4xf32>
+  %c, %s = qlm.rtn %w {scheme = #nf4} : tensor<64x256xf32> to tensor<64x256xui4>, tensor<64x4xf32>
+  // CHECK: %[[D:.*]], %[[T:.*]] = qlm.quantize_scales %[[S]] : tensor<64x4xf32> to tensor<64x4xui8>, tensor<2xf32>
+  %d, %t = qlm.quantize_scales %s : tensor<64x4xf32> to tensor<64x4xui8>, tensor<2xf32>
+  // CHECK: qlm.dequantize_scales %[[D]], %[[T]] : tensor<64x4xui8>, tensor<2xf32> to tensor<64x4xf32>
+  %s2 = qlm.dequantize_scales %d, %t : tensor<64x4xui8>, tensor<2xf32> to tensor<64x4xf32>
+  %pc = qlm.pack %c {layout = #qlm.layout<i4x16x8>, name = "c"} : tensor<64x256xui4> to tensor<4x32x64xi8>
+  // CHECK: qlm.pack %[[D]] {layout = #qlm.layout<scale8>, name = "s"} : tensor<64x4xui8> to tensor<4x4x16xi8>
+  %ps = qlm.pack %d {layout = #qlm.layout<scale8>, name = "s"} : tensor<64x4xui8> to tensor<4x4x16xi8>
+  // CHECK: qlm.pack %[[T]] {layout = #qlm.layout<plain>, name = "t"} : tensor<2xf32> to tensor<2xf32>
+  %pt = qlm.pack %t {layout = #qlm.layout<plain>, name = "t"} : tensor<2xf32> to tensor<2xf32>
+  // CHECK: qlm.packed_linear %{{.*}}, %{{.*}} scales %{{.*}} super_scales %{{.*}} {
+  %y = qlm.packed_linear %x, %pc scales %ps super_scales %pt {inFeatures = 256 : i64, outFeatures = 64 : i64, layout = #qlm.layout<i4x16x8>, scheme = #nf4} : (tensor<?x256xf32>, tensor<4x32x64xi8>, tensor<4x4x16xi8>, tensor<2xf32>) -> tensor<?x64xf32>
+  // CHECK: qlm.rtn %{{.*}} {scheme = #qlm.scheme<f8E4M3FN, channel, bound 4.480000e+02, scales f32>} : tensor<64x256xf32> to tensor<64x256xf8E4M3FN>, tensor<64xf32>
+  %f, %fs = qlm.rtn %w {scheme = #fp8} : tensor<64x256xf32> to tensor<64x256xf8E4M3FN>, tensor<64xf32>
+  // CHECK: qlm.pack %{{.*}} {layout = #qlm.layout<f8x16x4>, name = "f"} : tensor<64x256xf8E4M3FN> to tensor<4x64x64xi8>
+  %pf = qlm.pack %f {layout = #qlm.layout<f8x16x4>, name = "f"} : tensor<64x256xf8E4M3FN> to tensor<4x64x64xi8>
+  // CHECK: qlm.rtn %{{.*}} {scheme = #qlm.scheme<ui8, tensor, zero_points, range [0, 255], scales f32>} : tensor<64x256xf32> to tensor<64x256xui8>, tensor<1xf32>, tensor<1xui8>
+  %u, %us, %uz = qlm.rtn %w {scheme = #tensor} : tensor<64x256xf32> to tensor<64x256xui8>, tensor<1xf32>, tensor<1xui8>
+  // CHECK: qlm.pack %{{.*}} {layout = #qlm.layout<scale16>, name = "u"} : tensor<1xf32> to tensor<4x1x16xf32>
+  %pu = qlm.pack %us {layout = #qlm.layout<scale16>, name = "u"} : tensor<1xf32> to tensor<4x1x16xf32>
   return
 }
 

@@ -7,13 +7,17 @@
 //
 //   qlm-numerics rtn IN ROWS COLUMNS BITS GRANULARITY GROUP ZERO LO HI BOUND
 //                SCALES OUT
-//       IN: f32 [ROWS, COLUMNS]; GRANULARITY: channel, group or tensor; ZERO:
-//       0 or 1; SCALES: f16 or f32. Writes OUT.codes, OUT.scales,
-//       OUT.zero_points, OUT.values (dequantized), OUT.again (codes of the
-//       values' input for the scales), OUT.packed_codes, OUT.packed_scales,
-//       OUT.packed_zero_points.
+//       IN: f32 [ROWS, COLUMNS]; BITS: 4, 8, nf4 or fp8; GRANULARITY: channel,
+//       group or tensor; ZERO: 0 or 1; SCALES: f16 or f32. Writes OUT.codes,
+//       OUT.scales, OUT.zero_points, OUT.values (dequantized), OUT.again (codes
+//       of the values' input for the scales), OUT.packed_codes,
+//       OUT.packed_scales, OUT.packed_zero_points.
 //   qlm-numerics dynamic IN ROWS COLUMNS OUT
 //       Writes OUT.codes and OUT.scales.
+//   qlm-numerics double IN COUNT OUT
+//       IN: f32 [COUNT] scales. Writes OUT.codes, OUT.super, OUT.scales.
+//   qlm-numerics float8 IN OUT
+//       IN: f32. Writes OUT.bits and OUT.values.
 //   qlm-numerics convert IN SOURCE TARGET OUT
 //       SOURCE, TARGET: f32, f16 or bf16. Writes OUT.
 //   qlm-numerics pack LAYOUT IN ROWS COLUMNS ELEMENT_BYTES OFFSET OUT
@@ -85,7 +89,11 @@ static int runRtn(char **args) {
   Bytes input = readFile(args[0]);
   int64_t rows = std::atoll(args[1]), columns = std::atoll(args[2]);
   Scheme scheme;
-  scheme.bits = std::atoi(args[3]);
+  std::string bits = args[3];
+  scheme.bits = bits == "nf4" ? 4 : bits == "fp8" ? 8 : std::atoi(args[3]);
+  scheme.codebook = bits == "nf4"   ? Codebook::NF4
+                    : bits == "fp8" ? Codebook::Float8
+                                    : Codebook::Uniform;
   std::string granularity = args[4];
   scheme.granularity = granularity == "group"    ? Granularity::Group
                        : granularity == "tensor" ? Granularity::Tensor
@@ -130,7 +138,9 @@ static int runRtn(char **args) {
   int64_t scaleRows = tensor ? 1 : rows;
   int64_t scaleColumns = scheme.getScalesPerRow(columns);
   writeFile(out + ".packed_codes",
-            packMatrix(scheme.bits == 4 ? Layout::Int4 : Layout::Int8,
+            packMatrix(scheme.bits == 4                      ? Layout::Int4
+                       : scheme.codebook == Codebook::Float8 ? Layout::Float8
+                                                             : Layout::Int8,
                        codes.data(), rows, columns, 1, offset));
   writeFile(out + ".packed_scales",
             packMatrix(Layout::Scale, stored.data(), scaleRows, scaleColumns,
@@ -157,6 +167,38 @@ static int runDynamic(char **args) {
   return 0;
 }
 
+static int runDouble(char **args) {
+  Bytes input = readFile(args[0]);
+  int64_t count = std::atoll(args[1]);
+  std::string out = args[2];
+  std::vector<float> scales(static_cast<size_t>(count));
+  toFloat32(FloatType::Float32, input.data(), scales.data(), count);
+  std::vector<uint8_t> codes(scales.size());
+  std::vector<float> super(static_cast<size_t>(getSuperScaleCount(count)));
+  quantizeScales(scales.data(), count, codes.data(), super.data());
+  dequantizeScales(codes.data(), count, super.data(), scales.data());
+  writeFile(out + ".codes", codes);
+  writeFile(out + ".super", super);
+  writeFile(out + ".scales", scales);
+  return 0;
+}
+
+static int runFloat8(char **args) {
+  Bytes input = readFile(args[0]);
+  std::string out = args[1];
+  std::vector<float> values(input.size() / sizeof(float));
+  toFloat32(FloatType::Float32, input.data(), values.data(),
+            static_cast<int64_t>(values.size()));
+  std::vector<uint8_t> bits;
+  for (float &value : values) {
+    bits.push_back(toFloat8(value));
+    value = fromFloat8(bits.back());
+  }
+  writeFile(out + ".bits", bits);
+  writeFile(out + ".values", values);
+  return 0;
+}
+
 static FloatType parseFloatType(const std::string &name) {
   if (name == "f16")
     return FloatType::Float16;
@@ -175,7 +217,8 @@ static int runConvert(char **args) {
 
 static int runPack(char **args) {
   const std::string names[] = {"f32x16",  "bf16x16x2", "f16x16", "i8x16x4",
-                               "i4x16x8", "scale16",   "zero16", "bias"};
+                               "i4x16x8", "scale16",   "zero16", "bias",
+                               "f8x16x4", "scale8"};
   const auto *name = std::find(std::begin(names), std::end(names), args[0]);
   if (name == std::end(names)) {
     std::fprintf(stderr, "qlm-numerics: unknown layout '%s'\n", args[0]);
@@ -200,10 +243,15 @@ int main(int argc, char **argv) {
     return runRtn(argv + 2);
   if (mode == "dynamic" && argc == 6)
     return runDynamic(argv + 2);
+  if (mode == "double" && argc == 5)
+    return runDouble(argv + 2);
+  if (mode == "float8" && argc == 4)
+    return runFloat8(argv + 2);
   if (mode == "convert" && argc == 6)
     return runConvert(argv + 2);
   if (mode == "pack" && argc == 9)
     return runPack(argv + 2);
-  std::fprintf(stderr, "usage: qlm-numerics rtn|dynamic|convert|pack ...\n");
+  std::fprintf(stderr, "usage: qlm-numerics rtn|dynamic|double|float8|"
+                       "convert|pack ...\n");
   return 1;
 }

@@ -1,6 +1,10 @@
 // RUN: not quant-opt %s --qlm-quantize-pipeline="weights=int5" 2>&1 | FileCheck %s --check-prefix=WEIGHTS
 // RUN: not quant-opt %s --qlm-quantize-pipeline="weights=int4 group-size=96" 2>&1 | FileCheck %s --check-prefix=DIVIDE
-// RUN: not quant-opt %s --qlm-quantize-pipeline="weights=int4 group-size=0" 2>&1 | FileCheck %s --check-prefix=GROUP
+// RUN: not quant-opt %s --qlm-quantize-pipeline="weights=nf4 granularity=channel" 2>&1 | FileCheck %s --check-prefix=NF4
+// RUN: not quant-opt %s --qlm-quantize-pipeline="weights=int8 granularity=row" 2>&1 | FileCheck %s --check-prefix=ROW
+// RUN: not quant-opt %s --qlm-quantize-pipeline="weights=fp8 zero-points" 2>&1 | FileCheck %s --check-prefix=FP8ZERO
+// RUN: not quant-opt %s --qlm-quantize-pipeline="weights=int4 double-quant" 2>&1 | FileCheck %s --check-prefix=DOUBLE
+// RUN: not quant-opt %s --qlm-quantize-pipeline="weights=nf4 activations=int8-dynamic" 2>&1 | FileCheck %s --check-prefix=NF4INT8
 // RUN: not quant-opt %s --qlm-quantize-pipeline="weights=int4 group-size=-32" 2>&1 | FileCheck %s --check-prefix=NEGATIVE
 // RUN: not quant-opt %s --qlm-quantize-pipeline="weights=int4 method=gptq" 2>&1 | FileCheck %s --check-prefix=METHOD
 // RUN: not quant-opt %s --qlm-quantize-pipeline="table-type=f8" 2>&1 | FileCheck %s --check-prefix=TABLE
@@ -9,17 +13,21 @@
 // RUN: not quant-opt %s --qlm-quantize-pipeline="weights=bf16 activations=int8-dynamic" 2>&1 | FileCheck %s --check-prefix=FLOATS
 // RUN: not quant-opt %s --qlm-quantize-pipeline="weights=int8 keep-lm-head activations=int8-dynamic" 2>&1 | FileCheck %s --check-prefix=HEAD
 
-// WEIGHTS: error: weights must be f32, bf16, f16, int8 or int4, got 'int5'
+// WEIGHTS: error: weights must be f32, bf16, f16, int8, int4, nf4 or fp8, got 'int5'
 // DIVIDE: error: {{.*}}group size must divide the columns, got 96 and 128 in lm_head (64x128)
-// GROUP: error: group-size must be positive, got 0
+// NF4: error: weights=nf4 needs granularity=group, got 'channel'
+// ROW: error: granularity must be tensor, channel or group, got 'row'
+// FP8ZERO: error: zero-points needs weights=int8 or weights=int4, got 'fp8'
+// DOUBLE: error: double-quant needs weights=nf4, got 'int4'
+// NF4INT8: error: {{.*}}activations=int8-dynamic needs weights of integer codes, got nf4-g64 in lm_head
 // NEGATIVE: error: group-size must be positive, got -32
 // METHOD: error: method must be rtn, got 'gptq'
 // TABLE: error: table-type must be source or f32, got 'f8'
 // ZERO: error: zero-points needs weights=int8 or weights=int4, got 'bf16'
 // ACTIVATIONS: error: activations must be none or int8-dynamic, got 'int4'
-// FLOATS: error: {{.*}}activations=int8-dynamic needs quantized weights, got 'bf16' in lm_head
+// FLOATS: error: {{.*}}activations=int8-dynamic needs weights of integer codes, got bf16 in lm_head
 // FLOATS: note: {{.*}}choose weights=int8 or weights=int4, or activations=none
-// HEAD: error: {{.*}}activations=int8-dynamic needs quantized weights, got 'bf16' in lm_head
+// HEAD: error: {{.*}}activations=int8-dynamic needs weights of integer codes, got bf16 in lm_head
 
 qlm.parameter @w : tensor<64x128xbf16> from "m.safetensors" key "w"
 

@@ -35,6 +35,10 @@ class Scheme:
         A symmetric scale is the largest magnitude over this.
     scale_type : str
         "f32" or "f16".
+    codebook : str
+        "uniform", "nf4" or "fp8" (f8E4M3FN).
+    double : bool
+        Whether scales are quantized too.
     """
 
     bits: int
@@ -45,16 +49,25 @@ class Scheme:
     hi: int = 127
     bound: float = 127.0
     scale_type: str = "f32"
+    codebook: str = "uniform"
+    double: bool = False
 
     @property
     def code_type(self) -> type:
         """NumPy type of the codes, one a byte."""
-        return np.uint8 if self.zero_points else np.int8
+        return np.int8 if self.offset else np.uint8
+
+    @property
+    def layout(self) -> str:
+        """Order of the packed codes."""
+        wide = "f8x16x4" if self.codebook == "fp8" else "i8x16x4"
+        return "i4x16x8" if self.bits == 4 else wide
 
     @property
     def offset(self) -> int:
         """Minus the lowest value of the storage type."""
-        return 0 if self.zero_points else 2 ** (self.bits - 1)
+        symmetric = self.codebook == "uniform" and not self.zero_points
+        return 2 ** (self.bits - 1) if symmetric else 0
 
     def grouped(self, matrix: np.ndarray) -> np.ndarray:
         """Views `[rows, columns]` as `[scale rows, scale columns, shared]`."""
@@ -97,6 +110,8 @@ def rtn(weights: np.ndarray,
     ([[127, 0, 2, 2]], [[1.0]])
     """
     groups = scheme.grouped(weights.astype(np.float32))
+    if scheme.codebook != "uniform":
+        return rtn_to_table(groups, scheme, weights.shape)
     zero_points = np.zeros(groups.shape[:2], np.float32)
     if scheme.zero_points:
         low = np.minimum(np.float32(0), groups.min(axis=2))
@@ -118,9 +133,104 @@ def rtn(weights: np.ndarray,
             zero_points.astype(np.uint8))
 
 
+NF4 = np.float32([
+    -1.0, -0.6961928009986877, -0.5250730514526367, -0.39491748809814453,
+    -0.28444138169288635, -0.18477343022823334, -0.09105003625154495, 0.0,
+    0.07958029955625534, 0.16093020141124725, 0.24611230194568634,
+    0.33791524171829224, 0.44070982933044434, 0.5626170039176941,
+    0.7229568362236023, 1.0])
+"""NormalFloat4."""
+
+FLOAT8 = np.float32([
+    m * 2.0**-9 if e == 0 else (8 + m) * 2.0 ** (e - 10)
+    for e in range(16) for m in range(8)][:127])
+"""f8E4M3FN from 0 to 448."""
+
+
+def dynamic_map() -> np.ndarray:
+    """The signed dynamic map of 8 bits, ascending."""
+    values = [0.0, 1.0]
+    for i in range(7):
+        # Steps of f32, boundaries rounded once.
+        steps = 2**i
+        step = np.float64((np.float32(1) - np.float32(0.1)) / np.float32(steps))
+        k = np.arange(steps + 1)
+        left = np.float64(np.float32(0.1)) + step * k
+        right = 1.0 - step * (steps - k)
+        bounds = np.where(k < (steps + 1) // 2, left, right).astype(np.float32)
+        means = (bounds[:-1] + bounds[1:]) / np.float32(2)
+        decade = np.float32(10.0 ** (i - 6)) * means
+        values += [*decade, *-decade]
+    return np.sort(np.float32(values))
+
+
+def index_in(table: np.ndarray, values: np.ndarray,
+             absmax: np.ndarray) -> np.ndarray:
+    """Codes of a table: the number of bounds below the scaled value."""
+    inverse = np.float32(1) / np.maximum(absmax, np.float32(1e-38))
+    bounds = (table[:-1] + table[1:]) / np.float32(2)
+    return np.searchsorted(bounds, values * inverse).astype(np.uint8)
+
+
+def to_float8(values: np.ndarray) -> np.ndarray:
+    """Bits of f8E4M3FN, half to even, at most 448 in magnitude."""
+    magnitude = np.minimum(np.abs(values.astype(np.float64)), 448)
+    table = FLOAT8.astype(np.float64)
+    above = np.minimum(np.searchsorted(table, magnitude), 126)
+    below = np.maximum(above - 1, 0)
+    up, down = table[above] - magnitude, magnitude - table[below]
+    nearest = np.where((up < down) | ((up == down) & (above % 2 == 0)),
+                       above, below)
+    return (nearest + 128 * np.signbit(values)).astype(np.uint8)
+
+
+def from_float8(bits: np.ndarray) -> np.ndarray:
+    """f32 of the bits of f8E4M3FN."""
+    magnitude = FLOAT8[bits & 127]
+    return np.where(bits & 128, -magnitude, magnitude)
+
+
+def rtn_to_table(groups: np.ndarray, scheme: Scheme,
+                 shape: tuple) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """`qlm.rtn` with nf4 or f8E4M3FN."""
+    largest = np.abs(groups).max(axis=2)
+    if scheme.codebook == "nf4":
+        scale = round_scale(largest, scheme)
+        codes = index_in(NF4, groups, scale[:, :, None])
+    else:
+        scale = round_scale(largest / np.float32(448), scheme)
+        with np.errstate(divide="ignore", invalid="ignore"):
+            quotient = groups / scale[:, :, None]
+        codes = to_float8(np.where(scale[:, :, None] == 0, 0, quotient))
+    return codes.reshape(shape), scale, np.zeros(scale.shape, np.uint8)
+
+
+def quantize_scales(scales: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """`qlm.quantize_scales`: codes, and the offset with blocks' scales."""
+    flat = scales.ravel()
+    offset = np.float32(np.cumsum(flat.astype(np.float64))[-1] / flat.size)
+    centred = np.pad(flat - offset, (0, -flat.size % 256)).reshape(-1, 256)
+    absmax = np.abs(centred).max(axis=1)
+    codes = index_in(dynamic_map(), centred, absmax[:, None])
+    codes = codes.ravel()[:flat.size].reshape(scales.shape)
+    return codes, np.concatenate([[offset], absmax]).astype(np.float32)
+
+
+def dequantize_scales(codes: np.ndarray, superscales: np.ndarray) -> np.ndarray:
+    """`qlm.dequantize_scales`, f32."""
+    block = 1 + np.arange(codes.size) // 256
+    values = dynamic_map()[codes.ravel()] * superscales[block]
+    return (values + superscales[0]).reshape(codes.shape)
+
+
 def dequantize(codes: np.ndarray, scales: np.ndarray, zero_points: np.ndarray,
                scheme: Scheme) -> np.ndarray:
     """`qlm.dequantize`: `(code - zero point) * scale` in f32."""
+    if scheme.double:
+        scales = dequantize_scales(*quantize_scales(scales))
+    if scheme.codebook != "uniform":
+        real = NF4[codes] if scheme.codebook == "nf4" else from_float8(codes)
+        return (scheme.grouped(real) * scales[:, :, None]).reshape(codes.shape)
     groups = scheme.grouped(codes).astype(np.int32)
     shifted = groups - zero_points[:, :, None].astype(np.int32)
     values = shifted.astype(np.float32) * scales[:, :, None]
@@ -174,12 +284,12 @@ def pack(layout: str, matrix: np.ndarray, offset: int = 0) -> bytes:
         return pack_columns(matrix, 1).tobytes()
     if layout == "bf16x16x2":
         return pack_columns(matrix, 2).tobytes()
-    if layout == "i8x16x4":
+    if layout in ("i8x16x4", "f8x16x4"):
         return pack_columns(unsigned(matrix, offset), 4).tobytes()
     if layout == "i4x16x8":
         cells = pack_columns(unsigned(matrix, offset), 8)
         return (cells[..., :4] | cells[..., 4:] << 4).tobytes()
-    if layout == "zero16":
+    if layout in ("zero16", "scale8"):
         return pack_columns(unsigned(matrix, offset), 1).tobytes()
     assert layout == "bias" and matrix.shape[1] == 1
     return pad(matrix, 1).tobytes()

@@ -9,7 +9,7 @@ from toolchain import BIN
 REFEREE = BIN / "qlm-referee"
 
 NUMPY = {"f32": np.float32, "f16": np.float16, "i32": np.int32,
-         "i8": np.int8, "i4": np.int8, "ui8": np.uint8, "ui4": np.uint8}
+         "i8": np.int8, "i4": np.int8, "ui8": np.uint8, "ui4": np.uint8, "f8E4M3FN": np.uint8}
 
 
 def tensor(array, element="f32"):

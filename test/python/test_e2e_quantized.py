@@ -39,6 +39,8 @@ class Case:
     dynamic: bool = False
     keep_lm_head: bool = False
     cpu: str = "native"
+    granularity: str = ""
+    double: bool = False
 
     def __str__(self) -> str:
         words = [self.model, self.weights]
@@ -46,6 +48,8 @@ class Case:
         words += ["zero"] if self.zero_points else []
         words += ["dynamic"] if self.dynamic else []
         words += ["keep"] if self.keep_lm_head else []
+        words += [self.granularity] if self.granularity else []
+        words += ["double"] if self.double else []
         return "-".join([*words, self.cpu])
 
     @property
@@ -56,6 +60,9 @@ class Case:
         options += ["--zero-points"] if self.zero_points else []
         options += ["--activations=int8-dynamic"] if self.dynamic else []
         options += ["--keep-lm-head"] if self.keep_lm_head else []
+        if self.granularity:
+            options += ["--granularity", self.granularity]
+        options += ["--double-quant"] if self.double else []
         return options
 
     @property
@@ -65,6 +72,8 @@ class Case:
         weights += f" group-size={self.group}" if self.group else ""
         weights += " zero-points" if self.zero_points else ""
         weights += " keep-lm-head" if self.keep_lm_head else ""
+        weights += f" granularity={self.granularity}" if self.granularity else ""
+        weights += " double-quant" if self.double else ""
         passes = [f"--qlm-quantize-weights={weights}"]
         if self.dynamic:
             passes += ["--qlm-quantize-activations=activations=int8-dynamic"]
@@ -73,10 +82,16 @@ class Case:
     @property
     def scheme(self) -> Scheme:
         """The scheme of the design for these options."""
+        shared = self.granularity or "channel"
+        if self.weights == "nf4":
+            return Scheme(4, "group", self.group or 64, codebook="nf4",
+                          double=self.double)
+        if self.weights == "fp8":
+            return Scheme(8, shared, codebook="fp8")
         if self.weights == "int8" and self.zero_points:
-            return Scheme(8, "channel", 0, True, 0, 255)
+            return Scheme(8, shared, 0, True, 0, 255)
         if self.weights == "int8":
-            return Scheme(8, "channel")
+            return Scheme(8, shared, self.group)
         low, high = (0, 15) if self.zero_points else (-8, 7)
         return Scheme(
             4, "group", self.group, self.zero_points, low, high, 7.5, "f16"
@@ -105,6 +120,14 @@ CASES = [
     Case("mha-f32", "int4", 32, dynamic=True),
     Case("head-dim-given", "int4", 32, True, dynamic=True, cpu=OLD),
     Case("group-128", "int4", 128, True, dynamic=True),
+    Case("mha-f32", "nf4", 32),
+    Case("mlp-bias", "nf4", 32, double=True),
+    Case("group-128", "nf4", double=True, cpu=OLD),
+    Case("head-dim-12", "fp8"),
+    Case("three-shards", "fp8", granularity="tensor", cpu=OLD),
+    Case("mha-f32", "int8", granularity="tensor"),
+    Case("tied", "int8", granularity="tensor", zero_points=True, dynamic=True),
+    Case("mha-f32", "int8", 32, granularity="group", dynamic=True),
     Case("defaults", "int4", 64, keep_lm_head=True),
     Case("mqa-f16", "int8", dynamic=True, keep_lm_head=True),
 ]
@@ -172,7 +195,13 @@ def test_logits_equal_definitions_after_packing(
     check(actual, expected, BOUND, case.dynamic)
 
 
-@pytest.mark.parametrize("case", CASES, ids=str)
+# The NumPy model doesn't merge weights, which a scale of a whole tensor and a
+# mean of scales would see.
+@pytest.mark.parametrize(
+    "case",
+    [c for c in CASES if c.granularity != "tensor" and not c.double],
+    ids=str,
+)
 def test_logits_equal_float64(packages, case):
     model = numpy_llama.Llama(
         packages.model(case.model), case.scheme, case.dynamic,
@@ -229,11 +258,19 @@ def expected_tensors(case, model):
         if case.keep_lm_head and label == "lm_head":
             continue
         codes, scales, zero_points = numpy_reference.rtn(weight, scheme)
-        layout = "i4x16x8" if scheme.bits == 4 else "i8x16x4"
         pack = numpy_reference.pack
-        expected[label + ".weight"] = pack(layout, codes, scheme.offset)
+        expected[label + ".weight"] = pack(scheme.layout, codes, scheme.offset)
         stored = np.float16 if scheme.scale_type == "f16" else np.float32
+        if scheme.granularity == "tensor":
+            # Repeated for every row, those of the last block too.
+            rows = -(-len(weight) // 16) * 16
+            scales = np.repeat(scales, rows, axis=0)
+            zero_points = np.repeat(zero_points, rows, axis=0)
         expected[label + ".scales"] = pack("scale16", scales.astype(stored))
+        if scheme.double:
+            scale_codes, supers = numpy_reference.quantize_scales(scales)
+            expected[label + ".scales"] = pack("scale8", scale_codes)
+            expected[label + ".super_scales"] = supers.tobytes()
         if scheme.zero_points:
             expected[label + ".zero_points"] = pack(
                 "zero16", zero_points, scheme.offset
@@ -299,6 +336,9 @@ def test_quantization_costs_little_on_the_tiny_model(packages):
         ("--weights=int8",): 0.02,
         ("--weights=int4", "--group-size=64"): 0.2,
         ("--weights=int4", "--group-size=64", "--zero-points"): 0.15,
+        ("--weights=int8", "--granularity=tensor"): 0.06,
+        ("--weights=nf4", "--double-quant"): 0.2,
+        ("--weights=fp8",): 0.06,
     }
     for options, bound in bounds.items():
         package = packages.compile("tiny-llama", *options)

@@ -242,7 +242,7 @@ def test_interrupt_leaves_nothing(large_model, tmp_path):
      "128"),
     (["--page-tokens", "5"], "page-tokens must be a multiple of 16, got 5"),
     (["--activations", "int8-dynamic"],
-     "activations=int8-dynamic needs quantized weights, got 'f32'"),
+     "activations=int8-dynamic needs weights of integer codes, got f32"),
 ])
 def test_bad_input(models, tmp_path, arguments, message):
     line = refused(1, models / "tied", "-o", tmp_path / "pkg", *arguments)

@@ -64,10 +64,18 @@ struct Arguments {
       cl::desc("native, x86-64-v3, x86-64-v4 or sapphirerapids")};
   cl::opt<std::string> weights{
       "weights", cl::init("f32"), cl::cat(category), cl::value_desc("TYPE"),
-      cl::desc("Weights of linears: f32, bf16, f16, int8 or int4")};
+      cl::desc("Weights of linears: f32, bf16, f16, int8, int4, nf4 or fp8")};
   NumberOption groupSize{
-      "group-size", cl::init("128"), cl::cat(category), cl::value_desc("N"),
-      cl::desc("Columns of an int4 weight that share a scale")};
+      "group-size", cl::init("0"), cl::cat(category), cl::value_desc("N"),
+      cl::desc("Columns that share a scale, with granularity group (default: "
+               "64 of nf4, else 128)")};
+  cl::opt<std::string> granularity{
+      "granularity", cl::init("default"), cl::cat(category),
+      cl::value_desc("NAME"),
+      cl::desc("What shares a scale: tensor, channel or group (default: "
+               "channel of int8 and fp8, group of int4 and nf4)")};
+  cl::opt<bool> doubleQuant{"double-quant", cl::cat(category),
+                            cl::desc("Quantizes the scales of nf4 too")};
   cl::opt<bool> zeroPoints{"zero-points", cl::cat(category),
                            cl::desc("Gives each scale a zero point")};
   cl::opt<std::string> method{"method", cl::init("rtn"), cl::cat(category),
@@ -143,8 +151,12 @@ static int checkArguments(const Arguments &arguments) {
        {}},
       {"weights",
        arguments.weights,
-       {"f32", "bf16", "f16", "int8", "int4"},
-       {"nf4", "fp8"}},
+       {"f32", "bf16", "f16", "int8", "int4", "nf4", "fp8"},
+       {}},
+      {"granularity",
+       arguments.granularity,
+       {"default", "tensor", "channel", "group"},
+       {}},
       {"method", arguments.method, {"rtn"}, {"gptq", "awq", "llm.int8"}},
       {"activations",
        arguments.activations,
@@ -266,6 +278,8 @@ static CompileOptions makeOptions(const Arguments &arguments) {
   options.plainOps = arguments.plainOps;
   options.weights = arguments.weights;
   options.groupSize = getNumber(arguments.groupSize);
+  options.granularity = arguments.granularity;
+  options.doubleQuant = arguments.doubleQuant;
   options.zeroPoints = arguments.zeroPoints;
   options.method = arguments.method;
   options.activations = arguments.activations;

@@ -71,6 +71,9 @@ inline int64_t getCacheWidth(int64_t headDim, int64_t pageTokens,
 }
 /// The largest magnitude of a code: 127 of i8, 448 of f8E4M3FN.
 double getCacheBound(Type codes);
+/// Elements of `super` for \p count scales: the offset, and a scale for each
+/// block of 256.
+int64_t getSuperScaleCount(int64_t count);
 
 /// Whether \p op belongs to a parameter program: pure, with operands that all
 /// are parameters (and at least `qlm.load` or a constant at the leaves).

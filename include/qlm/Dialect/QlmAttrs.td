@@ -27,14 +27,26 @@ def Qlm_Granularity : I32EnumAttr<"Granularity",
   let genSpecializedAttr = 0;
 }
 
+def Qlm_Codebook : I32EnumAttr<"Codebook", "what a code stands for", [
+      I32EnumAttrCase<"Uniform", 0, "uniform">,
+      I32EnumAttrCase<"NF4", 1, "nf4">,
+      I32EnumAttrCase<"Float8", 2, "float8">]> {
+  let cppNamespace = "::mlir::qlm";
+  let genSpecializedAttr = 0;
+}
+
 def Qlm_SchemeAttr : Qlm_Attr<"Scheme", "scheme"> {
   let summary = "how real numbers are stored as small ones";
   let description = [{
-    Uniform quantization of a matrix `[rows, columns]`:
-    `real = (code - zeroPoint) * scale`.
+    Quantization of a matrix `[rows, columns]`:
+
+    - uniform: `real = (code - zeroPoint) * scale`;
+    - `nf4`: `real = table[code] * scale`, the table NormalFloat4
+      (`qlm/Package/Tables.h`);
+    - of a float storage type: `real = f32(code) * scale`.
 
     - `storage`: element type of the codes: `i8`, `i4` (signed) or `ui8`,
-      `ui4` (with zero points).
+      `ui4` (with zero points); `ui4` of `nf4`; `f8E4M3FN`.
     - `granularity`: `tensor` (one scale), `channel` (one per row: `[rows]`),
       `group` (`groupSize` consecutive columns of a row share a scale:
       `[rows, columns / groupSize]`), or `row` (activations: one per token,
@@ -44,12 +56,16 @@ def Qlm_SchemeAttr : Qlm_Attr<"Scheme", "scheme"> {
     - `lo`, `hi`: the codes' range after clamping.
     - `bound`: a symmetric scale is `absmax / bound`. The convention is part
       of the scheme because it changes accuracy: `127` for int8, `7.5` for
-      int4 (the full range `[-8, 7]`, as GPTQ does).
+      int4 (the full range `[-8, 7]`, as GPTQ does), 448 for f8E4M3FN. A scale
+      of `nf4` is the absmax itself.
     - `scaleType`: `f32` or `f16`; scales are rounded to it before codes are
       computed.
 
     Rounding is half to even; a group of zeros has scale 0 and codes equal to
-    its zero point, 0.
+    its zero point, 0 (7, the table's 0, with `nf4`).
+
+    Scales may be quantized themselves, which takes operations of their own:
+    `qlm.quantize_scales` and `qlm.dequantize_scales`.
 
     Examples:
     ```mlir
@@ -57,6 +73,9 @@ def Qlm_SchemeAttr : Qlm_Attr<"Scheme", "scheme"> {
     #qlm.scheme<ui4, group, 64, zero_points, range [0, 15], scales f16>
     #qlm.scheme<i8, channel, range [-127, 127], bound 127.0, scales f32>
     #qlm.scheme<i8, row, range [-127, 127], bound 127.0, scales f32>
+    #qlm.scheme<ui8, tensor, zero_points, range [0, 255], scales f32>
+    #qlm.scheme<ui4, group, 64, nf4, scales f32>
+    #qlm.scheme<f8E4M3FN, channel, bound 448.0, scales f32>
     ```
   }];
   let parameters = (ins
@@ -67,11 +86,26 @@ def Qlm_SchemeAttr : Qlm_Attr<"Scheme", "scheme"> {
     "int64_t":$lo,
     "int64_t":$hi,
     APFloatParameter<"the divisor of absmax, f64">:$bound,
-    "::mlir::Type":$scaleType
+    "::mlir::Type":$scaleType,
+    DefaultValuedParameter<"::mlir::qlm::Codebook",
+                           "::mlir::qlm::Codebook::Uniform">:$codebook
   );
+  let builders = [
+    /// A uniform scheme.
+    AttrBuilder<(ins "::mlir::Type":$storage,
+                     "::mlir::qlm::Granularity":$granularity,
+                     "int64_t":$groupSize, "bool":$zeroPoints, "int64_t":$lo,
+                     "int64_t":$hi, "::llvm::APFloat":$bound,
+                     "::mlir::Type":$scaleType), [{
+      return $_get($_ctxt, storage, granularity, groupSize, zeroPoints, lo, hi,
+                   bound, scaleType, ::mlir::qlm::Codebook::Uniform);
+    }]>,
+  ];
   let hasCustomAssemblyFormat = 1;
   let genVerifyDecl = 1;
   let extraClassDeclaration = [{
+    /// Whether codes are integers whose products add up exactly.
+    bool isUniform() const { return getCodebook() == Codebook::Uniform; }
     /// Bits of one stored code: 4 or 8.
     unsigned getBits() const { return getStorage().getIntOrFloatBitWidth(); }
     /// Columns that share a scale in rows of \p columns columns.
@@ -84,7 +118,7 @@ def Qlm_SchemeAttr : Qlm_Attr<"Scheme", "scheme"> {
     ::llvm::SmallVector<int64_t> getScaleShape(int64_t rows,
                                                int64_t columns) const;
     /// The scheme's name in commands and files: "int8", "int4-g128",
-    /// "int4-g64-zp".
+    /// "int4-g64-zp", "nf4-g64", "fp8".
     std::string getName() const;
   }];
 }
@@ -97,7 +131,10 @@ def Qlm_LayoutKind : I32EnumAttr<"LayoutKind", "order of packed weights", [
       I32EnumAttrCase<"Int4", 4, "i4x16x8">,
       I32EnumAttrCase<"Scale", 5, "scale16">,
       I32EnumAttrCase<"ZeroPoint", 6, "zero16">,
-      I32EnumAttrCase<"Bias", 7, "bias">]> {
+      I32EnumAttrCase<"Bias", 7, "bias">,
+      I32EnumAttrCase<"Float8", 8, "f8x16x4">,
+      I32EnumAttrCase<"ScaleCode", 9, "scale8">,
+      I32EnumAttrCase<"Plain", 10, "plain">]> {
   let cppNamespace = "::mlir::qlm";
   let genSpecializedAttr = 0;
 }

@@ -28,8 +28,10 @@ class Qlm_DefinedPureOp<string opMnemonic, list<Trait> traits = []>
 def Qlm_FloatTensor : TensorOf<[F32, F16, BF16]>;
 def Qlm_F32Tensor : TensorOf<[F32]>;
 def Qlm_IndexTensor : TensorOf<[I32]>;
-def Qlm_CodeTensor : TensorOf<[AnyTypeOf<[I8, UI8, I<4>, UI<4>]>]>;
+def Qlm_CodeTensor : TensorOf<[AnyTypeOf<[I8, UI8, I<4>, UI<4>, F8E4M3FN]>]>;
 def Qlm_ScaleTensor : TensorOf<[F32, F16]>;
+/// Packed scales; codes of scales are i8.
+def Qlm_PackedScaleTensor : TensorOf<[F32, F16, I8]>;
 def Qlm_WeightTensor
     : TensorOf<[F32, F16, BF16, AnyTypeOf<[I8, UI8, I<4>, UI<4>]>]>;
 

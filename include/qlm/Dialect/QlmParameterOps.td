@@ -102,11 +102,16 @@ def Qlm_RtnOp : Qlm_DefinedPureOp<"rtn"> {
 
     - symmetric: `scale = scaleType(max|w_g| / bound)`,
       `code = clamp(round(w / scale), lo, hi)`;
+    - `nf4`: `scale = max|w_g|`, and the code is the number of bounds
+      `(table[i] + table[i + 1]) / 2` below `w * (1 / max(scale, 1e-38))`;
+    - f8E4M3FN: `scale = max|w_g| / bound`, and the code is `w / scale` rounded
+      to f8E4M3FN, half to even, at most 448 in magnitude;
     - with zero points: `a = min(0, min w_g)`, `b = max(0, max w_g)`,
       `scale = scaleType((b - a) / hi)`,
       `zeroPoint = clamp(round(-a / scale), 0, hi)`,
       `code = clamp(round(w / scale) + zeroPoint, 0, hi)`;
-    - where `scale` is 0, codes and zero point are 0.
+    - where `scale` is 0, codes and zero point are 0 (the codes of `nf4`: 7,
+      the table's 0).
 
     Rounding is half to even; `w / scale` divides by the rounded scale.
 
@@ -133,6 +138,63 @@ def Qlm_RtnOp : Qlm_DefinedPureOp<"rtn"> {
   }];
 }
 
+def Qlm_QuantizeScalesOp : Qlm_DefinedPureOp<"quantize_scales"> {
+  let summary = "Quantizes the scales of a weight: double quantization";
+  let description = [{
+    Blocks of 256 scales, in row-major order, share a scale of their own
+    (the last block may be shorter). In f32, with the dynamic map of 8 bits
+    (`qlm/Package/Tables.h`):
+
+    - `offset` is the mean of all scales, summed in f64 and rounded to f32;
+    - `absmax_b = max|scale - offset|` of block b;
+    - `codes = number of bounds (map[i] + map[i + 1]) / 2 below
+      (scale - offset) * (1 / max(absmax_b, 1e-38))`;
+    - `super` is `[offset, absmax_0, absmax_1, ...]`.
+
+    Source: "QLoRA" (arXiv 2305.14314), section 3, as bitsandbytes does it.
+
+    Constraints:
+    - (C1) `scales` is static, `[rows, groups]`, f32; `codes` has its shape.
+    - (C2) `super` is `[1 + ceil(rows * groups / 256)]` f32.
+
+    Made by `qlm-quantize-weights`; evaluated by Package.
+
+    ```mlir
+    %c, %t = qlm.quantize_scales %s : tensor<64x4xf32> to tensor<64x4xui8>, tensor<2xf32>
+    ```
+  }];
+  let arguments = (ins Qlm_F32Tensor:$scales);
+  let results = (outs TensorOf<[UI8]>:$codes, Qlm_F32Tensor:$super);
+  let assemblyFormat = [{
+    $scales attr-dict `:` type($scales) `to` type($codes) `,` type($super)
+  }];
+}
+
+def Qlm_DequantizeScalesOp : Qlm_DefinedPureOp<"dequantize_scales"> {
+  let summary = "Turns codes of scales back into scales";
+  let description = [{
+    `result[i] = map[codes[i]] * absmax_b + offset` in f32, the product
+    rounded before the sum, with `b` the block of 256 of element i.
+
+    Constraints:
+    - (C1) `codes` is static, `[rows, groups]`; the result has its shape.
+    - (C2) `super` is `[1 + ceil(rows * groups / 256)]` f32.
+
+    Made by `qlm-quantize-weights`; `qlm-pack-weights` hands the codes to
+    `qlm.packed_linear`.
+
+    ```mlir
+    %s = qlm.dequantize_scales %c, %t : tensor<64x4xui8>, tensor<2xf32> to tensor<64x4xf32>
+    ```
+  }];
+  let arguments = (ins TensorOf<[UI8]>:$codes, Qlm_F32Tensor:$super);
+  let results = (outs Qlm_F32Tensor:$result);
+  let assemblyFormat = [{
+    $codes `,` $super attr-dict `:` type($codes) `,` type($super) `to`
+    type($result)
+  }];
+}
+
 def Qlm_PackOp : Qlm_DefinedPureOp<"pack"> {
   let summary = "Orders a weight's values as the kernels read them";
   let description = [{
@@ -142,7 +204,9 @@ def Qlm_PackOp : Qlm_DefinedPureOp<"pack"> {
     - (C1) the input's rank and element type fit the layout: a float or code
       matrix, scales or zero points `[rows]` or `[rows, groups]`, or a bias
       `[rows]`.
-    - (C2) the result's shape and type are `getPackedType(input, layout)`.
+    - (C2) the result's shape and type are `getPackedType(input, layout)`; one
+      scale or zero point `[1]`, of a whole tensor, may be repeated for any
+      number of blocks.
 
     Made by Quantize, last; evaluated by Package.
 

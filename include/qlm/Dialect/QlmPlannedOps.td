@@ -38,7 +38,9 @@ def Qlm_PackedLinearOp
       `inputScales`, which are `[tokens]` f32.
     - (C2) `weight` has the packed type of `[outFeatures, inFeatures]` in
       `layout`; `scales` and `zeroPoints` are packed too and present as the
-      scheme says; without a scheme there are none.
+      scheme says; without a scheme there are none. With `superScales`, `scales`
+      holds codes (layout scale8) of `qlm.quantize_scales`, whose `super` they
+      are; the scheme then has f32 scales by groups.
     - (C3) `bias`, if any, has the packed type of `[outFeatures]`; result and
       `residual`, if any, are `[tokens, outFeatures]` f32.
 
@@ -50,7 +52,8 @@ def Qlm_PackedLinearOp
   let arguments = (ins TensorOf<[F32, I8]>:$input,
                        Optional<Qlm_F32Tensor>:$inputScales,
                        Qlm_WeightTensor:$weight,
-                       Optional<Qlm_ScaleTensor>:$scales,
+                       Optional<Qlm_PackedScaleTensor>:$scales,
+                       Optional<Qlm_F32Tensor>:$superScales,
                        Optional<TensorOf<[I8]>>:$zeroPoints,
                        Optional<Qlm_F32Tensor>:$bias,
                        Optional<Qlm_F32Tensor>:$residual,
@@ -60,7 +63,7 @@ def Qlm_PackedLinearOp
   let results = (outs Qlm_F32Tensor:$result);
   let assemblyFormat = [{
     $input (`input_scales` $inputScales^)? `,` $weight (`scales` $scales^)?
-    (`zero_points` $zeroPoints^)? (`bias` $bias^)? (`residual` $residual^)?
+    (`super_scales` $superScales^)? (`zero_points` $zeroPoints^)? (`bias` $bias^)? (`residual` $residual^)?
     attr-dict `:` functional-type(operands, results)
   }];
 }

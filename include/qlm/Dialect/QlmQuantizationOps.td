@@ -13,7 +13,8 @@ def Qlm_QuantizeOp : Qlm_DefinedPureOp<"quantize"> {
   let description = [{
     `codes = clamp(round(input / scale) + zeroPoint, lo, hi)` with the scale
     and zero point of the value's row and group; half to even; where the scale
-    is 0 the code is the zero point.
+    is 0 the code is the zero point. With `nf4` and f8E4M3FN codes are found
+    as `qlm.rtn` finds them.
 
     Constraints:
     - (C1) `input` is a matrix and `codes` has its shape and the scheme's
@@ -40,7 +41,7 @@ def Qlm_DequantizeOp : Qlm_DefinedPureOp<"dequantize"> {
   let summary = "Turns codes back into real numbers";
   let description = [{
     `result = (codes - zeroPoint) * f32(scale)` in f32, with the scale and
-    zero point of the value's row and group.
+    zero point of the value's row and group; `table[code] * scale` with `nf4`.
 
     Constraints:
     - (C1) `codes` is a matrix of the scheme's storage type; the result has
@@ -104,11 +105,12 @@ def Qlm_QuantizedLinearOp
       sum_{k in g} input[t, k] * (codes[n, k] - z[n, g])`, the inner sum exact
       in i32;
 
-    plus `bias[n]`, plus `residual[t, n]`.
+    plus `bias[n]`, plus `residual[t, n]`. With `nf4` and f8E4M3FN,
+    `table[codes[n, k]]` and `f32(codes[n, k])` stand for the difference.
 
     Constraints:
     - (C1) `input` is `[tokens, inFeatures]`, f32 without and i8 with
-      `inputScales`, which are `[tokens]` f32.
+      `inputScales`, which are `[tokens]` f32 and need a uniform scheme.
     - (C2) `codes` is `[outFeatures, inFeatures]` of the scheme's storage
       type; `scales` and `zeroPoints` fit the scheme.
     - (C3) `bias`, if any, is `[outFeatures]`; result and `residual`, if any,

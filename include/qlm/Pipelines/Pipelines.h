@@ -80,9 +80,14 @@ struct CompileOptions {
   /// Import: attention as matmul, scale, mask and softmax.
   bool plainOps = false;
 
-  /// Quantize: "f32", "bf16", "f16", "int8" or "int4".
+  /// Quantize: "f32", "bf16", "f16", "int8", "int4", "nf4" or "fp8".
   std::string weights = "f32";
-  int64_t groupSize = 128;
+  /// "default", "tensor", "channel" or "group".
+  std::string granularity = "default";
+  /// Columns that share a scale by groups; 0 is the weights' own default.
+  int64_t groupSize = 0;
+  /// nf4: quantize the scales too.
+  bool doubleQuant = false;
   bool zeroPoints = false;
   std::string method = "rtn";
   /// "none" or "int8-dynamic".

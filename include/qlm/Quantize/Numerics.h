@@ -14,8 +14,9 @@
 // rows (qlm::format::kRowBlock): convert to f32, `quantizeRtn`, `packBlock`.
 //
 // A code takes one byte: two's complement in a symmetric scheme, unsigned in
-// a scheme with zero points; 4-bit codes are kept one a byte until they are
-// packed. Scales are f32 values that already are rounded to the scheme's type.
+// a scheme with zero points, an index into a table, or the bits of f8E4M3FN;
+// 4-bit codes are kept one a byte until they are packed. Scales are f32 values
+// that already are rounded to the scheme's type.
 //
 //===----------------------------------------------------------------------===//
 
@@ -45,6 +46,10 @@ constexpr int64_t getFloatBytes(FloatType type) {
 uint16_t toFloat16(float value);
 /// Rounds to bfloat16, half to even; NaN stays NaN.
 uint16_t toBFloat16(float value);
+/// Rounds to f8E4M3FN, half to even; beyond 448 is 448, NaN stays NaN.
+uint8_t toFloat8(float value);
+/// Extends f8E4M3FN; exact.
+float fromFloat8(uint8_t bits);
 /// Extends IEEE binary16; exact.
 float fromFloat16(uint16_t bits);
 /// Extends bfloat16; exact.
@@ -68,6 +73,9 @@ void convert(FloatType sourceType, const void *source, FloatType targetType,
 /// How many values share one scale; the order of the dialect's enumeration.
 enum class Granularity { Tensor, Channel, Group, Row };
 
+/// What a code stands for; the order of the dialect's enumeration.
+enum class Codebook { Uniform, NF4, Float8 };
+
 /// `#qlm.scheme` in plain C++ (`getNumericsScheme` makes it from the
 /// attribute).
 struct Scheme {
@@ -79,6 +87,8 @@ struct Scheme {
   int hi = 127;                                   ///< largest code
   double bound = 127;     ///< symmetric scale = absmax / bound
   bool scalesF16 = false; ///< scales are rounded to f16, else f32
+  /// Not uniform: without zero points; NF4 has neither range nor bound.
+  Codebook codebook = Codebook::Uniform;
 
   /// Columns that share a scale.
   int64_t getColumnsPerScale(int64_t columns) const {
@@ -97,7 +107,9 @@ struct Scheme {
   int64_t getScaleBytes() const { return scalesF16 ? 2 : 4; }
   /// What `packBlock` adds to a code or zero point: 0 for unsigned storage,
   /// else 8 (4 bits) or 128 (8 bits).
-  int getCodeOffset() const { return zeroPoints ? 0 : 1 << (bits - 1); }
+  int getCodeOffset() const {
+    return zeroPoints || codebook != Codebook::Uniform ? 0 : 1 << (bits - 1);
+  }
 };
 
 /// Success, or the first value that can't be quantized.
@@ -133,6 +145,23 @@ RoundingResult quantizeRtn(const float *weights, int64_t rows, int64_t columns,
                            const Scheme &scheme, uint8_t *codes, float *scales,
                            uint8_t *zeroPoints);
 
+/// The values that share a scale, seen so far: for a tensor's one scale,
+/// which takes a look at all values before any of them gets a code.
+struct ValueRange {
+  float magnitude = 0; ///< largest magnitude
+  float smallest = 0;  ///< min(0, smallest value)
+  float largest = 0;   ///< max(0, largest value)
+};
+
+/// Widens \p range by \p weights `[rows, columns]`. Fails on a value that
+/// isn't finite.
+RoundingResult widenRange(const float *weights, int64_t rows, int64_t columns,
+                          ValueRange &range);
+/// The scale and zero point (may be null) of values in \p range, as
+/// `quantizeRtn` finds them. Fails when the scale overflows its type.
+RoundingResult findScale(const Scheme &scheme, const ValueRange &range,
+                         float *scale, uint8_t *zeroPoint);
+
 /// `qlm.quantize`: codes of \p input `[rows, columns]` for given scales and
 /// zero points (null in a symmetric scheme). \p input must be finite.
 void quantizeWithScales(const float *input, int64_t rows, int64_t columns,
@@ -143,6 +172,20 @@ void quantizeWithScales(const float *input, int64_t rows, int64_t columns,
 void dequantize(const uint8_t *codes, int64_t rows, int64_t columns,
                 const Scheme &scheme, const float *scales,
                 const uint8_t *zeroPoints, float *result);
+
+/// `qlm.quantize_scales`: double quantization of \p count scales. Writes
+/// \p codes `[count]` and \p super `[getSuperScaleCount(count)]`: the offset
+/// and a scale for each block of 256. With \p offset, that one in place of
+/// the mean.
+void quantizeScales(const float *scales, int64_t count, uint8_t *codes,
+                    float *super, const float *offset = nullptr);
+/// `qlm.dequantize_scales`: \p scales `[count]`.
+void dequantizeScales(const uint8_t *codes, int64_t count, const float *super,
+                      float *scales);
+/// Elements of `super` for \p count scales.
+constexpr int64_t getSuperScaleCount(int64_t count) {
+  return 1 + (count + 255) / 256;
+}
 
 /// `qlm.dynamic_quantize` of one token: \p columns codes in [-127, 127] and
 /// their scale. An infinite or NaN input makes the scale infinite or NaN, so
@@ -172,6 +215,9 @@ enum class Layout {
   Scale,     ///< scale16
   ZeroPoint, ///< zero16
   Bias,      ///< bias
+  Float8,    ///< f8x16x4
+  ScaleCode, ///< scale8
+  Plain,     ///< plain: as it is, in no blocks
 };
 
 /// Bytes of one packed block of 16 rows. \p columns is the matrix's columns,
@@ -184,10 +230,10 @@ int64_t packedBlockBytes(Layout layout, int64_t columns,
 /// elements of \p elementBytes bytes, and fills up with zero bytes.
 ///
 /// \p input: f32 for Float32 and Bias, 16-bit values for Float16 and
-/// BFloat16, one byte a code or zero point for Int8, Int4 and ZeroPoint, f32
-/// or f16 for Scale. \p codeOffset is added to each code and zero point:
-/// `Scheme::getCodeOffset()`, 0 for the other layouts. \p packed has
-/// `packedBlockBytes` bytes and doesn't overlap the input; neither needs to
+/// BFloat16, one byte a code or zero point for Int8, Int4, Float8, ScaleCode
+/// and ZeroPoint, f32 or f16 for Scale. \p codeOffset is added to each code and
+/// zero point: `Scheme::getCodeOffset()`, 0 for the other layouts. \p packed
+/// has `packedBlockBytes` bytes and doesn't overlap the input; neither needs to
 /// be aligned.
 void packBlock(Layout layout, const void *input, int64_t rows, int64_t columns,
                int64_t elementBytes, int codeOffset, void *packed);

@@ -25,6 +25,8 @@ inline ::qlm::numerics::Scheme getNumericsScheme(SchemeAttr scheme) {
   result.hi = static_cast<int>(scheme.getHi());
   result.bound = scheme.getBoundValue();
   result.scalesF16 = scheme.getScaleType().isF16();
+  result.codebook =
+      static_cast<::qlm::numerics::Codebook>(scheme.getCodebook());
   return result;
 }
 

@@ -32,13 +32,22 @@ namespace mlir::qlm {
 struct QuantizeOptions : public PassPipelineOptions<QuantizeOptions> {
   Option<std::string> weights{
       *this, "weights",
-      llvm::cl::desc("What the weights of linears become: f32, bf16, f16, int8 "
-                     "or int4"),
+      llvm::cl::desc("What the weights of linears become: f32, bf16, f16, "
+                     "int8, int4, nf4 or fp8"),
       llvm::cl::init("f32")};
   Option<int64_t> groupSize{
       *this, "group-size",
-      llvm::cl::desc("Columns of an int4 weight that share a scale"),
-      llvm::cl::init(128)};
+      llvm::cl::desc("Columns that share a scale, with granularity group (0: "
+                     "64 of nf4, else 128)"),
+      llvm::cl::init(0)};
+  Option<std::string> granularity{
+      *this, "granularity",
+      llvm::cl::desc("What shares a scale: tensor, channel or group (default: "
+                     "channel of int8 and fp8, group of int4 and nf4)"),
+      llvm::cl::init("default")};
+  Option<bool> doubleQuant{*this, "double-quant",
+                           llvm::cl::desc("Quantizes the scales of nf4 too"),
+                           llvm::cl::init(false)};
   Option<bool> zeroPoints{
       *this, "zero-points",
       llvm::cl::desc("Gives each scale a zero point (unsigned codes)"),

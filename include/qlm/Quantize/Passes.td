@@ -13,10 +13,11 @@ include "mlir/Pass/PassBase.td"
 def QuantizeWeights : Pass<"qlm-quantize-weights", "::mlir::ModuleOp"> {
   let summary = "Gives the weight of each linear its stored type";
   let description = [{
-    With `weights=int8` (a scale for each row) or `weights=int4` (a scale for
-    each `group-size` columns of a row), rounds the weight of each
-    `qlm.linear` to codes and feeds the linear the values that the codes stand
-    for:
+    With `weights=int8` or `weights=fp8` (a scale for each row), or
+    `weights=int4` or `weights=nf4` (a scale for each `group-size` columns of
+    a row), rounds the weight of each `qlm.linear` to codes and feeds the
+    linear the values that the codes stand for; `granularity` changes what
+    shares a scale:
 
     ```mlir
     %y = qlm.linear %x, %w : tensor<?x256xf32>, tensor<64x256xbf16> -> tensor<?x64xf32>
@@ -28,6 +29,9 @@ def QuantizeWeights : Pass<"qlm-quantize-weights", "::mlir::ModuleOp"> {
     %y = qlm.linear %x, %values : tensor<?x256xf32>, tensor<64x256xf32> -> tensor<?x64xf32>
     ```
 
+    With `double-quant`, the scales of `weights=nf4` go through
+    `qlm.quantize_scales` and `qlm.dequantize_scales`.
+
     With a float type, converts the weights that have another one
     (`qlm.convert`). Norms, biases and the embedding table keep their type;
     `table-type=f32` converts the table. Linears that share a weight share its
@@ -35,9 +39,17 @@ def QuantizeWeights : Pass<"qlm-quantize-weights", "::mlir::ModuleOp"> {
   }];
   let options = [
     Option<"weights", "weights", "std::string", /*default=*/"\"f32\"",
-           "What the weights of linears become: f32, bf16, f16, int8 or int4">,
-    Option<"groupSize", "group-size", "int64_t", /*default=*/"128",
-           "Columns of an int4 weight that share a scale">,
+           "What the weights of linears become: f32, bf16, f16, int8, int4, nf4 "
+           "or fp8">,
+    Option<"groupSize", "group-size", "int64_t", /*default=*/"0",
+           "Columns that share a scale, with granularity group (0: 64 of nf4, "
+           "else 128)">,
+    Option<"granularity", "granularity", "std::string",
+           /*default=*/"\"default\"",
+           "What shares a scale: tensor, channel or group (default: channel of "
+           "int8 and fp8, group of int4 and nf4)">,
+    Option<"doubleQuant", "double-quant", "bool", /*default=*/"false",
+           "Quantizes the scales of nf4 too">,
     Option<"zeroPoints", "zero-points", "bool", /*default=*/"false",
            "Gives each scale a zero point (unsigned codes)">,
     Option<"method", "method", "std::string", /*default=*/"\"rtn\"",

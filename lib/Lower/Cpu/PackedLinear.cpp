@@ -50,6 +50,7 @@ FailureOr<LinearShape> LinearShape::get(PackedLinearOp op) {
     s.wordColumns = 2;
     break;
   case LayoutKind::Int8:
+  case LayoutKind::Float8:
     s.wordColumns = 4;
     break;
   case LayoutKind::Int4:
@@ -68,13 +69,16 @@ FailureOr<LinearShape> LinearShape::get(PackedLinearOp op) {
   if (!s.quantized)
     return s;
   s.zeroPoints = static_cast<bool>(op.getZeroPoints());
+  s.codebook = scheme->getCodebook();
+  s.doubleScales = static_cast<bool>(op.getSuperScales());
   s.halfScales = op.getScales().getType().getElementType().isF16();
   s.groupColumns = scheme->getColumnsPerScale(s.columns);
   if (s.groupColumns != s.columns && s.groupColumns % kRoundColumns != 0)
     return op.emitOpError("group size must be a multiple of ")
            << kRoundColumns << ", got " << s.groupColumns;
   s.groups = s.columns / s.groupColumns;
-  if (!s.zeroPoints && !scheme->getStorage().isUnsignedInteger())
+  if (scheme->isUniform() && !s.zeroPoints &&
+      !scheme->getStorage().isUnsignedInteger())
     s.offset = int64_t(1) << (scheme->getBits() - 1);
   if (s.byteActivations && s.groupColumns > kMaxSumColumns)
     return op.emitOpError("at most ")
@@ -136,6 +140,7 @@ LinearEmitter::LinearEmitter(PackedLinearOp op, const LinearShape &shape,
   inputScales = take(op.getInputScales());
   weights = take(op.getWeight());
   scales = take(op.getScales());
+  superScales = take(op.getSuperScales());
   zeroPoints = take(op.getZeroPoints());
   bias = take(op.getBias());
   // The result may be written over the residual.
@@ -341,6 +346,8 @@ mlir::qlm::cpu::emitPackedLinear(PackedLinearOp op,
   if (shape->quantized)
     info.bytes += rows * shape->groups *
                   (shape->scaleBytes() + (shape->zeroPoints ? 1 : 0));
+  if (shape->doubleScales)
+    info.bytes += op.getSuperScales().getType().getNumElements() * 4;
   if (op.getBias())
     info.bytes += rows * 4;
   info.flopsPerRow = 2 * shape->features * shape->columns;

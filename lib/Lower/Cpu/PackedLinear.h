@@ -59,7 +59,9 @@ struct LinearShape {
   bool quantized = false;
   bool byteActivations = false; ///< x is int8 with a scale for each row
   bool zeroPoints = false;
-  bool halfScales = false; ///< scales are f16, not f32
+  bool halfScales = false;   ///< scales are f16, not f32
+  bool doubleScales = false; ///< scales are codes, with scales of their own
+  Codebook codebook = Codebook::Uniform;
   int64_t groups = 1;
   int64_t groupColumns = 0; ///< columns that share a scale
   /// What a symmetric scheme adds to its codes: 128 for i8, 8 for i4, 0 for
@@ -67,7 +69,7 @@ struct LinearShape {
   int64_t offset = 0;
 
   int64_t blockBytes() const { return words * 16 * wordBytes; }
-  int64_t scaleBytes() const { return halfScales ? 2 : 4; }
+  int64_t scaleBytes() const { return doubleScales ? 1 : halfScales ? 2 : 4; }
 
   /// Reads \p op; fails with a diagnostic where no kernel serves it.
   static FailureOr<LinearShape> get(PackedLinearOp op);
@@ -152,6 +154,14 @@ private:
   Val loadScale(Val block, Val group, int64_t strip);
   Val loadZeroPoint(Val block, Val group, int64_t strip);
 
+  // PackedLinearTables.cpp: codes that are not uniform.
+  Val unpackFloat8(Val word, int64_t column);
+  Val lookUpNormalFloat4(Val nibbles);
+  Val lookUpDynamicMap(Val codes);
+  Val lookUp8(ArrayRef<float> values, Val indices);
+  Val gather(Ptr base, Val indices);
+  Val loadDoubleScale(Val block, Val group, int64_t strip);
+
   // PackedLinearFloat.cpp: f32 activations.
   SmallVector<Val> sumFloats(const Place &place);
 
@@ -177,7 +187,8 @@ private:
   kernel::KernelFrame frame;
   kernel::KernelBuilder &b;
   Val rows; ///< i64
-  Ptr input, inputScales, weights, scales, zeroPoints, bias, residual, result;
+  Ptr input, inputScales, weights, scales, superScales, zeroPoints, bias;
+  Ptr residual, result;
   /// Sums of the codes of each row and group, i32 `[rows, groups]`; of
   /// symmetric schemes, times -offset.
   Ptr rowSums;

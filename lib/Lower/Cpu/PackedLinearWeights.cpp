@@ -58,12 +58,16 @@ Val LinearEmitter::unpackFloat(Val word, int64_t column, Val zeroPoint) {
       code = code << (24 - 8 * column);
     return b.toFloat(b.shiftRightSigned(code, 24), b.f32());
   }
+  case LayoutKind::Float8:
+    return unpackFloat8(word, column);
   default:
     break;
   }
   // Byte i holds columns i (low half) and i + 4 (high half).
   int64_t shift = 8 * (column % 4) + (column < 4 ? 0 : 4);
   Val nibble = shift ? word >> shift : word;
+  if (shape.codebook == Codebook::NF4)
+    return lookUpNormalFloat4(nibble);
   if (target.avx512) {
     // vpermps reads only the low 4 bits of an index: a nibble in place.
     SmallVector<float> values;
@@ -90,11 +94,15 @@ SmallVector<Val> LinearEmitter::unpackBytes(Val word) {
 
 /// The scales of a strip's features in a group, f32.
 Val LinearEmitter::loadScale(Val block, Val group, int64_t strip) {
+  if (shape.doubleScales)
+    return loadDoubleScale(block, group, strip);
   Type type = shape.halfScales ? b.f16() : b.f32();
   int64_t bytes = shape.scaleBytes(), blockBytes = shape.groups * 16 * bytes;
   Ptr place = scales.at(block * blockBytes + group * (16 * bytes))
                   .at(stripOffset(strip, bytes, blockBytes));
-  return b.toF32(place.load(b.vec(lanes, type), lanes * bytes));
+  Val scale = b.toF32(place.load(b.vec(lanes, type), lanes * bytes));
+  // What unpackFloat8 leaves out.
+  return shape.codebook == Codebook::Float8 ? scale * 256.0 : scale;
 }
 
 /// The zero points of a strip's features in a group, i32.

@@ -37,6 +37,11 @@ template <typename T> inline void storeAs(void *address, T value) {
   std::memcpy(address, &value, sizeof(T));
 }
 
+/// codes = those of NF4 for \p count values whose largest magnitude is
+/// \p absmax (lib/Quantize/Numerics/Tables.cpp).
+void lookUpNormalFloat4(const float *values, int64_t count, float absmax,
+                        uint8_t *codes);
+
 } // namespace qlm::numerics
 
 #endif // QLM_LIB_QUANTIZE_NUMERICS_BITS_H

@@ -72,7 +72,38 @@ inline float extendBFloat(uint16_t bits) {
   return asFloat(static_cast<uint32_t>(bits) << 16);
 }
 
+/// 448, the largest f8E4M3FN, and 2^-6, its smallest normal.
+constexpr uint32_t kFloat8Largest = 0x43e00000u;
+constexpr uint32_t kFloat8SmallestNormal = 0x3c800000u;
+/// 2^14: its last place is 2^-9, the last place of a subnormal f8E4M3FN.
+constexpr uint32_t kTwoTo14 = 0x46800000u;
+
+inline uint8_t roundToFloat8(float value) {
+  uint32_t bits = asBits(value);
+  uint32_t sign = bits & kSign;
+  uint32_t magnitude = bits ^ sign;
+  uint32_t finite = magnitude > kFloat8Largest ? kFloat8Largest : magnitude;
+  uint32_t normal =
+      (finite - (120u << 23) + 0x7ffffu + ((finite >> 20) & 1)) >> 20;
+  uint32_t subnormal = asBits(asFloat(finite) + asFloat(kTwoTo14)) - kTwoTo14;
+  uint32_t result = finite < kFloat8SmallestNormal ? subnormal : normal;
+  result = magnitude > kInfinity ? 0x7fu : result;
+  return static_cast<uint8_t>(result | (sign >> 24));
+}
+
+inline float extendFloat8(uint8_t bits) {
+  uint32_t sign = static_cast<uint32_t>(bits & 0x80u) << 24;
+  uint32_t magnitude = static_cast<uint32_t>(bits & 0x7fu) << 20;
+  // Multiplying by 2^120 moves the exponent's bias; exact for subnormals too.
+  uint32_t finite = asBits(asFloat(magnitude) * asFloat((127u + 120u) << 23));
+  return asFloat((magnitude == 0x7fu << 20 ? 0x7fc00000u : finite) | sign);
+}
+
 } // namespace
+
+uint8_t qlm::numerics::toFloat8(float value) { return roundToFloat8(value); }
+
+float qlm::numerics::fromFloat8(uint8_t bits) { return extendFloat8(bits); }
 
 uint16_t qlm::numerics::toFloat16(float value) { return roundToHalf(value); }
 

@@ -18,6 +18,8 @@
 //   scale16       1 scale           2 or 4 bytes, as they are
 //   zero16        1 zero point      1 byte, offset added
 //   bias          the one value     4 bytes, as they are
+//   f8x16x4       4 codes           4 bytes, as they are
+//   scale8        1 code            1 byte, as it is
 //
 // Adding an offset of half the range to two's complement flips the top bit,
 // so offsets are added to all codes of a cell at once.
@@ -157,6 +159,13 @@ void withCell(Layout layout, int64_t columns, int64_t elementBytes,
     return visit(CodeCell<uint8_t>(codeOffset), columns);
   case Layout::Bias:
     return visit(PlainCell<uint32_t>(), int64_t(4));
+  case Layout::Float8:
+    return visit(PlainCell<uint32_t>(), columns);
+  case Layout::ScaleCode:
+    return visit(PlainCell<uint8_t>(), columns);
+  case Layout::Plain:
+    // Not in blocks: nobody packs it.
+    return;
   }
 }
 

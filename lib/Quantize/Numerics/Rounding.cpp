@@ -12,12 +12,14 @@
 //===----------------------------------------------------------------------===//
 
 #include "Bits.h"
+#include "qlm/Package/Tables.h"
 #include "qlm/Quantize/Numerics.h"
 
 #include <algorithm>
 #include <cmath>
 #include <cstdio>
 
+using namespace qlm;
 using namespace qlm::numerics;
 
 namespace {
@@ -79,6 +81,29 @@ void roundGroup(const float *values, int64_t count, float scale, int lo, int hi,
   }
 }
 
+/// codes = f8E4M3FN of values / scale.
+void roundFloat8(const float *values, int64_t count, float scale,
+                 uint8_t *codes) {
+  for (int64_t i = 0; i < count; ++i)
+    codes[i] = toFloat8(values[i] / scale);
+}
+
+/// Codes of values that share \p scale. Where it is 0 they are the zero
+/// point, and 0 in a table.
+void codeGroup(const float *values, int64_t count, const Scheme &scheme,
+               float scale, int zero, uint8_t *codes) {
+  if (scheme.codebook == Codebook::NF4)
+    return lookUpNormalFloat4(values, count, scale, codes);
+  if (scale == 0) {
+    std::memset(codes, zero, static_cast<size_t>(count));
+    return;
+  }
+  if (scheme.codebook == Codebook::Float8)
+    return roundFloat8(values, count, scale, codes);
+  roundGroup(values, count, scale, scheme.lo - zero, scheme.hi - zero, zero,
+             codes);
+}
+
 /// Rounds \p scale to the scheme's type; false when it overflows.
 bool roundScale(const Scheme &scheme, float &scale) {
   float rounded = scheme.scalesF16 ? fromFloat16(toFloat16(scale)) : scale;
@@ -93,6 +118,10 @@ bool roundScale(const Scheme &scheme, float &scale) {
 bool findScale(const Scheme &scheme, const Range &range, float &scale,
                uint8_t &zeroPoint) {
   zeroPoint = 0;
+  if (scheme.codebook == Codebook::NF4) {
+    scale = asFloat(range.magnitudeBits);
+    return roundScale(scheme, scale);
+  }
   if (!scheme.zeroPoints) {
     scale = asFloat(range.magnitudeBits) / static_cast<float>(scheme.bound);
     return roundScale(scheme, scale);
@@ -130,11 +159,7 @@ RoundingResult quantizeGroup(const float *weights, int64_t count,
   }
   if (zeroPoint)
     *zeroPoint = zero;
-  if (*scale == 0)
-    std::memset(codes, 0, static_cast<size_t>(count));
-  else
-    roundGroup(weights, count, *scale, scheme.lo - zero, scheme.hi - zero, zero,
-               codes);
+  codeGroup(weights, count, scheme, *scale, zero, codes);
   return result;
 }
 
@@ -204,20 +229,53 @@ RoundingResult qlm::numerics::quantizeRtn(const float *weights, int64_t rows,
   return result;
 }
 
+RoundingResult qlm::numerics::widenRange(const float *weights, int64_t rows,
+                                         int64_t columns, ValueRange &range) {
+  RoundingResult result;
+  Range seen = findRange(weights, rows * columns);
+  if (seen.magnitudeBits >= kInfinity) {
+    const float *bad =
+        std::find_if_not(weights, weights + rows * columns,
+                         [](float x) { return std::isfinite(x); });
+    result.kind = RoundingResult::NonFinite;
+    result.row = (bad - weights) / columns;
+    result.column = (bad - weights) % columns;
+    result.value = *bad;
+    return result;
+  }
+  range.magnitude = std::max(range.magnitude, asFloat(seen.magnitudeBits));
+  range.smallest = std::min(range.smallest, seen.smallest);
+  range.largest = std::max(range.largest, seen.largest);
+  return result;
+}
+
+RoundingResult qlm::numerics::findScale(const Scheme &scheme,
+                                        const ValueRange &range, float *scale,
+                                        uint8_t *zeroPoint) {
+  RoundingResult result;
+  uint8_t zero = 0;
+  if (!::findScale(scheme,
+                   {asBits(range.magnitude), range.smallest, range.largest},
+                   *scale, zero)) {
+    result.kind = RoundingResult::ScaleOverflow;
+    result.value = *scale;
+  }
+  if (zeroPoint)
+    *zeroPoint = zero;
+  return result;
+}
+
 void qlm::numerics::quantizeWithScales(const float *input, int64_t rows,
                                        int64_t columns, const Scheme &scheme,
                                        const float *scales,
                                        const uint8_t *zeroPoints,
                                        uint8_t *codes) {
-  forEachGroup(
-      rows, columns, scheme, [&](int64_t first, int64_t group, int64_t count) {
-        int zero = zeroPoints ? zeroPoints[group] : 0;
-        if (scales[group] == 0)
-          std::memset(codes + first, zero, static_cast<size_t>(count));
-        else
-          roundGroup(input + first, count, scales[group], scheme.lo - zero,
-                     scheme.hi - zero, zero, codes + first);
-      });
+  forEachGroup(rows, columns, scheme,
+               [&](int64_t first, int64_t group, int64_t count) {
+                 int zero = zeroPoints ? zeroPoints[group] : 0;
+                 codeGroup(input + first, count, scheme, scales[group], zero,
+                           codes + first);
+               });
 }
 
 void qlm::numerics::dequantize(const uint8_t *codes, int64_t rows,
@@ -230,6 +288,14 @@ void qlm::numerics::dequantize(const uint8_t *codes, int64_t rows,
         int zero = zeroPoints ? zeroPoints[group] : 0;
         float scale = scales[group];
         for (int64_t i = first; i < first + count; ++i) {
+          if (scheme.codebook == Codebook::NF4) {
+            result[i] = format::kNormalFloat4[codes[i] & 15] * scale;
+            continue;
+          }
+          if (scheme.codebook == Codebook::Float8) {
+            result[i] = fromFloat8(codes[i]) * scale;
+            continue;
+          }
           int code = isSigned ? static_cast<int8_t>(codes[i]) : codes[i];
           result[i] = static_cast<float>(code - zero) * scale;
         }

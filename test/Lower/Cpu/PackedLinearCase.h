@@ -15,6 +15,9 @@
 #define QLM_TEST_LOWER_CPU_PACKEDLINEARCASE_H
 
 #include "KernelTest.h"
+#include "qlm/Package/Tables.h"
+
+#include <cmath>
 
 #include <numeric>
 
@@ -31,6 +34,8 @@ struct LinearFormat {
   bool byteActivations = false;
   bool bias = false;
   bool residual = false;
+  std::string codebook; ///< "" (uniform), "nf4" or "fp8"
+  bool doubleScales = false;
 
   int64_t bits() const { return layout == "i4x16x8" ? 4 : 8; }
 };
@@ -81,7 +86,13 @@ public:
     std::string dims =
         "tensor<" + blockText + "x" + std::to_string(groups) + "x16x";
     if (!format.granularity.empty())
-      add(" scales ", "%s", dims + (format.halfScales ? "f16>" : "f32>"));
+      add(" scales ", "%s",
+          dims + (format.doubleScales ? "i8>"
+                  : format.halfScales ? "f16>"
+                                      : "f32>"));
+    if (format.doubleScales)
+      add(" super_scales ", "%ss",
+          "tensor<" + std::to_string(superScales.size()) + "xf32>");
     if (format.zeroPoints)
       add(" zero_points ", "%z", dims + "i8>");
     if (format.bias)
@@ -136,6 +147,8 @@ public:
     add(packed, 0, packed.size());
     if (!format.granularity.empty())
       add(packedScales, 0, packedScales.size());
+    if (format.doubleScales)
+      add(superScales, 0, superScales.size());
     if (format.zeroPoints)
       add(packedZeros, 0, packedZeros.size());
     if (format.bias)
@@ -200,11 +213,17 @@ private:
     if (format.granularity.empty())
       return "";
     std::string bits = std::to_string(format.bits());
-    std::string text = std::string(", scheme = #qlm.scheme<") +
-                       (format.zeroPoints ? "ui" : "i") + bits + ", " +
-                       format.granularity;
+    std::string text =
+        std::string(", scheme = #qlm.scheme<") +
+        (format.codebook == "fp8"                        ? "f8E4M3FN"
+         : format.zeroPoints || !format.codebook.empty() ? "ui" + bits
+                                                         : "i" + bits) +
+        ", " + format.granularity;
     if (format.granularity == "group")
       text += ", " + std::to_string(format.group);
+    if (!format.codebook.empty())
+      return text + (format.codebook == "nf4" ? ", nf4" : ", bound 448.0") +
+             ", scales f32>";
     if (format.zeroPoints)
       text += ", zero_points, range [0, " +
               std::to_string((1 << format.bits()) - 1) + "]";
@@ -284,6 +303,9 @@ private:
     // A symmetric code never has the lowest int8.
     auto codesOfWeight =
         random.integers(n * k, four || format.zeroPoints ? 0 : 1, top);
+    if (format.codebook == "fp8")
+      for (auto &code : codesOfWeight)
+        code = code % 128 == 127 ? 0 : code; // no NaN
     for (int64_t f = 0; f < n; ++f)
       for (int64_t c = 0; c < k; ++c) {
         int64_t u = codesOfWeight[f * k + c];
@@ -295,11 +317,39 @@ private:
         int64_t zero = format.zeroPoints
                            ? packedZeros[scaleIndex(f, c / groupColumns)]
                            : (top + 1) / 2;
-        values[f * k + c] = double(u - zero);
+        values[f * k + c] =
+            format.codebook.empty() ? double(u - zero) : getTableValue(u);
+      }
+  }
+
+  double getTableValue(int64_t code) const {
+    if (format.codebook == "nf4")
+      return ::qlm::format::kNormalFloat4[code];
+    int64_t exponent = code / 8 % 16, mantissa = code % 8;
+    double magnitude = exponent ? std::ldexp(8 + mantissa, int(exponent) - 10)
+                                : std::ldexp(double(mantissa), -9);
+    return code < 128 ? magnitude : -magnitude;
+  }
+
+  /// Random codes of scales, and the scales that they stand for.
+  void makeDoubleScales() {
+    int64_t count = n * groups;
+    superScales = random.floats(1 + (count + 255) / 256, 0.01f);
+    auto drawn = random.integers(scales.size(), 0, 255);
+    packedScales.assign(scales.size(), 0);
+    for (int64_t f = 0; f < n; ++f)
+      for (int64_t g = 0; g < groups; ++g) {
+        int64_t i = scaleIndex(f, g);
+        packedScales[i] = static_cast<char>(drawn[i]);
+        float product = ::qlm::format::kDynamicMap[drawn[i]] *
+                        superScales[1 + (f * groups + g) / 256];
+        scales[i] = product + superScales[0];
       }
   }
 
   void storeScales() {
+    if (format.doubleScales)
+      return makeDoubleScales();
     packedScales.resize(scales.size() * (format.halfScales ? 2 : 4));
     for (size_t i = 0; i < scales.size(); ++i) {
       if (format.halfScales) {
@@ -330,6 +380,7 @@ private:
   std::vector<char> packed, packedScales;
   std::vector<uint8_t> packedZeros;
   std::vector<float> packedBias;
+  std::vector<float> superScales;
 };
 
 } // namespace mlir::qlm::cpu::test

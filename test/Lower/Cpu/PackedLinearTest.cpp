@@ -125,12 +125,30 @@ std::vector<LinearFormat> getFormats() {
       {"Int4Group128", "i4x16x8", "group", 128, false, true},
       {"Int4Group128Zero", "i4x16x8", "group", 128, true, true},
   };
+  auto addTable = [&](const char *name, const char *codebook, int64_t group,
+                      bool doubled) {
+    LinearFormat format{name, "f8x16x4", "channel"};
+    format.codebook = codebook;
+    format.doubleScales = doubled;
+    if (format.codebook == "nf4")
+      format.layout = "i4x16x8";
+    if (group)
+      format.granularity = "group";
+    format.group = group;
+    formats.push_back(format);
+  };
+  addTable("NF4Group64", "nf4", 64, false);
+  addTable("NF4Group24", "nf4", 24, false);
+  addTable("NF4Group64Double", "nf4", 64, true);
+  addTable("NF4Group32Double", "nf4", 32, true);
+  addTable("Float8Channel", "fp8", 0, false);
+  addTable("Float8Group32", "fp8", 32, false);
   // The same with int8 activations; bias and residual go along in turn.
   size_t floats = formats.size();
   for (size_t i = 0; i < floats; ++i) {
     formats[i].bias = i % 2;
     formats[i].residual = i % 3 == 1;
-    if (formats[i].granularity.empty())
+    if (formats[i].granularity.empty() || !formats[i].codebook.empty())
       continue;
     LinearFormat format = formats[i];
     format.name += "Int8";

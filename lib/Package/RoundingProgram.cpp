@@ -1,0 +1,182 @@
+//===- RoundingProgram.cpp - Evaluates qlm.rtn ----------------------------===//
+//
+// Part of the QLM project, under the Apache License v2.0 with LLVM Exceptions.
+// SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
+//
+//===----------------------------------------------------------------------===//
+
+#include "RoundingProgram.h"
+
+#include "PackageErrors.h"
+#include "qlm/Quantize/NumericsScheme.h"
+
+using namespace mlir;
+using namespace mlir::qlm;
+namespace numerics = ::qlm::numerics;
+
+RtnOp mlir::qlm::getRounding(PackOp pack) {
+  Value input = pack.getInput();
+  if (auto doubled = input.getDefiningOp<QuantizeScalesOp>())
+    input = doubled.getScales();
+  return input.getDefiningOp<RtnOp>();
+}
+
+RoundingProgram::RoundingProgram(std::unique_ptr<RowReader> reader,
+                                 SchemeAttr scheme)
+    : ParameterProgram(std::move(reader)), scheme(getNumericsScheme(scheme)) {}
+
+llvm::Expected<std::unique_ptr<RoundingProgram>>
+RoundingProgram::create(RtnOp rtn, ParameterArchive &archive) {
+  auto reader = RowReader::create(rtn.getWeight(), archive);
+  if (!reader)
+    return reader.takeError();
+  return std::unique_ptr<RoundingProgram>(
+      new RoundingProgram(std::move(*reader), rtn.getScheme()));
+}
+
+void RoundingProgram::add(PackOp pack, size_t tensor) {
+  constexpr Part kOfRtn[] = {Part::Codes, Part::Scales, Part::ZeroPoints};
+  unsigned result = cast<OpResult>(pack.getInput()).getResultNumber();
+  Part part = kOfRtn[result];
+  if (pack.getInput().getDefiningOp<QuantizeScalesOp>()) {
+    part = result == 0 ? Part::ScaleCodes : Part::SuperScales;
+    doubled = true;
+  }
+  PackedOutput output;
+  output.tensor = tensor;
+  output.layout = getNumericsLayout(pack.getLayout().getKind());
+  bool isWeight = part == Part::Codes;
+  output.columns =
+      isWeight ? getColumns() : scheme.getScalesPerRow(getColumns());
+  output.elementBytes = part == Part::Scales ? scheme.getScaleBytes() : 1;
+  bool hasOffset = isWeight || part == Part::ZeroPoints;
+  output.codeOffset = hasOffset ? scheme.getCodeOffset() : 0;
+  packs.push_back({part, output});
+  outputs.push_back(tensor);
+}
+
+//===----------------------------------------------------------------------===//
+// A tensor's one scale
+//===----------------------------------------------------------------------===//
+
+bool RoundingProgram::needsLook() const {
+  return scheme.granularity == numerics::Granularity::Tensor;
+}
+
+llvm::Error RoundingProgram::look(int64_t row, int64_t count,
+                                  EvaluationScratch &scratch) {
+  scratch.rows.resize(count * getColumns());
+  if (llvm::Error error = reader->read(row, count, scratch.rows.data()))
+    return error;
+  numerics::ValueRange seen;
+  numerics::RoundingResult result =
+      numerics::widenRange(scratch.rows.data(), count, getColumns(), seen);
+  if (!result.ok())
+    return makeRoundingError(result, row);
+  std::lock_guard<std::mutex> lock(mutex);
+  range.magnitude = std::max(range.magnitude, seen.magnitude);
+  range.smallest = std::min(range.smallest, seen.smallest);
+  range.largest = std::max(range.largest, seen.largest);
+  return llvm::Error::success();
+}
+
+llvm::Error RoundingProgram::prepare() {
+  if (doubled)
+    doubledScales.resize(scheme.getScaleCount(getRows(), getColumns()));
+  if (!needsLook())
+    return llvm::Error::success();
+  numerics::RoundingResult result =
+      numerics::findScale(scheme, range, &tensorScale, &tensorZeroPoint);
+  return result.ok() ? llvm::Error::success() : makeRoundingError(result, 0);
+}
+
+//===----------------------------------------------------------------------===//
+// Rows
+//===----------------------------------------------------------------------===//
+
+llvm::Error
+RoundingProgram::makeRoundingError(const numerics::RoundingResult &result,
+                                   int64_t row) const {
+  return makeError("cannot quantize '" + reader->getName() +
+                   "': " + result.getMessage(row));
+}
+
+llvm::Error RoundingProgram::round(int64_t row, int64_t count,
+                                   EvaluationScratch &scratch) {
+  uint8_t *zeroPoints = scheme.zeroPoints ? scratch.zeroPoints.data() : nullptr;
+  if (needsLook()) {
+    numerics::quantizeWithScales(
+        scratch.rows.data(), count, getColumns(), scheme, &tensorScale,
+        zeroPoints ? &tensorZeroPoint : nullptr, scratch.codes.data());
+    std::fill(scratch.scales.begin(), scratch.scales.end(), tensorScale);
+    std::fill(scratch.zeroPoints.begin(), scratch.zeroPoints.end(),
+              tensorZeroPoint);
+    return llvm::Error::success();
+  }
+  numerics::RoundingResult result = numerics::quantizeRtn(
+      scratch.rows.data(), count, getColumns(), scheme, scratch.codes.data(),
+      scratch.scales.data(), zeroPoints);
+  return result.ok() ? llvm::Error::success() : makeRoundingError(result, row);
+}
+
+llvm::Error RoundingProgram::evaluate(int64_t row, int64_t count,
+                                      EvaluationScratch &scratch,
+                                      ArrayRef<PackedTensor> tensors,
+                                      const WeightsFile &file) {
+  int64_t elements = count * getColumns();
+  int64_t perRow = scheme.getScalesPerRow(getColumns());
+  // A tensor's scale stands in every row of the last block too.
+  int64_t scaleRows =
+      needsLook() ? llvm::alignTo(count, ::qlm::format::kRowBlock) : count;
+  int64_t scaleCount = scaleRows * perRow;
+  scratch.rows.resize(elements);
+  scratch.codes.resize(elements);
+  scratch.scales.resize(scaleCount);
+  scratch.zeroPoints.resize(scaleCount);
+  if (llvm::Error error = reader->read(row, count, scratch.rows.data()))
+    return error;
+  if (llvm::Error error = round(row, count, scratch))
+    return error;
+  if (doubled)
+    std::copy(scratch.scales.begin(), scratch.scales.end(),
+              doubledScales.begin() + row * perRow);
+  scratch.bytes.resize(scaleCount * scheme.getScaleBytes());
+  numerics::storeScales(scheme, scratch.scales.data(), scratch.bytes.data(),
+                        scaleCount);
+  for (const auto &[part, output] : packs) {
+    const uint8_t *input = part == Part::Codes    ? scratch.codes.data()
+                           : part == Part::Scales ? scratch.bytes.data()
+                                                  : scratch.zeroPoints.data();
+    if (part == Part::ScaleCodes || part == Part::SuperScales)
+      continue;
+    int64_t rows = part == Part::Codes ? count : scaleRows;
+    if (llvm::Error error =
+            output.write(input, row, rows, scratch.packed, tensors, file))
+      return error;
+  }
+  return llvm::Error::success();
+}
+
+llvm::Error RoundingProgram::finish(ArrayRef<PackedTensor> tensors,
+                                    const WeightsFile &file) {
+  if (!doubled)
+    return llvm::Error::success();
+  auto count = static_cast<int64_t>(doubledScales.size());
+  std::vector<uint8_t> codes(count), packed;
+  std::vector<float> super(numerics::getSuperScaleCount(count));
+  numerics::quantizeScales(doubledScales.data(), count, codes.data(),
+                           super.data());
+  ArrayRef superBytes(reinterpret_cast<const uint8_t *>(super.data()),
+                      super.size() * sizeof(float));
+  for (const auto &[part, output] : packs) {
+    llvm::Error error = llvm::Error::success();
+    if (part == Part::ScaleCodes)
+      error = output.write(codes.data(), /*row=*/0, getRows(), packed, tensors,
+                           file);
+    if (part == Part::SuperScales)
+      error = file.write(tensors[output.tensor].offset, superBytes);
+    if (error)
+      return error;
+  }
+  return llvm::Error::success();
+}
