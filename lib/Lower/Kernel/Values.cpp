@@ -113,7 +113,7 @@ Val constantLike(Val like, double number) {
 
 Ptr Ptr::at(Val bytes) const {
   Value address = LLVM::GEPOp::create(
-      *builder, builder->getLoc(), builder->ptr(), builder->i8(), base,
+      *builder, builder->getLoc(), base.getType(), builder->i8(), base,
       ArrayRef<LLVM::GEPArg>{bytes.get()}, LLVM::GEPNoWrapFlags::inbounds);
   return Ptr(address, builder, invariant);
 }
@@ -122,7 +122,7 @@ Ptr Ptr::at(int64_t bytes) const {
   if (bytes == 0)
     return *this;
   Value address = LLVM::GEPOp::create(
-      *builder, builder->getLoc(), builder->ptr(), builder->i8(), base,
+      *builder, builder->getLoc(), base.getType(), builder->i8(), base,
       ArrayRef<LLVM::GEPArg>{static_cast<int32_t>(bytes)},
       LLVM::GEPNoWrapFlags::inbounds);
   return Ptr(address, builder, invariant);
@@ -130,7 +130,7 @@ Ptr Ptr::at(int64_t bytes) const {
 
 Ptr Ptr::element(Type elementType, Val index) const {
   Value address = LLVM::GEPOp::create(
-      *builder, builder->getLoc(), builder->ptr(), elementType, base,
+      *builder, builder->getLoc(), base.getType(), elementType, base,
       ArrayRef<LLVM::GEPArg>{index.get()}, LLVM::GEPNoWrapFlags::inbounds);
   return Ptr(address, builder, invariant);
 }

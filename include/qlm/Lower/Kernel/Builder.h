@@ -136,6 +136,7 @@ public:
       : base(base), builder(builder), invariant(invariant) {}
 
   Value get() const { return base; }
+  KernelBuilder *getBuilder() const { return builder; }
   explicit operator bool() const { return static_cast<bool>(base); }
 
   /// The address \p bytes further.
