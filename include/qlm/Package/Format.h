@@ -107,6 +107,22 @@
 //   zero16     u8   [NB][G][16]           zero point, same offset as the codes
 //   bias       f32  [NB * 16]             zero padded
 //
+// and for NVIDIA GPUs, in lines of 512 bytes that hold the registers which the
+// 32 lanes of a warp give the tensor cores, 16 bytes a lane; L = lines of a
+// block, whose columns are padded to a multiple of 64; lane l = 4 r + q:
+//
+//   frag16     16 bits [NB][L][32][4][2]  value(16 b + r + 8 (w % 2),
+//                                           16 c + 2 q + 8 (w / 2) + i)
+//                                           at [b][c][l][w][i]
+//   frag8      u8   [NB][L][32][4][4]     u(16 b + r + 8 (w % 2), 32 c + 16 (w / 2)
+//                                           + 2 q + i % 2 + 8 (i / 2)) at [b][c][l][w][i]
+//   frag8x8    8 bits [NB][L][32][4][4]   code(16 b + r + 8 (w % 2),
+//                                           32 c + 16 (w / 2) + 4 q + i)
+//                                           at [b][c][l][w][i]: no offset
+//   frag4      u4   [NB][L][32][4][8]     u(16 b + r + 8 (j % 2), 64 c + 16 w
+//                                           + 2 q + 8 (j % 4 / 2) + j / 4)
+//                                           in bits 4 j of word [b][c][l][w]
+//
 // where u = code - lowest value of the storage type: code + 128 for i8,
 // code + 8 for i4, the code itself for ui8 and ui4 (offset binary, what
 // vpdpbusd wants as its unsigned operand). The offset of a symmetric scheme
@@ -159,6 +175,9 @@ inline constexpr size_t kAlignment = 64;
 inline constexpr size_t kDeviceAlignment = 256;
 /// Rows of a packed weight that share a vector.
 inline constexpr int64_t kRowBlock = 16;
+/// Bytes of a line of the GPU's layouts, and what their columns are padded to.
+inline constexpr int64_t kFragmentLineBytes = 512;
+inline constexpr int64_t kFragmentColumns = 64;
 
 /// Sizes of one step, as the kernels read them.
 struct StepSizes {

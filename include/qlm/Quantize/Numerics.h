@@ -218,6 +218,11 @@ enum class Layout {
   Float8,    ///< f8x16x4
   ScaleCode, ///< scale8
   Plain,     ///< plain: as it is, in no blocks
+  // Of the GPU; numbers leave room for others of the CPU.
+  Fragment16 = 32, ///< frag16: f16 and bf16
+  Fragment8,       ///< frag8: 8-bit codes for 16-bit activations
+  Fragment8x8,     ///< frag8x8: 8-bit codes for 8-bit activations
+  Fragment4,       ///< frag4: 4-bit codes for 16-bit activations
 };
 
 /// Bytes of one packed block of 16 rows. \p columns is the matrix's columns,

@@ -27,6 +27,7 @@
 //===----------------------------------------------------------------------===//
 
 #include "Bits.h"
+#include "PackingCuda.h"
 #include "qlm/Package/Format.h"
 #include "qlm/Quantize/Numerics.h"
 
@@ -166,6 +167,11 @@ void withCell(Layout layout, int64_t columns, int64_t elementBytes,
   case Layout::Plain:
     // Not in blocks: nobody packs it.
     return;
+  case Layout::Fragment16:
+  case Layout::Fragment8:
+  case Layout::Fragment8x8:
+  case Layout::Fragment4:
+    return; // PackingCuda.cpp
   }
 }
 
@@ -173,6 +179,8 @@ void withCell(Layout layout, int64_t columns, int64_t elementBytes,
 
 int64_t qlm::numerics::packedBlockBytes(Layout layout, int64_t columns,
                                         int64_t elementBytes) {
+  if (isFragment(layout))
+    return fragmentBlockBytes(layout, columns);
   int64_t bytes = 0;
   withCell(
       layout, columns, elementBytes, /*codeOffset=*/0,
@@ -188,6 +196,8 @@ int64_t qlm::numerics::packedBlockBytes(Layout layout, int64_t columns,
 void qlm::numerics::packBlock(Layout layout, const void *input, int64_t rows,
                               int64_t columns, int64_t elementBytes,
                               int codeOffset, void *packed) {
+  if (isFragment(layout))
+    return packFragments(layout, input, rows, columns, codeOffset, packed);
   withCell(layout, columns, elementBytes, codeOffset,
            [&](const auto &cell, int64_t rowBytes) {
              packRows(cell, input, rows, rowBytes, packed);
@@ -197,6 +207,8 @@ void qlm::numerics::packBlock(Layout layout, const void *input, int64_t rows,
 void qlm::numerics::unpackBlock(Layout layout, const void *packed, int64_t rows,
                                 int64_t columns, int64_t elementBytes,
                                 int codeOffset, void *output) {
+  if (isFragment(layout))
+    return unpackFragments(layout, packed, rows, columns, codeOffset, output);
   withCell(layout, columns, elementBytes, codeOffset,
            [&](const auto &cell, int64_t rowBytes) {
              unpackRows(cell, packed, rows, rowBytes, output);
