@@ -19,11 +19,17 @@ using namespace mlir::qlm;
 using Values = SmallVector<Value>;
 using Indices = ArrayRef<Value>;
 
-/// Generates a tensor of the type and dynamic sizes of \p like.
+/// Generates a tensor of the type of \p result and the dynamic sizes of
+/// \p like.
+static Value generateLike(DefinitionBuilder &d, Value result, Value like,
+                          DefinitionBuilder::ElementFn element) {
+  auto type = cast<RankedTensorType>(result.getType());
+  return d.generate(type, d.dynamicSizesLike(type, like), element);
+}
+
 static Value generateLike(DefinitionBuilder &d, Value like,
                           DefinitionBuilder::ElementFn element) {
-  auto type = cast<RankedTensorType>(like.getType());
-  return d.generate(type, d.dynamicSizesLike(type, like), element);
+  return generateLike(d, like, like, element);
 }
 
 static RankedTensorType f32Tensor(Value like, ArrayRef<int64_t> shape) {
@@ -73,7 +79,7 @@ FailureOr<Values> RmsNormOp::decompose(OpBuilder &builder) {
                    d.add(mean, d.f32(getEpsilon().convertToFloat())))
             .getResult();
       });
-  return Values{generateLike(d, getInput(), [&](Indices i) {
+  return Values{generateLike(d, getResult(), getInput(), [&](Indices i) {
     Value normal = d.divide(d.at(getInput(), i), d.at(root, i[0]));
     return d.mul(d.at(getWeight(), i[1]), normal);
   })};

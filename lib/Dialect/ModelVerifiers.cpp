@@ -45,6 +45,12 @@ LogicalResult LinearOp::verify() {
 }
 
 LogicalResult RmsNormOp::verify() {
+  // C1
+  auto input = cast<RankedTensorType>(getInput().getType());
+  auto result = cast<RankedTensorType>(getResult().getType());
+  if (result.getShape() != input.getShape())
+    return emitOpError() << "result must have the input's shape, got "
+                         << shapeText(result) << " and " << shapeText(input);
   // C1, C2, C3
   return checkNorm(*this, getInput(), getWeight(), getEpsilon());
 }

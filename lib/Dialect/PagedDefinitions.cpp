@@ -124,6 +124,7 @@ struct PagedCache {
   int64_t headDim, pageTokens;
   /// Null in a cache of floats.
   Type codeType;
+  bool keysByToken;
 
   template <typename Op>
   PagedCache(OpBuilder &builder, DefinitionBuilder &d, Op op, int64_t headDim)
@@ -131,7 +132,8 @@ struct PagedCache {
         tokenSequences(op.getTokenSequences()),
         blockTables(op.getBlockTables()), headDim(headDim),
         pageTokens(static_cast<int64_t>(op.getPageTokens())),
-        codeType(op.getCodes().value_or(Type())) {}
+        codeType(op.getCodes().value_or(Type())),
+        keysByToken(op.getKeysByToken()) {}
 
   CacheCodes codes() const { return {builder, loc, d, codeType}; }
   /// Page of position \p position of the sequence of token \p t.
@@ -143,8 +145,8 @@ struct PagedCache {
   /// Last index of a key's (or value's) element \p k in its page.
   Value element(bool isValue, Value position, Value k) const {
     Value slot = d.rem(position, pageTokens);
-    return isValue ? d.add(d.mul(slot, headDim), k)
-                   : d.add(d.mul(k, pageTokens), slot);
+    return isValue || keysByToken ? d.add(d.mul(slot, headDim), k)
+                                  : d.add(d.mul(k, pageTokens), slot);
   }
   /// Last index of byte \p i of the scale.
   Value scaleByte(Value position, int64_t i) const {

@@ -60,7 +60,8 @@ LogicalResult PackedLinearOp::verify() {
   Type element =
       scheme ? scheme->getStorage()
              : cast<RankedTensorType>(getWeight().getType()).getElementType();
-  if (kind != getWeightLayout(element))
+  if (kind != getWeightLayout(element) &&
+      kind != getGpuWeightLayout(element, static_cast<bool>(getInputScales())))
     return emitOpError() << "layout must be "
                          << stringifyLayoutKind(getWeightLayout(element))
                          << " for " << element << ", got "
@@ -229,8 +230,9 @@ LogicalResult PagedAttentionOp::verify() {
       failed(checkRank(op, "token sequences", getTokenSequences(), 1)) ||
       failed(checkRank(op, "block tables", getBlockTables(), 2)))
     return failure();
-  if (getResult().getType() != getQuery().getType())
-    return emitOpError("result must have the query's type");
+  if (cast<RankedTensorType>(getResult().getType()).getShape() !=
+      cast<RankedTensorType>(getQuery().getType()).getShape())
+    return emitOpError("result must have the query's shape");
   // C3
   int64_t features = dim(getQuery(), 1);
   int64_t headDim = getHeads() > 0 && features != kDynamic
@@ -257,5 +259,18 @@ LogicalResult LaunchOp::verify() {
                            << "launch has " << getWeights().size()
                            << " weights";
   }
+  // C2
+  bool onGpu = static_cast<bool>(getVariants());
+  if (static_cast<bool>(getRows()) != onGpu ||
+      static_cast<bool>(getKernel()) == onGpu ||
+      static_cast<bool>(getTiles()) == onGpu)
+    return emitOpError("needs either a kernel and tiles, or rows and variants");
+  if (!onGpu)
+    return success();
+  if (getVariants()->empty())
+    return emitOpError("needs at least one variant");
+  for (Attribute attr : getVariantsAttr())
+    if (!isa<VariantAttr>(attr))
+      return emitOpError() << "variants must be #qlm.variant, got " << attr;
   return success();
 }

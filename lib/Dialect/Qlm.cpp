@@ -30,6 +30,25 @@ static void printInteger(OpAsmPrinter &printer, Operation *, IntegerAttr attr) {
   printer << attr.getInt();
 }
 
+/// "input, weight", and "-> result" where that isn't the input's type.
+static ParseResult parseNormTypes(OpAsmParser &parser, Type &input,
+                                  Type &weight, Type &result) {
+  if (parser.parseType(input) || parser.parseComma() ||
+      parser.parseType(weight))
+    return failure();
+  result = input;
+  if (succeeded(parser.parseOptionalArrow()))
+    return parser.parseType(result);
+  return success();
+}
+
+static void printNormTypes(OpAsmPrinter &printer, Operation *, Type input,
+                           Type weight, Type result) {
+  printer << input << ", " << weight;
+  if (result != input)
+    printer << " -> " << result;
+}
+
 static ParseResult parseFloat(OpAsmParser &parser, FloatAttr &attr) {
   double value = 0;
   if (parser.parseFloat(value))

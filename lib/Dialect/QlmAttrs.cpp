@@ -16,6 +16,8 @@
 
 using namespace mlir;
 using namespace mlir::qlm;
+using ::qlm::format::kFragmentColumns;
+using ::qlm::format::kFragmentLineBytes;
 
 #include "qlm/Dialect/QlmEnums.cpp.inc"
 
@@ -27,6 +29,31 @@ void QlmDialect::registerAttributes() {
 #define GET_ATTRDEF_LIST
 #include "qlm/Dialect/QlmAttrs.cpp.inc"
       >();
+}
+
+//===----------------------------------------------------------------------===//
+// VariantAttr
+//===----------------------------------------------------------------------===//
+
+LogicalResult VariantAttr::verify(function_ref<InFlightDiagnostic()> emitError,
+                                  SymbolRefAttr kernel, int64_t maxRows,
+                                  TilesAttr grid, TilesAttr gridY,
+                                  int64_t blockThreads, int64_t sharedBytes,
+                                  int64_t cluster, bool dependent,
+                                  bool decodeOnly) {
+  constexpr int64_t kWarp = 32, kMostThreads = 1024, kMostCluster = 8;
+  if (maxRows <= 0)
+    return emitError() << "max rows must be positive, got " << maxRows;
+  if (blockThreads <= 0 || blockThreads > kMostThreads || blockThreads % kWarp)
+    return emitError() << "block threads must be a multiple of " << kWarp
+                       << " up to " << kMostThreads << ", got " << blockThreads;
+  if (sharedBytes < 0)
+    return emitError() << "shared bytes must not be negative, got "
+                       << sharedBytes;
+  if (cluster <= 0 || cluster > kMostCluster)
+    return emitError() << "cluster must be 1 to " << kMostCluster << ", got "
+                       << cluster;
+  return success();
 }
 
 //===----------------------------------------------------------------------===//
@@ -207,6 +234,23 @@ int64_t mlir::qlm::getSuperScaleCount(int64_t count) {
                  llvm::divideCeil(count, ::qlm::format::kDoubleBlock));
 }
 
+LayoutKind mlir::qlm::getGpuWeightLayout(Type elementType, bool integer) {
+  if (elementType.isF16() || elementType.isBF16())
+    return LayoutKind::Fragment16;
+  bool isCode = isa<IntegerType>(elementType);
+  if (isCode && elementType.getIntOrFloatBitWidth() == 8)
+    return integer ? LayoutKind::Fragment8x8 : LayoutKind::Fragment8;
+  if (isCode && !integer)
+    return LayoutKind::Fragment4;
+  return getWeightLayout(elementType);
+}
+
+/// Lines of a block of rows with \p perLine columns in one.
+static int64_t getFragmentLines(int64_t columns, int64_t perLine) {
+  return llvm::divideCeil(columns, kFragmentColumns) * kFragmentColumns /
+         perLine;
+}
+
 RankedTensorType mlir::qlm::getPackedType(RankedTensorType input,
                                           LayoutKind kind) {
   Type element = input.getElementType();
@@ -258,6 +302,23 @@ RankedTensorType mlir::qlm::getPackedType(RankedTensorType input,
     if (matrix || !element.isF32())
       return {};
     return input;
+  case LayoutKind::Fragment16:
+    if (!matrix || (!element.isF16() && !element.isBF16()))
+      return {};
+    return RankedTensorType::get(
+        {blocks, getFragmentLines(columns, 16), kFragmentLineBytes / 2},
+        element);
+  case LayoutKind::Fragment8:
+  case LayoutKind::Fragment8x8:
+    if (!matrix || !isCode(8))
+      return {};
+    return RankedTensorType::get(
+        {blocks, getFragmentLines(columns, 32), kFragmentLineBytes}, byte);
+  case LayoutKind::Fragment4:
+    if (!matrix || !isCode(4))
+      return {};
+    return RankedTensorType::get(
+        {blocks, getFragmentLines(columns, 64), kFragmentLineBytes}, byte);
   case LayoutKind::Scale:
     if (!element.isF32() && !element.isF16())
       return {};

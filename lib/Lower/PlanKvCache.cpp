@@ -30,6 +30,7 @@ struct Limits {
   int64_t pageTokens, batch, context, stepTokens;
   /// The elements of the caches; what the bytes of an i8 cache are.
   Type kvElement, kvCodes;
+  bool keysByToken;
 
   int64_t pages() const {
     return batch * llvm::divideCeil(context, pageTokens);
@@ -106,7 +107,8 @@ FailureOr<Limits> PlanKvCachePass::checkOptions() {
                 context ? context : length.getInt(),
                 step,
                 isQuantized ? builder.getI8Type() : type,
-                isQuantized ? type : Type()};
+                isQuantized ? type : Type(),
+                keysByToken};
 }
 
 //===----------------------------------------------------------------------===//
@@ -176,12 +178,13 @@ static void cacheAttention(CachedAttention match, Block &body, Value table,
       builder, match.queryRope.getLoc(),
       TypeRange{attention.getQuery().getType(), cache.getType()},
       match.split.getInput(), table, cache, positions, sequences, blockTables,
-      attention.getHeads(), attention.getKvHeads(), limits.pageTokens, codes);
+      attention.getHeads(), attention.getKvHeads(), limits.pageTokens, codes,
+      limits.keysByToken);
   auto paged = PagedAttentionOp::create(
       builder, attention.getLoc(), attention.getType(), append.getQuery(),
       append.getUpdatedCache(), positions, sequences, blockTables,
       attention.getHeads(), attention.getKvHeads(), limits.pageTokens,
-      attention.getScale(), codes);
+      attention.getScale(), codes, limits.keysByToken);
   attention.replaceAllUsesWith(paged.getResult());
   attention.erase();
   for (Operation *op :

@@ -55,18 +55,20 @@ private:
 };
 
 struct PlanMemoryPass : mlir::qlm::impl::PlanMemoryBase<PlanMemoryPass> {
+  using Base::Base;
   void runOnOperation() override;
 };
 } // namespace
 
 /// Bytes of a value of \p rows rows, its readable tail included; a multiple of
-/// the alignment.
-static int64_t getBytes(RankedTensorType type, int64_t rows) {
+/// \p alignment.
+static int64_t getBytes(RankedTensorType type, int64_t rows,
+                        int64_t alignment) {
   int64_t elements = rows;
   for (int64_t size : type.getShape().drop_front())
     elements *= size;
   int64_t bytes = llvm::divideCeil(elements * type.getElementTypeBitWidth(), 8);
-  return llvm::alignTo(bytes + kReadableTail, ::qlm::format::kAlignment);
+  return llvm::alignTo(bytes + kReadableTail, alignment);
 }
 
 /// Whether \p value is an activation that the arena holds: neither the logits
@@ -85,6 +87,14 @@ void PlanMemoryPass::runOnOperation() {
   DictionaryAttr plan = findPlan(module);
   if (!step || !plan)
     return signalPassFailure();
+  if (alignment < static_cast<int64_t>(::qlm::format::kAlignment) ||
+      !llvm::isPowerOf2_64(alignment)) {
+    // A plain integer: an Option streams as the first type it converts to.
+    int64_t value = alignment;
+    module.emitError() << "alignment must be a power of two from "
+                       << ::qlm::format::kAlignment << ", got " << value;
+    return signalPassFailure();
+  }
   int64_t maxTokens = plan.getAs<IntegerAttr>("max_step_tokens").getInt();
   int64_t maxLogitRows = plan.getAs<IntegerAttr>("max_logit_rows").getInt();
 
@@ -114,7 +124,8 @@ void PlanMemoryPass::runOnOperation() {
       int64_t lastUse = index;
       for (Operation *user : result.getUsers())
         lastUse = std::max(lastUse, order.lookup(user));
-      offsets.push_back(arena.place(getBytes(type, count), index, lastUse));
+      offsets.push_back(
+          arena.place(getBytes(type, count, alignment), index, lastUse));
     }
     op->setAttr(kOffsetsAttr, builder.getI64ArrayAttr(offsets));
   }

@@ -144,7 +144,10 @@ createFloatProgram(PackOp pack, size_t tensor, ParameterArchive &archive) {
   LayoutKind layout = pack.getLayout().getKind();
   bool isBias = layout == LayoutKind::Bias;
   auto element = getFloatType(type.getElementType());
-  if (!element || (!isBias && layout != getWeightLayout(type.getElementType())))
+  if (!element ||
+      (!isBias && layout != getWeightLayout(type.getElementType()) &&
+       layout != getGpuWeightLayout(type.getElementType(),
+                                    /*integer=*/false)))
     return makeUnsupported(pack, "layout and values don't fit each other");
   auto reader = RowReader::create(pack.getInput(), archive);
   if (!reader)

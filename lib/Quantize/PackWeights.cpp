@@ -28,6 +28,8 @@ struct LinearParameters {
 /// Packs parameters, each once, under keys that are distinct.
 class Packer {
 public:
+  explicit Packer(bool forGpu) : forGpu(forGpu) {}
+
   /// \p value in \p layout; the key is \p label, a dot, and \p part. Null
   /// where \p value is null.
   /// A scale of a whole tensor is repeated for \p rows rows.
@@ -38,6 +40,7 @@ public:
                         LinearParameters parameters, Value residual);
 
 private:
+  bool forGpu;
   UniqueLabels labels;
   DenseMap<std::pair<Value, LayoutKind>, Value> packed;
 };
@@ -77,7 +80,10 @@ LogicalResult Packer::replace(Operation *linear, Value input, Value inputScales,
        failed(checkParameter(linear, parameters.bias, "bias"))))
     return failure();
   auto type = cast<RankedTensorType>(parameters.weight.getType());
-  LayoutKind layout = getWeightLayout(type.getElementType());
+  LayoutKind layout = forGpu
+                          ? getGpuWeightLayout(type.getElementType(),
+                                               static_cast<bool>(inputScales))
+                          : getWeightLayout(type.getElementType());
   std::string label = labels.take(linear);
   OpBuilder builder(linear);
   if (parameters.bias)
@@ -113,7 +119,11 @@ LogicalResult Packer::replace(Operation *linear, Value input, Value inputScales,
 
 void PackWeightsPass::runOnOperation() {
   ModuleOp module = getOperation();
-  Packer packer;
+  if (target != "cpu" && target != "cuda") {
+    module.emitError() << "target must be cpu or cuda, got '" << target << "'";
+    return signalPassFailure();
+  }
+  Packer packer(/*forGpu=*/target == "cuda");
   WalkResult result = module.walk([&](Operation *op) -> WalkResult {
     if (auto linear = dyn_cast<LinearOp>(op))
       return packer.replace(

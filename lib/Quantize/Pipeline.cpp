@@ -29,7 +29,9 @@ void mlir::qlm::buildQuantizePipeline(OpPassManager &pm,
   activations.activations = options.activations;
   pm.addPass(createQuantizeActivations(activations));
   pm.addPass(createFoldScales());
-  pm.addPass(createPackWeights());
+  PackWeightsOptions pack;
+  pack.target = options.target;
+  pm.addPass(createPackWeights(pack));
 }
 
 void mlir::qlm::registerQuantizePipelines() {

@@ -59,6 +59,9 @@ RankedTensorType getPackedType(RankedTensorType input, LayoutKind kind);
 /// The layout of a weight matrix with elements of \p elementType (a float
 /// type, or a scheme's storage type).
 LayoutKind getWeightLayout(Type elementType);
+/// The layout of a weight matrix on a GPU, whose activations are 8-bit codes if
+/// \p integer.
+LayoutKind getGpuWeightLayout(Type elementType, bool integer);
 
 /// Bytes of the scale that a cache with codes keeps for each token, head, and
 /// key or value.

@@ -134,7 +134,12 @@ def Qlm_LayoutKind : I32EnumAttr<"LayoutKind", "order of packed weights", [
       I32EnumAttrCase<"Bias", 7, "bias">,
       I32EnumAttrCase<"Float8", 8, "f8x16x4">,
       I32EnumAttrCase<"ScaleCode", 9, "scale8">,
-      I32EnumAttrCase<"Plain", 10, "plain">]> {
+      I32EnumAttrCase<"Plain", 10, "plain">,
+      // Of GPUs; numbers are those of qlm::numerics::Layout.
+      I32EnumAttrCase<"Fragment16", 32, "frag16">,
+      I32EnumAttrCase<"Fragment8", 33, "frag8">,
+      I32EnumAttrCase<"Fragment8x8", 34, "frag8x8">,
+      I32EnumAttrCase<"Fragment4", 35, "frag4">]> {
   let cppNamespace = "::mlir::qlm";
   let genSpecializedAttr = 0;
 }
@@ -144,7 +149,8 @@ def Qlm_LayoutAttr : Qlm_Attr<"Layout", "layout"> {
   let description = [{
     Rows (output features) are taken in blocks of 16, so that a 512-bit vector
     holds the same column of 16 rows; rows and columns are padded with zeros.
-    One order serves GEMV and GEMM. The formulas are in
+    `frag…` are for GPUs: a line of 512 bytes is what a warp's lanes hand to the
+    tensor cores. One order serves GEMV and GEMM. The formulas are in
     `docs/design/packed-layouts.md` and `qlm/Package/Format.h`.
   }];
   let parameters = (ins "::mlir::qlm::LayoutKind":$kind);
@@ -156,7 +162,10 @@ def Qlm_ArgSpace : I32EnumAttr<"ArgSpace", "where a launch's buffer lives", [
       I32EnumAttrCase<"Arena", 1, "arena">,
       I32EnumAttrCase<"Step", 2, "step">,
       I32EnumAttrCase<"Cache", 3, "cache">,
-      I32EnumAttrCase<"Logits", 4, "logits">]> {
+      I32EnumAttrCase<"Logits", 4, "logits">,
+      I32EnumAttrCase<"Workspace", 5, "workspace">,
+      I32EnumAttrCase<"Sampling", 6, "sampling">,
+      I32EnumAttrCase<"Sampled", 7, "sampled">]> {
   let cppNamespace = "::mlir::qlm";
   let genSpecializedAttr = 0;
 }
@@ -168,7 +177,11 @@ def Qlm_ArgAttr : Qlm_Attr<"Arg", "arg"> {
     - `arena o`: byte offset `o` in the activation arena;
     - `step i`: the i-th step argument (`qlm::format::StepArgument`);
     - `cache l`: the pages of layer `l`;
-    - `logits`: the step's result, float32 `[logit rows, vocabulary]`.
+    - `logits`: the step's result, float32 `[logit rows, vocabulary]`;
+    - `workspace o`: byte offset `o` in a GPU's workspace, zero before the first
+      step; kernels leave zeros where they count;
+    - `sampling`, `sampled`: of `@sample`, how tokens are to be chosen and what
+      was chosen (`qlm::format::SampleRequest`, `SampleResult`).
   }];
   let parameters = (ins
     "::mlir::qlm::ArgSpace":$space,
@@ -186,6 +199,10 @@ def Qlm_SizeKind : I32EnumAttr<"SizeKind", "a size known only at run time", [
   let genSpecializedAttr = 0;
 }
 
+def Qlm_SizeKindAttr : EnumAttr<Qlm_Dialect, Qlm_SizeKind, "size"> {
+  let assemblyFormat = "$value";
+}
+
 def Qlm_TilesAttr : Qlm_Attr<"Tiles", "tiles"> {
   let summary = "how many tiles a launch has";
   let description = [{
@@ -198,6 +215,41 @@ def Qlm_TilesAttr : Qlm_Attr<"Tiles", "tiles"> {
     "int64_t":$block
   );
   let assemblyFormat = "`<` $count `*` $size `,` `block` $block `>`";
+}
+
+def Qlm_VariantAttr : Qlm_Attr<"Variant", "variant"> {
+  let summary = "one way to run a launch on a GPU";
+  let description = [{
+    The first variant of a launch that fits a step is run: `kernel` lies in a
+    `gpu.module` for the GPU's chip, `maxRows` is at least the rows of the
+    step (or of the bucket that a captured step stands for), and a
+    `decodeOnly` one needs a step in which each sequence has one row.
+
+    - `grid`, `gridY`: thread blocks along x and y (1 if absent), for the
+      largest sizes of the bucket;
+    - `blockThreads`: threads of a block; `sharedBytes`: its dynamic shared
+      memory; `cluster`: blocks of a cluster along x;
+    - `dependent`: the kernel may begin before the launch before it ends
+      (programmatic dependent launch); it waits itself
+      (`griddepcontrol.wait`).
+
+    ```mlir
+    #qlm.variant<kernel = @kernels_sm_90a::@rms_norm, maxRows = 512, grid = <1 * tokens, block 1>, blockThreads = 256>
+    ```
+  }];
+  let parameters = (ins
+    "::mlir::SymbolRefAttr":$kernel,
+    "int64_t":$maxRows,
+    "::mlir::qlm::TilesAttr":$grid,
+    OptionalParameter<"::mlir::qlm::TilesAttr">:$gridY,
+    "int64_t":$blockThreads,
+    DefaultValuedParameter<"int64_t", "0">:$sharedBytes,
+    DefaultValuedParameter<"int64_t", "1">:$cluster,
+    DefaultValuedParameter<"bool", "false">:$dependent,
+    DefaultValuedParameter<"bool", "false">:$decodeOnly
+  );
+  let assemblyFormat = "`<` struct(params) `>`";
+  let genVerifyDecl = 1;
 }
 
 #endif // QLM_DIALECT_QLMATTRS

@@ -61,28 +61,29 @@ def Qlm_LinearOp
   }];
 }
 
-def Qlm_RmsNormOp : Qlm_DefinedPureOp<"rms_norm",
-    [TypesMatchWith<"result has the type of the input", "input", "result",
-                    "$_self">]> {
+def Qlm_RmsNormOp : Qlm_DefinedPureOp<"rms_norm"> {
   let summary = "Normalizes each token by its root mean square";
   let description = [{
     `result[t, k] = weight[k] * (input[t, k] / sqrt(mean_k(input[t, k]^2) +
     epsilon))`, in f32 (Zhang and Sennrich, 2019, equation 4).
 
     Constraints:
-    - (C1) input and result are `[tokens, features]` f32.
+    - (C1) input and result are `[tokens, features]`; the input is f32, the
+      result f32 unless `qlm-narrow-activations` made it f16 or bf16.
     - (C2) `weight` is `[features]`.
     - (C3) `epsilon` is positive.
 
     ```mlir
     %y = qlm.rms_norm %x, %w {epsilon = 1.0e-5 : f32} : tensor<?x2048xf32>, tensor<2048xbf16>
+    %z = qlm.rms_norm %x, %w {epsilon = 1.0e-5 : f32} : tensor<?x2048xf32>, tensor<2048xbf16> -> tensor<?x2048xf16>
     ```
   }];
   let arguments = (ins Qlm_F32Tensor:$input, Qlm_FloatTensor:$weight,
                        F32Attr:$epsilon);
-  let results = (outs Qlm_F32Tensor:$result);
+  let results = (outs Qlm_FloatTensor:$result);
   let assemblyFormat = [{
-    $input `,` $weight attr-dict `:` type($input) `,` type($weight)
+    $input `,` $weight attr-dict `:`
+    custom<NormTypes>(type($input), type($weight), type($result))
   }];
 }
 
@@ -164,15 +165,16 @@ def Qlm_SwigluOp : Qlm_DefinedPureOp<"swiglu"> {
     projection (Shazeer, 2020).
 
     Constraints:
-    - (C1) `input` is `[tokens, 2 * features]` f32, the result
-      `[tokens, features]` f32.
+    - (C1) `input` is `[tokens, 2 * features]`, the result
+      `[tokens, features]`; both f32 unless `qlm-narrow-activations` made them
+      f16 or bf16.
 
     ```mlir
     %y = qlm.swiglu %x : tensor<?x11264xf32> -> tensor<?x5632xf32>
     ```
   }];
-  let arguments = (ins Qlm_F32Tensor:$input);
-  let results = (outs Qlm_F32Tensor:$result);
+  let arguments = (ins Qlm_FloatTensor:$input);
+  let results = (outs Qlm_FloatTensor:$result);
   let assemblyFormat = "$input attr-dict `:` type($input) `->` type($result)";
 }
 

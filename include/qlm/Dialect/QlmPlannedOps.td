@@ -5,6 +5,10 @@
 //
 //===----------------------------------------------------------------------===//
 //
+// Activations are f32 unless `qlm-narrow-activations` made them f16 or bf16:
+// whatever their types, an operation computes in f32 and rounds each element of
+// its result once, half to even, to the result's type.
+//
 // A step runs a ragged batch: `tokens` rows in all, of `sequences` sequences,
 // each a run of consecutive rows. Its arguments are described in
 // qlm/Package/Format.h (StepArgument).
@@ -18,6 +22,8 @@
 // tokens, `[pageTokens]` f32 in little-endian bytes: it is an i8 tensor `[pages,
 // 2, kvHeads, headDim * pageTokens + 4 * pageTokens]`. An element stands for
 // code * scale.
+//
+// With `keys_by_token` (GPUs) keys stand like values: `[pageTokens, headDim]`.
 //
 //===----------------------------------------------------------------------===//
 
@@ -34,7 +40,7 @@ def Qlm_PackedLinearOp
     `qlm.pack` has ordered. The scheme's own formulas hold.
 
     Constraints:
-    - (C1) `input` is `[tokens, inFeatures]`, f32 without and i8 with
+    - (C1) `input` is `[tokens, inFeatures]`, floats without and i8 with
       `inputScales`, which are `[tokens]` f32.
     - (C2) `weight` has the packed type of `[outFeatures, inFeatures]` in
       `layout`; `scales` and `zeroPoints` are packed too and present as the
@@ -42,14 +48,15 @@ def Qlm_PackedLinearOp
       holds codes (layout scale8) of `qlm.quantize_scales`, whose `super` they
       are; the scheme then has f32 scales by groups.
     - (C3) `bias`, if any, has the packed type of `[outFeatures]`; result and
-      `residual`, if any, are `[tokens, outFeatures]` f32.
+      `residual`, if any, are `[tokens, outFeatures]`; the residual is f32, the
+      result f32 or, without one, any floats.
 
     ```mlir
     %y = qlm.packed_linear %x, %p scales %s {inFeatures = 256, outFeatures = 64, layout = #qlm.layout<i4x16x8>, scheme = #qlm.scheme<i4, group, 128, range [-8, 7], bound 7.5, scales f16>}
         : (tensor<?x256xf32>, tensor<4x32x64xi8>, tensor<4x2x16xf16>) -> tensor<?x64xf32>
     ```
   }];
-  let arguments = (ins TensorOf<[F32, I8]>:$input,
+  let arguments = (ins TensorOf<[F32, F16, BF16, I8]>:$input,
                        Optional<Qlm_F32Tensor>:$inputScales,
                        Qlm_WeightTensor:$weight,
                        Optional<Qlm_PackedScaleTensor>:$scales,
@@ -60,7 +67,7 @@ def Qlm_PackedLinearOp
                        I64Attr:$inFeatures, I64Attr:$outFeatures,
                        Qlm_LayoutAttr:$layout,
                        OptionalAttr<Qlm_SchemeAttr>:$scheme);
-  let results = (outs Qlm_F32Tensor:$result);
+  let results = (outs Qlm_FloatTensor:$result);
   let assemblyFormat = [{
     $input (`input_scales` $inputScales^)? `,` $weight (`scales` $scales^)?
     (`super_scales` $superScales^)? (`zero_points` $zeroPoints^)? (`bias` $bias^)? (`residual` $residual^)?
@@ -140,7 +147,7 @@ def Qlm_SwigluQuantizeOp : Qlm_DefinedPureOp<"swiglu_quantize"> {
         : tensor<?x11264xf32> -> tensor<?x5632xi8>, tensor<?xf32>
     ```
   }];
-  let arguments = (ins Qlm_F32Tensor:$input, Qlm_SchemeAttr:$scheme);
+  let arguments = (ins Qlm_FloatTensor:$input, Qlm_SchemeAttr:$scheme);
   let results = (outs Qlm_CodeTensor:$codes, Qlm_F32Tensor:$scales);
   let assemblyFormat = [{
     $input attr-dict `:` type($input) `->` type($codes) `,` type($scales)
@@ -171,8 +178,8 @@ def Qlm_RopeAppendOp : Qlm_DefinedPureOp<"rope_append"> {
     codes arbitrary.
 
     Constraints:
-    - (C1) `qkv` is `[tokens, (heads + 2 * kvHeads) * headDim]` f32 and
-      `query` `[tokens, heads * headDim]` f32.
+    - (C1) `qkv` is `[tokens, (heads + 2 * kvHeads) * headDim]` and `query`
+      `[tokens, heads * headDim]`, of any floats.
     - (C2) `table` is `[contextLength, headDim / 2, 2]` f32.
     - (C3) `cache` is `[pages, 2, kvHeads, headDim * pageTokens]` floats
       without and `[pages, 2, kvHeads, (headDim + 4) * pageTokens]` i8 with
@@ -181,18 +188,20 @@ def Qlm_RopeAppendOp : Qlm_DefinedPureOp<"rope_append"> {
 
     Made by `qlm-plan-kv-cache`.
   }];
-  let arguments = (ins Qlm_F32Tensor:$qkv, Qlm_F32Tensor:$table,
+  let arguments = (ins Qlm_FloatTensor:$qkv, Qlm_F32Tensor:$table,
                        Qlm_CacheTensor:$cache, Qlm_IndexTensor:$positions,
                        Qlm_IndexTensor:$tokenSequences,
                        Qlm_IndexTensor:$blockTables, I64Attr:$heads,
                        I64Attr:$kvHeads, I64Attr:$pageTokens,
-                       OptionalAttr<TypeAttr>:$codes);
-  let results = (outs Qlm_F32Tensor:$query, Qlm_CacheTensor:$updatedCache);
+                       OptionalAttr<TypeAttr>:$codes,
+                       UnitAttr:$keysByToken);
+  let results = (outs Qlm_FloatTensor:$query, Qlm_CacheTensor:$updatedCache);
   let assemblyFormat = [{
     $qkv `,` $table `,` $cache `at` $positions `,` $tokenSequences `,`
     $blockTables `heads` custom<Integer>($heads) `kv_heads`
     custom<Integer>($kvHeads) `page_tokens` custom<Integer>($pageTokens)
-    (`codes` $codes^)? attr-dict `:` functional-type(operands, results)
+    (`codes` $codes^)? (`keys_by_token` $keysByToken^)? attr-dict `:`
+    functional-type(operands, results)
   }];
   let extraClassDeclaration = [{
     int64_t getHeadDim() { return 2 * getTable().getType().getDimSize(1); }
@@ -207,24 +216,26 @@ def Qlm_PagedAttentionOp : Qlm_DefinedPureOp<"paged_attention"> {
     through `blockTables`.
 
     Constraints:
-    - (C1) `query` and result are `[tokens, heads * headDim]` f32.
+    - (C1) `query` and result are `[tokens, heads * headDim]`, of any floats.
     - (C2) `cache` and `codes` are as in `qlm.rope_append`.
     - (C3) `kvHeads` divides `heads`.
 
     Made by `qlm-plan-kv-cache`.
   }];
-  let arguments = (ins Qlm_F32Tensor:$query, Qlm_CacheTensor:$cache,
+  let arguments = (ins Qlm_FloatTensor:$query, Qlm_CacheTensor:$cache,
                        Qlm_IndexTensor:$positions,
                        Qlm_IndexTensor:$tokenSequences,
                        Qlm_IndexTensor:$blockTables, I64Attr:$heads,
                        I64Attr:$kvHeads, I64Attr:$pageTokens, F32Attr:$scale,
-                       OptionalAttr<TypeAttr>:$codes);
-  let results = (outs Qlm_F32Tensor:$result);
+                       OptionalAttr<TypeAttr>:$codes,
+                       UnitAttr:$keysByToken);
+  let results = (outs Qlm_FloatTensor:$result);
   let assemblyFormat = [{
     $query `,` $cache `at` $positions `,` $tokenSequences `,` $blockTables
     `heads` custom<Integer>($heads) `kv_heads` custom<Integer>($kvHeads)
     `page_tokens` custom<Integer>($pageTokens)
-    (`codes` $codes^)? `scale` custom<Float>($scale)
+    (`codes` $codes^)? (`keys_by_token` $keysByToken^)? `scale`
+    custom<Float>($scale)
     attr-dict `:` functional-type(operands, results)
   }];
 }
@@ -232,8 +243,11 @@ def Qlm_PagedAttentionOp : Qlm_DefinedPureOp<"paged_attention"> {
 def Qlm_LaunchOp : Qlm_Op<"launch"> {
   let summary = "Runs a kernel over tiles of a step";
   let description = [{
-    Calls `kernel` with the buffers that `args` names, for tiles
-    `0 .. tiles`; the runtime may split the tiles among threads in any way.
+    On a processor: calls `kernel` with the buffers that `args` names, for
+    tiles `0 .. tiles`; the runtime may split the tiles among threads in any
+    way. On a GPU: runs the first of `variants` that fits the step; `rows`
+    says which of its sizes their `maxRows` counts.
+
     `label` names the launch in profiles ("layers.0.qkv"); `bytes` is the
     weight bytes it reads, `flopsPerRow` the multiply-adds times two of one
     row.
@@ -241,16 +255,21 @@ def Qlm_LaunchOp : Qlm_Op<"launch"> {
     Constraints:
     - (C1) `args` are `#qlm.arg`; a weight's index is below the operands'
       number.
+    - (C2) either `kernel` and `tiles` are there, or `rows` and `variants`,
+      which are `#qlm.variant`, at least one.
 
-    Made by `qlm-emit-cpu-kernels`; Package writes the list into the
-    manifest.
+    Made by `qlm-emit-cpu-kernels` and `qlm-emit-cuda-kernels`; Package writes
+    the list into the manifest.
   }];
-  let arguments = (ins SymbolRefAttr:$kernel, StrAttr:$label,
-                       Qlm_TilesAttr:$tiles, ArrayAttr:$args, I64Attr:$bytes,
-                       I64Attr:$flopsPerRow,
+  let arguments = (ins OptionalAttr<SymbolRefAttr>:$kernel, StrAttr:$label,
+                       OptionalAttr<Qlm_TilesAttr>:$tiles,
+                       OptionalAttr<Qlm_SizeKindAttr>:$rows,
+                       OptionalAttr<ArrayAttr>:$variants, ArrayAttr:$args,
+                       I64Attr:$bytes, I64Attr:$flopsPerRow,
                        Variadic<AnyStaticShapeTensor>:$weights);
   let assemblyFormat = [{
-    $kernel $label `tiles` $tiles `args` $args (`weights` `(` $weights^ `:`
+    ($kernel^)? $label (`tiles` $tiles^)? (`rows` $rows^)?
+    (`variants` $variants^)? `args` $args (`weights` `(` $weights^ `:`
     type($weights) `)`)? attr-dict
   }];
 }

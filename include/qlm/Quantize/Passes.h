@@ -30,6 +30,10 @@ namespace mlir::qlm {
 
 /// Options of the Quantize stage. Values are checked when the passes run.
 struct QuantizeOptions : public PassPipelineOptions<QuantizeOptions> {
+  Option<std::string> target{
+      *this, "target",
+      llvm::cl::desc("What reads the packed weights: cpu or cuda"),
+      llvm::cl::init("cpu")};
   Option<std::string> weights{
       *this, "weights",
       llvm::cl::desc("What the weights of linears become: f32, bf16, f16, "

@@ -128,7 +128,13 @@ def PackWeights : Pass<"qlm-pack-weights", "::mlir::ModuleOp"> {
     one has none, a counter makes the keys distinct. Linears that share a
     parameter share the packed one. Norm weights are converted to f32 and not
     packed. Sets `qlm.stage` to "quantize".
+
+    With `target=cuda` weights get the layouts of GPUs (`frag4` and so on).
   }];
+  let options = [
+    Option<"target", "target", "std::string", /*default=*/"\"cpu\"",
+           "What reads the packed weights: cpu or cuda">,
+  ];
   let dependentDialects = ["::mlir::qlm::QlmDialect"];
 }
 

@@ -34,8 +34,30 @@ static std::string getKernelKey(Operation *op, SizeKind rows) {
   return key;
 }
 
+/// Whether \p op has what only GPUs have kernels for: 16-bit activations, or
+/// keys by token.
+static bool isForGpu(Operation *op) {
+  if (auto append = dyn_cast<RopeAppendOp>(op);
+      append && append.getKeysByToken())
+    return true;
+  if (auto attention = dyn_cast<PagedAttentionOp>(op);
+      attention && attention.getKeysByToken())
+    return true;
+  auto isNarrow = [](Value value) {
+    auto type = dyn_cast<RankedTensorType>(value.getType());
+    return type && type.isDynamicDim(0) &&
+           isa<FloatType>(type.getElementType()) &&
+           !type.getElementType().isF32();
+  };
+  return llvm::any_of(op->getOperands(), isNarrow) ||
+         llvm::any_of(op->getResults(), isNarrow);
+}
+
 static FailureOr<KernelInfo> emitBody(Operation *op,
                                       const KernelRequest &request) {
+  if (isForGpu(op))
+    return op->emitOpError("has 16-bit activations or keys by token, which "
+                           "only GPUs have kernels for");
   return llvm::TypeSwitch<Operation *, FailureOr<KernelInfo>>(op)
       .Case([&](EmbeddingOp op) { return emitEmbedding(op, request); })
       .Case([&](RmsNormOp op) { return emitRmsNorm(op, request); })

@@ -76,13 +76,12 @@ int64_t qlm::numerics::fragmentLineColumns(Layout layout) {
 int64_t qlm::numerics::fragmentBlockBytes(Layout layout, int64_t columns) {
   constexpr int64_t kPadded = qlm::format::kFragmentColumns;
   int64_t padded = (columns + kPadded - 1) / kPadded * kPadded;
-  return padded / fragmentLineColumns(layout) *
-         qlm::format::kFragmentLineBytes;
+  return padded / fragmentLineColumns(layout) * qlm::format::kFragmentLineBytes;
 }
 
 void qlm::numerics::packFragments(Layout layout, const void *input,
-                                  int64_t rows, int64_t columns,
-                                  int codeOffset, void *packed) {
+                                  int64_t rows, int64_t columns, int codeOffset,
+                                  void *packed) {
   const auto *source = static_cast<const unsigned char *>(input);
   auto *target = static_cast<unsigned char *>(packed);
   std::memset(packed, 0,
