@@ -7,12 +7,29 @@
 
 #include "qlm/Lower/Passes.h"
 
+#include "qlm/Package/Format.h"
+
 #include "mlir/Pass/PassManager.h"
 #include "mlir/Pass/PassRegistry.h"
 #include "mlir/Transforms/Passes.h"
 
 using namespace mlir;
 using namespace mlir::qlm;
+
+/// What follows the KV plan on a GPU.
+static void addCudaPasses(OpPassManager &pm, const LowerOptions &options) {
+  NarrowActivationsOptions narrow;
+  narrow.type = options.activationType;
+  pm.addPass(createNarrowActivations(narrow));
+  PlanMemoryOptions memory;
+  memory.alignment = ::qlm::format::kDeviceAlignment;
+  pm.addPass(createPlanMemory(memory));
+  EmitCudaKernelsOptions kernels;
+  kernels.chips = options.chips;
+  kernels.batchInvariant = options.batchInvariant;
+  pm.addPass(createEmitCudaKernels(kernels));
+  pm.addPass(createLowerKernelsToNVVM());
+}
 
 void mlir::qlm::buildLowerPipeline(OpPassManager &pm,
                                    const LowerOptions &options) {
@@ -22,8 +39,11 @@ void mlir::qlm::buildLowerPipeline(OpPassManager &pm,
   kv.maxBatch = options.maxBatch;
   kv.maxContext = options.maxContext;
   kv.maxStepTokens = options.maxStepTokens;
+  kv.keysByToken = options.target == "cuda";
   pm.addPass(createPlanKvCache(kv));
   pm.addPass(createFuseQuantize());
+  if (options.target == "cuda")
+    return addCudaPasses(pm, options);
   pm.addPass(createPlanMemory());
   EmitCpuKernelsOptions kernels;
   kernels.targetCpu = options.targetCpu;

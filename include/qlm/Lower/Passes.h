@@ -46,8 +46,30 @@ inline constexpr llvm::StringLiteral kTargetCpuAttr = "qlm.target_cpu";
 inline constexpr llvm::StringLiteral kTargetFeaturesAttr =
     "qlm.target_features";
 
+/// Attributes of a `gpu.module` beside its chip: whether the package has it as
+/// machine code, and as PTX.
+inline constexpr llvm::StringLiteral kCubinAttr = "qlm.cubin";
+inline constexpr llvm::StringLiteral kPtxAttr = "qlm.ptx";
+
 /// Options of the Lower stage.
 struct LowerOptions : public PassPipelineOptions<LowerOptions> {
+  Option<std::string> target{*this, "target", llvm::cl::desc("cpu or cuda"),
+                             llvm::cl::init("cpu")};
+  Option<std::string> chips{
+      *this, "chips",
+      llvm::cl::desc("GPUs to make code for: sm_80, sm_89, sm_90a, with "
+                     "commas"),
+      llvm::cl::init("sm_90a")};
+  Option<std::string> activationType{
+      *this, "activation-type",
+      llvm::cl::desc("Activations between a GPU's kernels: f16, bf16, f32, or "
+                     "auto"),
+      llvm::cl::init("auto")};
+  Option<bool> batchInvariant{
+      *this, "batch-invariant",
+      llvm::cl::desc("Keeps the order of sums on a GPU the same for steps of "
+                     "any size"),
+      llvm::cl::init(false)};
   Option<std::string> targetCpu{
       *this, "target-cpu",
       llvm::cl::desc("native, x86-64-v3, x86-64-v4 or sapphirerapids"),
@@ -82,6 +104,9 @@ void buildLowerPipeline(OpPassManager &pm, const LowerOptions &options);
 /// Adds the conversions that `qlm-lower-kernels-to-llvm` runs on the kernel
 /// module. Tests lower single kernels with them.
 void buildKernelsToLLVMPipeline(OpPassManager &pm);
+
+/// The same for a `gpu.module`: what `qlm-lower-kernels-to-nvvm` runs.
+void buildKernelsToNVVMPipeline(OpPassManager &pm);
 
 /// Registers `qlm-lower-pipeline`.
 void registerLowerPipelines();

@@ -48,6 +48,9 @@ def PlanKvCache : Pass<"qlm-plan-kv-cache", "::mlir::ModuleOp"> {
            "Tokens of one page, a multiple of 16">,
     Option<"kvType", "kv-type", "std::string", /*default=*/"\"f32\"",
            "How keys and values are stored: f32, f16, bf16, int8 or fp8">,
+    Option<"keysByToken", "keys-by-token", "bool", /*default=*/"false",
+           "Lets the features of a key be neighbours, as GPUs want them, not "
+           "the tokens of a feature">,
     Option<"maxBatch", "max-batch", "int64_t", /*default=*/"8",
            "Most sequences of a step">,
     Option<"maxContext", "max-context", "int64_t", /*default=*/"0",
@@ -84,9 +87,10 @@ def PlanMemory : Pass<"qlm-plan-memory", "::mlir::ModuleOp"> {
   let description = [{
     Each result that lives in memory gets an offset that no value alive at the
     same time overlaps: first fit in the order of the operations, aligned to
-    64 bytes, for the largest step. The 64 bytes after each buffer may be read
-    by kernels that load whole vectors. Results that have no place in the
-    arena (parameters, caches, the logits) get -1.
+    `alignment` bytes, for the largest step. The 64 bytes after each buffer may
+    be read
+    by kernels that load whole vectors. Results that have no place in the arena
+    (parameters, caches, the logits) get -1.
 
     Sets the attribute `qlm.offsets` on the operations and `arena_bytes` in
     the plan:
@@ -94,6 +98,10 @@ def PlanMemory : Pass<"qlm-plan-memory", "::mlir::ModuleOp"> {
     %x = qlm.embedding %tokens, %table {qlm.offsets = [0]}
     ```
   }];
+  let options = [
+    Option<"alignment", "alignment", "int64_t", /*default=*/"64",
+           "Alignment of activations: 64, on a GPU 256">,
+  ];
   let dependentDialects = ["::mlir::qlm::QlmDialect"];
 }
 
@@ -125,6 +133,60 @@ def EmitCpuKernels : Pass<"qlm-emit-cpu-kernels", "::mlir::ModuleOp"> {
   ];
 }
 
+def NarrowActivations : Pass<"qlm-narrow-activations", "::mlir::ModuleOp"> {
+  let summary = "Rounds activations between kernels to 16 bits";
+  let description = [{
+    Gives the results of norms, gated MLPs, attention, and of the linears
+    before rope and gates the element type `type`, so that they are half as
+    long and feed 16-bit matrix units. Each operation still computes in f32 and
+    rounds once. The residual stream and the logits stay f32. `auto` is bf16
+    where the step has a bf16 weight that isn't quantized, else f16.
+
+    ```mlir
+    %n = qlm.rms_norm %x, %w {epsilon = 1.0e-5 : f32} : tensor<?x64xf32>, tensor<64xf32>
+    %y = qlm.packed_linear %n, %p residual %x {...} : (tensor<?x64xf32>, ...) -> tensor<?x64xf32>
+    ```
+    becomes
+    ```mlir
+    %n = qlm.rms_norm %x, %w {epsilon = 1.0e-5 : f32} : tensor<?x64xf32>, tensor<64xf32> -> tensor<?x64xf16>
+    %y = qlm.packed_linear %n, %p residual %x {...} : (tensor<?x64xf16>, ...) -> tensor<?x64xf32>
+    ```
+  }];
+  let options = [
+    Option<"type", "type", "std::string", /*default=*/"\"auto\"",
+           "f16, bf16, auto, or f32 to change nothing">,
+  ];
+  let dependentDialects = ["::mlir::qlm::QlmDialect"];
+}
+
+def EmitCudaKernels : Pass<"qlm-emit-cuda-kernels", "::mlir::ModuleOp"> {
+  let summary = "Emits the GPU's kernels and turns operations to launches";
+  let description = [{
+    Adds a `gpu.module` for each chip with the kernels of each distinct
+    operation (name, attributes, types) and replaces the operations of `@step`
+    by `qlm.launch` with variants, in the order of preference. `@kernels_CHIP`
+    has the attribute `qlm.cubin` if it is to be assembled, and `qlm.ptx` if
+    it goes into the package as PTX for GPUs that the package has no code for;
+    those are the kernels for sm_80. Sets `workspace_bytes` in the plan.
+
+    ```mlir
+    %y = qlm.rms_norm %x, %w {epsilon = 1.0e-5 : f32, qlm.offsets = [8448]} : tensor<?x64xf32>, tensor<64xf32>
+    ```
+    becomes
+    ```mlir
+    qlm.launch "layers.0.attention_norm" rows tokens variants [#qlm.variant<kernel = @kernels_sm_90a::@rms_norm, maxRows = 128, grid = <1 * tokens, block 1>, blockThreads = 32, dependent = true>] args [#qlm.arg<arena>, #qlm.arg<weight>, #qlm.arg<arena, 8448>] weights(%w : tensor<64xf32>) {bytes = 256 : i64, flopsPerRow = 256 : i64}
+    ```
+  }];
+  let options = [
+    Option<"chips", "chips", "std::string", /*default=*/"\"sm_90a\"",
+           "GPUs to make code for: sm_80, sm_89, sm_90a, with commas">,
+    Option<"ptx", "ptx", "bool", /*default=*/"true",
+           "Whether PTX goes into the package beside machine code">,
+    Option<"batchInvariant", "batch-invariant", "bool", /*default=*/"false",
+           "Keeps the order of sums the same for steps of any size">,
+  ];
+}
+
 def LowerKernelsToLLVM
     : Pass<"qlm-lower-kernels-to-llvm", "::mlir::ModuleOp"> {
   let summary = "Lowers the kernel module to the LLVM dialect";
@@ -133,6 +195,35 @@ def LowerKernelsToLLVM
     module `@kernels` and leaves nothing but the LLVM dialect in it. Completes
     the stage: `qlm.stage` becomes "lower".
   }];
+}
+
+def LowerKernelsToNVVM
+    : Pass<"qlm-lower-kernels-to-nvvm", "::mlir::ModuleOp"> {
+  let summary = "Lowers the GPU kernels to the LLVM and NVVM dialects";
+  let description = [{
+    Runs the conversions of scf, vector, math, arith and nvvm on each
+    `gpu.module` and leaves nothing but the LLVM and NVVM dialects in it. A
+    module without the attribute `qlm.chip` gets the option's. Completes the
+    stage: `qlm.stage` becomes "lower".
+
+    ```mlir
+    gpu.module @kernels {
+      llvm.func @k(%x: !llvm.ptr<1>, %sizes: !llvm.ptr<1>) attributes {nvvm.kernel, nvvm.reqntid = array<i32: 32>} {
+        %t = nvvm.read.ptx.sreg.tid.x : i32
+        %f = arith.sitofp %t : i32 to f32
+    ```
+    becomes
+    ```mlir
+    gpu.module @kernels attributes {qlm.chip = "sm_90a"} {
+      llvm.func @k(%x: !llvm.ptr<1>, %sizes: !llvm.ptr<1>) attributes {nvvm.kernel, nvvm.reqntid = array<i32: 32>} {
+        %t = nvvm.read.ptx.sreg.tid.x : i32
+        %f = llvm.sitofp %t : i32 to f32
+    ```
+  }];
+  let options = [
+    Option<"chip", "chip", "std::string", /*default=*/"\"sm_90a\"",
+           "Chip of modules that don't name theirs: sm_80, sm_89 or sm_90a">,
+  ];
 }
 
 #endif // QLM_LOWER_PASSES

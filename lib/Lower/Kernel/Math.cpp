@@ -110,7 +110,7 @@ Val KernelBuilder::toF32(Val value) {
 Val KernelBuilder::fromF32(Val value, Type element) {
   if (element.isF32())
     return value;
-  if (element.isF16())
+  if (element.isF16() || nativeBFloat16)
     return val(arith::TruncFOp::create(*this, loc, withElement(value, element),
                                        value.get()));
   // bf16, half to even: add just below half a unit, and one more if the kept

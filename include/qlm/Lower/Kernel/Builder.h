@@ -173,6 +173,9 @@ public:
   Location getLoc() const { return loc; }
   void setLoc(Location newLoc) { loc = newLoc; }
   Val val(Value value) { return Val(value, this); }
+  /// Whether the machine rounds f32 to bf16 in one instruction (GPUs do);
+  /// `fromF32` spells it out in integers otherwise.
+  void setNativeBFloat16(bool native) { nativeBFloat16 = native; }
 
   // Types.
   Type f32() { return getF32Type(); }
@@ -279,6 +282,7 @@ public:
 
 private:
   Location loc;
+  bool nativeBFloat16 = false;
 };
 
 /// Makes an empty kernel: `func.func @name` with the arguments of

@@ -1,0 +1,128 @@
+//===- Emit.cpp - Finds or makes the kernels of an operation --------------===//
+//
+// Part of the QLM project, under the Apache License v2.0 with LLVM Exceptions.
+// SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
+//
+//===----------------------------------------------------------------------===//
+
+#include "Emitters.h"
+
+#include "llvm/Support/raw_ostream.h"
+
+using namespace mlir;
+using namespace mlir::qlm;
+using namespace mlir::qlm::cuda;
+
+/// Everything of \p op that its kernels depend on, as text: name, own
+/// attributes, types, and what counts the rows. Locations and discardable
+/// attributes (offsets in the arena) don't matter.
+static std::string getKey(Operation *op, SizeKind rows, bool workspace) {
+  std::string key;
+  llvm::raw_string_ostream stream(key);
+  stream << op->getName() << " ";
+  if (Attribute attributes = op->getPropertiesAsAttribute())
+    stream << attributes << " ";
+  stream << "(" << op->getOperandTypes() << ") -> (" << op->getResultTypes()
+         << ") " << stringifySizeKind(rows) << workspace;
+  return key;
+}
+
+/// Buffers of a launch of \p op, without workspace and sizes.
+static int64_t countBuffers(Operation *op) {
+  int64_t count = op->getNumOperands() + op->getNumResults();
+  return isa<RopeAppendOp>(op) ? count - 1 : count;
+}
+
+/// A name that no kernel has yet.
+static std::string getFreeName(gpu::GPUModuleOp kernels, Operation *op,
+                               StringRef suffix) {
+  std::string base = op->getName().stripDialect().str();
+  if (!suffix.empty())
+    base += "_" + suffix.str();
+  std::string name = base;
+  for (int64_t same = 1; kernels.lookupSymbol(name); ++same)
+    name = base + "_" + std::to_string(same);
+  return name;
+}
+
+int64_t KernelEmitter::getWorkspaceBytes(Operation *op, SizeKind rows) const {
+  CudaRequest request{target, rows, limits, options, op->getContext()};
+  int64_t bytes = 0;
+  for (const Choice &choice : chooseKernels(op, request))
+    if (choice.scratchBytes >= 0)
+      bytes = std::max(bytes, kCounterBytes + choice.scratchBytes);
+  return bytes;
+}
+
+FailureOr<SmallVector<VariantAttr>>
+KernelEmitter::emit(Operation *op, SizeKind rows, bool workspace) {
+  auto [entry, isNew] = made.try_emplace(getKey(op, rows, workspace));
+  if (!isNew)
+    return entry->second;
+  MLIRContext *context = op->getContext();
+  CudaRequest request{target, rows, limits, options, context};
+  request.kernels = kernels;
+  request.buffers = countBuffers(op) + workspace;
+  request.workspace = workspace ? request.buffers - 1 : -1;
+  Choices choices = chooseKernels(op, request);
+  if (choices.empty()) {
+    InFlightDiagnostic diagnostic = op->emitOpError("has no kernel for ")
+                                    << target.chip;
+    diagnostic.attachNote()
+        << "run the optimize and quantize pipelines before lowering";
+    return diagnostic;
+  }
+  SmallVector<VariantAttr> variants;
+  for (const Choice &choice : choices) {
+    request.name = getFreeName(kernels, op, choice.suffix);
+    FailureOr<CudaKernel> kernel = choice.emit(request);
+    if (failed(kernel))
+      return failure();
+    auto symbol =
+        SymbolRefAttr::get(context, kernels.getName(),
+                           FlatSymbolRefAttr::get(context, request.name));
+    int64_t maxRows = request.maxRows();
+    if (choice.maxRows)
+      maxRows = std::min(maxRows, choice.maxRows);
+    variants.push_back(VariantAttr::get(
+        context, symbol, maxRows, kernel->grid, kernel->gridY,
+        kernel->blockThreads, kernel->sharedBytes, kernel->cluster,
+        kernel->dependent && target.hasHopper(), choice.decodeOnly));
+    // A choice that serves every step makes those after it useless.
+    if (maxRows == request.maxRows() && !choice.decodeOnly)
+      break;
+  }
+  entry->second = variants;
+  return variants;
+}
+
+//===----------------------------------------------------------------------===//
+// Costs
+//===----------------------------------------------------------------------===//
+
+static int64_t getBytes(Type type) {
+  auto tensor = cast<RankedTensorType>(type);
+  return tensor.getNumElements() * tensor.getElementTypeBitWidth() / 8;
+}
+
+LaunchCost LaunchCost::get(Operation *op) {
+  LaunchCost cost;
+  if (auto embedding = dyn_cast<EmbeddingOp>(op)) {
+    auto table = cast<RankedTensorType>(embedding.getTable().getType());
+    cost.bytes = getBytes(table) / table.getDimSize(0);
+    return cost;
+  }
+  // The rope table is read at the rows' positions only.
+  if (!isa<RopeAppendOp>(op))
+    for (Value operand : op->getOperands())
+      if (isParameterValue(operand))
+        cost.bytes += getBytes(operand.getType());
+  if (auto linear = dyn_cast<PackedLinearOp>(op))
+    cost.flopsPerRow = 2 * static_cast<int64_t>(linear.getInFeatures()) *
+                       static_cast<int64_t>(linear.getOutFeatures());
+  else if (op->getNumResults())
+    if (auto type = dyn_cast<RankedTensorType>(op->getResult(0).getType());
+        type && type.getRank() == 2)
+      cost.flopsPerRow = 4 * type.getDimSize(1);
+  return cost;
+}

@@ -1,0 +1,99 @@
+//===- Rows.h - A block's threads share a row -------------------*- C++ -*-===//
+//
+// Part of the QLM project, under the Apache License v2.0 with LLVM Exceptions.
+// SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
+//
+//===----------------------------------------------------------------------===//
+//
+// What the kernels of row operations have in common: thread i of a block takes
+// vectors i, i + threads, ... of its row. What a fused kernel and its parts
+// both emit stands here once, so that they agree bit for bit.
+//
+//===----------------------------------------------------------------------===//
+
+#ifndef QLM_LIB_LOWER_CUDA_ROWS_H
+#define QLM_LIB_LOWER_CUDA_ROWS_H
+
+#include "Emitters.h"
+
+namespace mlir::qlm::cuda {
+
+/// How rows of a known length are split among the threads of a block.
+class RowSplit {
+public:
+  explicit RowSplit(int64_t features)
+      : features(features),
+        lanes(features % 4 == 0 ? 4 : (features % 2 == 0 ? 2 : 1)) {}
+
+  /// Threads of a block: enough for the row, whole warps, at most \p most.
+  int64_t threads(int64_t most = 256) const {
+    int64_t wanted = llvm::alignTo(llvm::divideCeil(features, lanes), 32);
+    return std::min(wanted, most);
+  }
+  int64_t getFeatures() const { return features; }
+  int64_t getLanes() const { return lanes; }
+
+  /// Row \p row (i32) of a buffer of rows of \p length elements.
+  static kernel::Ptr row(kernel::GpuKernelFrame &frame, kernel::Ptr buffer,
+                         Type element, kernel::Val row, int64_t length);
+  /// Calls \p body with the first element (i32) of each of the thread's
+  /// vectors.
+  void forEach(kernel::GpuKernelFrame &frame,
+               function_ref<void(kernel::Val)> body) const;
+  /// Folds the thread's vectors in order.
+  kernel::Val
+  fold(kernel::GpuKernelFrame &frame, kernel::Val init,
+       function_ref<kernel::Val(kernel::Val, kernel::Val)> add) const;
+
+  /// The vector at \p first of the row at \p row, in f32.
+  kernel::Val load(kernel::GpuKernelFrame &frame, kernel::Ptr row, Type element,
+                   kernel::Val first) const;
+  /// Rounds \p value (f32) to \p element and stores it.
+  void store(kernel::GpuKernelFrame &frame, kernel::Ptr row, Type element,
+             kernel::Val first, kernel::Val value) const;
+  /// A vector of the split's lanes, or a scalar.
+  Type vectorOf(Type element) const {
+    return lanes == 1 ? element : Type(VectorType::get({lanes}, element));
+  }
+
+private:
+  int64_t features, lanes;
+};
+
+/// Element type of a ranked tensor.
+inline Type getElement(Value value) {
+  return cast<RankedTensorType>(value.getType()).getElementType();
+}
+/// Size of the last dimension.
+inline int64_t getFeatures(Value value) {
+  return cast<RankedTensorType>(value.getType()).getShape().back();
+}
+
+/// Sum of the lanes of a vector, by halves; a scalar itself.
+kernel::Val sumLanes(kernel::KernelBuilder &b, kernel::Val value);
+
+/// 1 / sqrt(mean of squares + epsilon) of the f32 row that \p load gives; the
+/// order of the sum depends on nothing but the length and the block.
+kernel::Val emitNormFactor(kernel::GpuKernelFrame &frame, const RowSplit &split,
+                           function_ref<kernel::Val(kernel::Val)> load,
+                           double epsilon);
+
+/// silu(gate) * up.
+kernel::Val emitGate(kernel::GpuKernelFrame &frame, kernel::Val gate,
+                     kernel::Val up);
+
+/// `qlm.dynamic_quantize` of the row that \p values gives: writes codes and
+/// scale.
+void emitRowCodes(kernel::GpuKernelFrame &frame, const RowSplit &split,
+                  SchemeAttr scheme,
+                  function_ref<kernel::Val(kernel::Val)> values,
+                  kernel::Ptr codes, kernel::Ptr scale);
+
+/// Begins a kernel with a block for each row: waits for the kernels before,
+/// then calls \p body with the row where it is one of the step's.
+void forBlockRow(kernel::GpuKernelFrame &frame, SizeKind rows,
+                 function_ref<void(kernel::Val)> body);
+
+} // namespace mlir::qlm::cuda
+
+#endif // QLM_LIB_LOWER_CUDA_ROWS_H
