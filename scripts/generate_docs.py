@@ -20,7 +20,8 @@ def generate() -> dict[str, str]:
     """Text of each generated page by its file name."""
     pages = {"Dialect.md": (["-gen-dialect-doc", "-dialect=qlm"],
                             "include/qlm/Dialect/QlmOps.td")}
-    for stage in ("Dialect", "Optimize", "Quantize", "Lower", "Pipelines"):
+    for stage in ("Dialect", "Optimize", "Quantize", "Lower", "Package",
+                  "Pipelines"):
         passes = f"include/qlm/{stage}/Passes.td"
         if (ROOT / passes).exists():
             pages[f"{stage}Passes.md"] = (["-gen-pass-doc"], passes)

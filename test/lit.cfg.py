@@ -1,6 +1,8 @@
 """Configuration of the regression tests: IR in, IR out, checked by FileCheck."""
 
+import glob
 import os
+import shutil
 import sys
 
 import lit.formats
@@ -18,6 +20,14 @@ config.substitutions.append(("%python", sys.executable))
 config.substitutions.append(("%source_dir", config.qlm_source_dir))
 config.substitutions.append(
     ("%inputs", os.path.join(config.qlm_source_dir, "test", "Inputs")))
+# Where the compiler looks for ptxas, which scripts/bootstrap installs.
+PTXAS = [os.path.join(os.environ.get("CUDA_HOME", ""), "bin", "ptxas"),
+         shutil.which("ptxas"), "/usr/local/cuda/bin/ptxas",
+         *glob.glob(os.path.join(config.qlm_source_dir, ".venv", "lib", "*",
+                                 "site-packages", "nvidia", "*", "bin",
+                                 "ptxas"))]
+if any(path and os.access(path, os.X_OK) for path in PTXAS):
+    config.available_features.add("ptxas")
 with open("/proc/cpuinfo", encoding="utf-8") as cpuinfo:
     flags = cpuinfo.read()
 for flag in ("avx2", "avx512f", "avx512_vnni", "amx_tile"):

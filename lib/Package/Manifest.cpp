@@ -145,6 +145,43 @@ static json::Object makeTarget(ModuleOp module, const PackagedFile &file) {
                       {"module_bytes", file.bytes}};
 }
 
+int64_t ManifestInput::getCodeBytes() const {
+  int64_t most = module.bytes;
+  for (const PackagedChip &chip : chips)
+    most = std::max(most, chip.file.bytes);
+  return most;
+}
+
+/// A chip's file, and what its kernels take.
+static json::Object makeChip(const PackagedChip &chip) {
+  json::Object section{{"chip", chip.chip},
+                       {"file", chip.file.name},
+                       {"checksum", toHex(chip.file.checksum)},
+                       {"bytes", chip.file.bytes}};
+  json::Object kernels;
+  for (const KernelResources &kernel : chip.kernels)
+    kernels[kernel.name] = json::Object{{"registers", kernel.registers},
+                                        {"spill_bytes", kernel.spillBytes},
+                                        {"stack_bytes", kernel.stackBytes},
+                                        {"shared_bytes", kernel.sharedBytes}};
+  if (!kernels.empty())
+    section["kernels"] = std::move(kernels);
+  return section;
+}
+
+static json::Object makeCudaTarget(const ManifestInput &input) {
+  json::Array chips;
+  for (const PackagedChip &chip : input.chips)
+    chips.push_back(makeChip(chip));
+  json::Object section{{"kind", "cuda"}, {"chips", std::move(chips)}};
+  if (input.ptx) {
+    json::Object ptx = makeChip(*input.ptx);
+    ptx["version"] = kPtxVersion;
+    section["ptx"] = std::move(ptx);
+  }
+  return section;
+}
+
 static llvm::Expected<json::Object> makePlan(ModuleOp module,
                                              const ManifestInput &input) {
   auto plan = getDictionary(module, kPlanAttr);
@@ -155,8 +192,10 @@ static llvm::Expected<json::Object> makePlan(ModuleOp module,
   if (!kv)
     return makeError("the module's qlm.plan lacks the dictionary 'kv'");
   int64_t values[5];
+  // Memory beside the arena: of each thread, or of the GPU.
+  StringRef besides = input.isCuda() ? "workspace_bytes" : "scratch_bytes";
   std::pair<StringRef, DictionaryAttr> fields[] = {{"arena_bytes", *plan},
-                                                   {"scratch_bytes", *plan},
+                                                   {besides, *plan},
                                                    {"max_logit_rows", *plan},
                                                    {"vocabulary_size", *model},
                                                    {"pool_bytes", kv}};
@@ -172,8 +211,8 @@ static llvm::Expected<json::Object> makePlan(ModuleOp module,
   json::Object section = *toJson(*plan).getAsObject();
   section["logits_bytes"] = logits;
   section["peak_bytes"] = input.weights.bytes + arena +
-                          kCountedThreads * scratch + pool + logits +
-                          input.module.bytes;
+                          (input.isCuda() ? 1 : kCountedThreads) * scratch +
+                          pool + logits + input.getCodeBytes();
   return section;
 }
 
@@ -182,8 +221,6 @@ static llvm::Expected<json::Object> makePlan(ModuleOp module,
 //===----------------------------------------------------------------------===//
 
 static llvm::Expected<json::Array> makeArgument(LaunchOp launch, ArgAttr arg) {
-  if (arg.getSpace() == ArgSpace::Logits)
-    return json::Array{"logits", 0};
   if (arg.getSpace() != ArgSpace::Weight)
     return json::Array{stringifyArgSpace(arg.getSpace()), arg.getValue()};
   if (arg.getValue() < 0 ||
@@ -195,6 +232,36 @@ static llvm::Expected<json::Array> makeArgument(LaunchOp launch, ArgAttr arg) {
   return json::Array{"weight", *key};
 }
 
+static json::Object makeTiles(TilesAttr tiles) {
+  return json::Object{{"count", tiles.getCount()},
+                      {"size", stringifySizeKind(tiles.getSize())},
+                      {"block", tiles.getBlock()}};
+}
+
+static llvm::Expected<json::Object> makeVariant(LaunchOp launch,
+                                                VariantAttr variant) {
+  auto module = launch->getParentOfType<ModuleOp>();
+  Operation *kernels =
+      module.lookupSymbol(variant.getKernel().getRootReference());
+  auto chip =
+      kernels ? kernels->getAttrOfType<StringAttr>("qlm.chip") : nullptr;
+  if (!chip)
+    return makeUnsupported(launch, "kernels must lie in a module with a chip");
+  json::Object section{
+      {"kernel", variant.getKernel().getLeafReference().getValue()},
+      {"chip", chip.getValue()},
+      {"max_rows", variant.getMaxRows()},
+      {"decode_only", variant.getDecodeOnly()},
+      {"grid", makeTiles(variant.getGrid())},
+      {"block_threads", variant.getBlockThreads()},
+      {"shared_bytes", variant.getSharedBytes()},
+      {"cluster", variant.getCluster()},
+      {"dependent", variant.getDependent()}};
+  if (variant.getGridY())
+    section["grid_y"] = makeTiles(variant.getGridY());
+  return section;
+}
+
 static llvm::Expected<json::Object> makeLaunch(LaunchOp launch) {
   json::Array args;
   for (Attribute attr : launch.getArgs()) {
@@ -203,16 +270,26 @@ static llvm::Expected<json::Object> makeLaunch(LaunchOp launch) {
       return arg.takeError();
     args.push_back(std::move(*arg));
   }
-  TilesAttr tiles = launch.getTiles();
-  return json::Object{
-      {"kernel", launch.getKernel().getLeafReference().getValue()},
+  json::Object section{
       {"label", launch.getLabel()},
-      {"tiles", json::Object{{"count", tiles.getCount()},
-                             {"size", stringifySizeKind(tiles.getSize())},
-                             {"block", tiles.getBlock()}}},
       {"args", std::move(args)},
       {"bytes", static_cast<int64_t>(launch.getBytes())},
       {"flops_per_row", static_cast<int64_t>(launch.getFlopsPerRow())}};
+  if (!launch.getVariants()) {
+    section["kernel"] = launch.getKernel()->getLeafReference().getValue();
+    section["tiles"] = makeTiles(*launch.getTiles());
+    return section;
+  }
+  json::Array variants;
+  for (Attribute attr : launch.getVariantsAttr()) {
+    auto variant = makeVariant(launch, cast<VariantAttr>(attr));
+    if (!variant)
+      return variant.takeError();
+    variants.push_back(std::move(*variant));
+  }
+  section["rows"] = stringifySizeKind(*launch.getRows());
+  section["variants"] = std::move(variants);
+  return section;
 }
 
 llvm::Expected<json::Object>
@@ -245,7 +322,8 @@ mlir::qlm::makeManifest(ModuleOp module, const ManifestInput &input) {
       {"producer", input.producer},
       {"model", std::move(modelSection)},
       {"quantization", makeQuantization(*launches, input.activations)},
-      {"target", makeTarget(module, input.module)},
+      {"target", input.isCuda() ? makeCudaTarget(input)
+                                : makeTarget(module, input.module)},
       {"weights", json::Object{{"file", input.weights.name},
                                {"bytes", input.weights.bytes},
                                {"checksum", toHex(input.weights.checksum)}}},

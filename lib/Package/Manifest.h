@@ -10,9 +10,11 @@
 
 #include "mlir/IR/BuiltinOps.h"
 #include "qlm/Dialect/Qlm.h"
+#include "qlm/Package/CudaBinary.h"
 #include "llvm/Support/Error.h"
 #include "llvm/Support/JSON.h"
 
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -25,13 +27,29 @@ struct PackagedFile {
   uint64_t checksum = 0;
 };
 
+/// Machine code or PTX of the kernels for one GPU.
+struct PackagedChip {
+  std::string chip;
+  PackagedFile file;
+  /// What ptxas said of each kernel; empty for PTX.
+  std::vector<KernelResources> kernels;
+};
+
 /// What the manifest says beside what the module says.
 struct ManifestInput {
   std::string producer;
   std::string activations;
   PackagedFile weights;
+  /// Of a processor.
   PackagedFile module;
+  /// Of GPUs.
+  std::vector<PackagedChip> chips;
+  std::optional<PackagedChip> ptx;
   std::vector<PackagedFile> files;
+
+  bool isCuda() const { return !chips.empty() || ptx; }
+  /// Bytes of code that a machine loads at most.
+  int64_t getCodeBytes() const;
 };
 
 /// A checksum as the manifest spells it: 16 hex digits.

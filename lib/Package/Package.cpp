@@ -10,7 +10,9 @@
 #include "Evaluate.h"
 #include "Manifest.h"
 #include "PackageErrors.h"
+#include "mlir/Dialect/GPU/IR/GPUDialect.h"
 #include "qlm/Dialect/Qlm.h"
+#include "qlm/Package/CudaBinary.h"
 #include "qlm/Package/Format.h"
 #include "qlm/Package/ObjectFile.h"
 #include "llvm/ADT/ScopeExit.h"
@@ -152,16 +154,81 @@ writeWeights(ModuleOp module, StringRef folder, const PackageOptions &options) {
   return PackagedFile{format::kWeightsFile, file->getSize(), *checksum};
 }
 
-static llvm::Expected<PackagedFile> writeModule(ModuleOp module,
-                                                StringRef folder) {
-  auto kernels = module.lookupSymbol<ModuleOp>("kernels");
-  if (!kernels)
-    return makeError("the module has no module @kernels: it has not gone "
-                     "through Lower");
+static llvm::Error writeCpuModule(ModuleOp kernels, StringRef folder,
+                                  ManifestInput &input) {
   if (llvm::Error error =
           emitSharedLibrary(kernels, join(folder, format::kCpuModuleFile)))
+    return error;
+  auto file = describeFile(folder, format::kCpuModuleFile);
+  if (!file)
+    return file.takeError();
+  input.module = std::move(*file);
+  return llvm::Error::success();
+}
+
+static llvm::Error writeText(const std::string &filePath, StringRef text) {
+  std::error_code code;
+  llvm::raw_fd_ostream stream(filePath, code);
+  if (!code) {
+    stream << text;
+    stream.close();
+    code = stream.error();
+    stream.clear_error();
+  }
+  if (code)
+    return makeError("cannot write '" + filePath + "': " + code.message());
+  return llvm::Error::success();
+}
+
+/// Writes one chip's code as the file \p name.
+static llvm::Expected<PackagedChip> writeChip(StringRef folder, StringRef chip,
+                                              StringRef name, StringRef code) {
+  if (llvm::Error error = writeText(join(folder, name), code))
     return std::move(error);
-  return describeFile(folder, format::kCpuModuleFile);
+  auto file = describeFile(folder, name);
+  if (!file)
+    return file.takeError();
+  return PackagedChip{chip.str(), std::move(*file), {}};
+}
+
+/// Writes the kernels of one chip: machine code, PTX, or both, as Lower asked.
+static llvm::Error writeGpuModule(gpu::GPUModuleOp kernels, StringRef folder,
+                                  ManifestInput &input) {
+  auto ptx = emitPtx(kernels);
+  if (!ptx)
+    return ptx.takeError();
+  StringRef chip = kernels->getAttrOfType<StringAttr>("qlm.chip").getValue();
+  if (kernels->hasAttr("qlm.ptx")) {
+    auto file = writeChip(folder, chip, format::kPtxModuleFile, *ptx);
+    if (!file)
+      return file.takeError();
+    input.ptx = std::move(*file);
+  }
+  if (!kernels->hasAttr("qlm.cubin"))
+    return llvm::Error::success();
+  auto binary = assemblePtx(*ptx, chip);
+  if (!binary)
+    return binary.takeError();
+  auto file = writeChip(folder, chip, ("module." + chip + ".cubin").str(),
+                        binary->cubin);
+  if (!file)
+    return file.takeError();
+  file->kernels = std::move(binary->kernels);
+  input.chips.push_back(std::move(*file));
+  return llvm::Error::success();
+}
+
+static llvm::Error writeCode(ModuleOp module, StringRef folder,
+                             ManifestInput &input) {
+  if (auto kernels = module.lookupSymbol<ModuleOp>("kernels"))
+    return writeCpuModule(kernels, folder, input);
+  for (gpu::GPUModuleOp kernels : module.getOps<gpu::GPUModuleOp>())
+    if (llvm::Error error = writeGpuModule(kernels, folder, input))
+      return error;
+  if (!input.isCuda())
+    return makeError("the module has no module @kernels: it has not gone "
+                     "through Lower");
+  return llvm::Error::success();
 }
 
 /// Copies what the runtime reads beside the weights, as far as it exists.
@@ -196,39 +263,31 @@ static llvm::Error writeManifest(StringRef folder,
   text.replace(text.find(format::kNoChecksum), std::strlen(format::kNoChecksum),
                toHex(checksum.finish()));
 
-  std::error_code code;
-  llvm::raw_fd_ostream stream(filePath, code);
-  if (!code) {
-    stream << text;
-    stream.close();
-    code = stream.error();
-    stream.clear_error();
-  }
-  if (code)
-    return makeError("cannot write '" + filePath + "': " + code.message());
-  return llvm::Error::success();
+  return writeText(filePath, text);
 }
 
 static llvm::Expected<PackageSummary>
 fillFolder(ModuleOp module, StringRef folder, const PackageOptions &options) {
   // Kernels first: they take little time and tell most mistakes.
-  auto code = writeModule(module, folder);
-  if (!code)
-    return code.takeError();
+  ManifestInput input;
+  input.producer = options.producer;
+  input.activations = options.activations;
+  if (llvm::Error error = writeCode(module, folder, input))
+    return std::move(error);
   auto weights = writeWeights(module, folder, options);
   if (!weights)
     return weights.takeError();
   auto files = copyModelFiles(options.modelFolder, folder);
   if (!files)
     return files.takeError();
-  ManifestInput input{options.producer, options.activations,
-                      std::move(*weights), std::move(*code), std::move(*files)};
+  input.weights = std::move(*weights);
+  input.files = std::move(*files);
   auto manifest = makeManifest(module, input);
   if (!manifest)
     return manifest.takeError();
   PackageSummary summary;
   summary.weightBytes = input.weights.bytes;
-  summary.moduleBytes = input.module.bytes;
+  summary.moduleBytes = input.getCodeBytes();
   summary.peakBytes =
       manifest->getObject("plan")->getInteger("peak_bytes").value_or(0);
   if (llvm::Error error = writeManifest(folder, std::move(*manifest)))

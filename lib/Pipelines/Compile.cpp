@@ -134,6 +134,7 @@ llvm::Error Compilation::import() {
 
 static void addQuantize(PassManager &pm, const CompileOptions &options) {
   QuantizeOptions quantize;
+  quantize.target = options.target;
   quantize.weights = options.weights;
   quantize.groupSize = options.groupSize;
   quantize.granularity = options.granularity;
@@ -147,7 +148,10 @@ static void addQuantize(PassManager &pm, const CompileOptions &options) {
 
 static void addLower(PassManager &pm, const CompileOptions &options) {
   LowerOptions lower;
+  lower.target = options.target;
   lower.targetCpu = options.targetCpu;
+  lower.chips = options.chips;
+  lower.batchInvariant = options.batchInvariant;
   lower.kvType = options.kvCache;
   lower.pageTokens = options.pageTokens;
   lower.maxBatch = options.maxBatch;

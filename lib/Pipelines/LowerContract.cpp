@@ -7,7 +7,9 @@
 
 #include "Contract.h"
 
+#include "mlir/Dialect/GPU/IR/GPUDialect.h"
 #include "mlir/Dialect/LLVMIR/LLVMDialect.h"
+#include "mlir/Dialect/LLVMIR/NVVMDialect.h"
 #include "qlm/Package/Format.h"
 #include "llvm/ADT/StringMap.h"
 
@@ -25,15 +27,21 @@ static int64_t getPlanned(DictionaryAttr dictionary, StringRef name) {
   return dictionary.getAs<IntegerAttr>(name).getInt();
 }
 
+static bool isCuda(ModuleOp module) {
+  return !module.getOps<gpu::GPUModuleOp>().empty();
+}
+
 static LogicalResult checkPlan(ModuleOp module) {
   auto plan = module->getAttrOfType<DictionaryAttr>(kPlanAttr);
   auto model = module->getAttrOfType<DictionaryAttr>(kModelAttr);
   if (!plan || !model)
     return breakContract(module, kStage,
                          "the module must have qlm.plan and qlm.model");
-  if (failed(checkIntegers(module, kStage, kPlanAttr, plan,
-                           {"max_batch", "max_context", "max_step_tokens",
-                            "max_logit_rows", "arena_bytes", "scratch_bytes"})))
+  if (failed(checkIntegers(
+          module, kStage, kPlanAttr, plan,
+          {"max_batch", "max_context", "max_step_tokens", "max_logit_rows",
+           "arena_bytes",
+           isCuda(module) ? "workspace_bytes" : "scratch_bytes"})))
     return failure();
   auto kv = plan.getAs<DictionaryAttr>("kv");
   if (!kv || !kv.getAs<StringAttr>("type"))
@@ -77,6 +85,18 @@ static LogicalResult checkArguments(ModuleOp module, func::FuncOp step) {
   return success();
 }
 
+/// Whether the offset of \p arg lies in the \p bytes bytes that are planned.
+static LogicalResult checkOffset(LaunchOp launch, ArgAttr arg, int64_t bytes) {
+  int64_t alignment = static_cast<int64_t>(
+      launch.getVariants() ? format::kDeviceAlignment : format::kAlignment);
+  int64_t value = arg.getValue();
+  if (value >= 0 && value < bytes && value % alignment == 0)
+    return success();
+  return breakContract(launch, kStage, stringifyArgSpace(arg.getSpace()))
+         << " offsets must be multiples of " << alignment << " below " << bytes
+         << ", got " << value;
+}
+
 /// Whether \p arg lies within what the plan has.
 static LogicalResult checkArgument(LaunchOp launch, ArgAttr arg,
                                    DictionaryAttr plan) {
@@ -85,15 +105,16 @@ static LogicalResult checkArgument(LaunchOp launch, ArgAttr arg,
   case ArgSpace::Weight:
   case ArgSpace::Logits:
     return success();
-  case ArgSpace::Arena: {
-    int64_t bytes = getPlanned(plan, "arena_bytes");
-    if (value < 0 || value >= bytes ||
-        value % static_cast<int64_t>(format::kAlignment))
-      return breakContract(launch, kStage,
-                           "arena offsets must be multiples of ")
-             << format::kAlignment << " below " << bytes << ", got " << value;
-    return success();
-  }
+  case ArgSpace::Sampling:
+  case ArgSpace::Sampled:
+    return breakContract(launch, kStage, stringifyArgSpace(arg.getSpace()))
+           << " arguments belong to launches of @sample";
+  case ArgSpace::Arena:
+    return checkOffset(launch, arg, getPlanned(plan, "arena_bytes"));
+  case ArgSpace::Workspace:
+    return checkOffset(
+        launch, arg,
+        launch.getVariants() ? getPlanned(plan, "workspace_bytes") : 0);
   case ArgSpace::Step:
   case ArgSpace::Cache: {
     int64_t count =
@@ -109,11 +130,42 @@ static LogicalResult checkArgument(LaunchOp launch, ArgAttr arg,
   llvm_unreachable("unknown space");
 }
 
+static LogicalResult checkKernel(LaunchOp launch, SymbolRefAttr kernel) {
+  if (SymbolTable::lookupSymbolIn(launch->getParentOfType<ModuleOp>(), kernel))
+    return success();
+  return breakContract(launch, kStage, "kernels must exist, got ") << kernel;
+}
+
+/// Whether every chip has a kernel for the largest step.
+static LogicalResult checkVariants(LaunchOp launch, ModuleOp module) {
+  auto plan = module->getAttrOfType<DictionaryAttr>(kPlanAttr);
+  StringRef limit = "max_step_tokens";
+  if (*launch.getRows() == SizeKind::LogitRows)
+    limit = "max_logit_rows";
+  else if (*launch.getRows() == SizeKind::Sequences)
+    limit = "max_batch";
+  int64_t rows = getPlanned(plan, limit);
+  for (Attribute attr : launch.getVariantsAttr())
+    if (failed(checkKernel(launch, cast<VariantAttr>(attr).getKernel())))
+      return failure();
+  for (gpu::GPUModuleOp kernels : module.getOps<gpu::GPUModuleOp>())
+    if (llvm::none_of(launch.getVariantsAttr(), [&](Attribute attr) {
+          auto variant = cast<VariantAttr>(attr);
+          return variant.getKernel().getRootReference() == kernels.getName() &&
+                 variant.getMaxRows() >= rows && !variant.getDecodeOnly();
+        }))
+      return breakContract(launch, kStage,
+                           "each chip must have a kernel for the largest step, "
+                           "got none for ")
+             << rows << " rows in @" << kernels.getName();
+  return success();
+}
+
 static LogicalResult checkLaunch(LaunchOp launch, ModuleOp module,
                                  llvm::StringMap<Value> &keys) {
-  if (!SymbolTable::lookupSymbolIn(module, launch.getKernel()))
-    return breakContract(launch, kStage, "kernels must exist, got ")
-           << launch.getKernel();
+  if (launch.getVariants() ? failed(checkVariants(launch, module))
+                           : failed(checkKernel(launch, *launch.getKernel())))
+    return failure();
   auto plan = module->getAttrOfType<DictionaryAttr>(kPlanAttr);
   for (Attribute arg : launch.getArgs())
     if (failed(checkArgument(launch, cast<ArgAttr>(arg), plan)))
@@ -170,7 +222,32 @@ static LogicalResult checkStep(ModuleOp module, func::FuncOp step) {
 // The kernels
 //===----------------------------------------------------------------------===//
 
+static LogicalResult checkGpuKernels(gpu::GPUModuleOp kernels) {
+  if (!kernels->getAttrOfType<StringAttr>("qlm.chip"))
+    return breakContract(kernels, kStage, "GPU kernels must have qlm.chip");
+  if (!kernels->hasAttr("qlm.cubin") && !kernels->hasAttr("qlm.ptx"))
+    return breakContract(kernels, kStage,
+                         "GPU kernels must have qlm.cubin or qlm.ptx");
+  WalkResult result = kernels.walk([&](Operation *op) -> WalkResult {
+    if (op == kernels.getOperation() ||
+        isa<LLVM::LLVMDialect, NVVM::NVVMDialect>(op->getDialect()))
+      return WalkResult::advance();
+    return breakContract(op, kStage,
+                         "GPU kernels must be in the LLVM and NVVM dialects, "
+                         "got " +
+                             op->getName().getStringRef(),
+                         "qlm-lower-kernels-to-nvvm");
+  });
+  return failure(result.wasInterrupted());
+}
+
 static LogicalResult checkKernels(ModuleOp module) {
+  if (isCuda(module)) {
+    for (gpu::GPUModuleOp kernels : module.getOps<gpu::GPUModuleOp>())
+      if (failed(checkGpuKernels(kernels)))
+        return failure();
+    return success();
+  }
   auto kernels = module.lookupSymbol<ModuleOp>("kernels");
   if (!kernels)
     return breakContract(module, kStage, "there must be a module @kernels");
@@ -193,10 +270,12 @@ static LogicalResult checkKernels(ModuleOp module) {
 // - pool_bytes is layers * pages * page_bytes;
 // - @step takes the step's arguments and a cache for each layer, in order;
 // - it holds launches and parameter programs, and returns nothing;
-// - launches name kernels that exist, and buffers inside the plan;
+// - launches name kernels that exist, and buffers inside the plan; on a GPU,
+//   each chip has a kernel for the largest step;
 // - weights have distinct keys;
 // - the logits are written;
-// - @kernels has its target and is in the LLVM dialect.
+// - @kernels has its target and is in the LLVM dialect, or each gpu.module its
+//   chip and what it is for, and is in the LLVM and NVVM dialects.
 LogicalResult mlir::qlm::verifyAfterLower(ModuleOp module) {
   if (failed(checkStage(module, kStage)) || failed(checkPlan(module)))
     return failure();

@@ -10,6 +10,7 @@
 #include "qlm/Dialect/Passes.h"
 #include "qlm/Lower/Passes.h"
 #include "qlm/Optimize/Passes.h"
+#include "qlm/Package/Passes.h"
 #include "qlm/Pipelines/Pipelines.h"
 #include "qlm/Quantize/Passes.h"
 
@@ -60,6 +61,7 @@ void mlir::qlm::registerAllQlmPasses() {
   registerOptimizePasses();
   registerQlmQuantizePasses();
   registerQlmLowerPasses();
+  registerQlmPackagePasses();
   registerQlmPipelinesPasses();
   registerQuantizePipelines();
   registerLowerPipelines();

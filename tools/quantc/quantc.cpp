@@ -55,9 +55,11 @@ struct Arguments {
       "o", cl::value_desc("PATH"), cl::cat(category),
       cl::desc("The package to write; with --to, the file for IR (default: "
                "standard output)")};
-  cl::opt<std::string> target{"target", cl::init("cpu"), cl::cat(category),
-                              cl::value_desc("NAME"),
-                              cl::desc("What runs the package: cpu")};
+  cl::opt<std::string> target{
+      "target", cl::init("cpu"), cl::cat(category), cl::value_desc("NAME"),
+      cl::desc("What runs the package: cpu, or cuda[:CHIP,...] "
+               "with chips sm_80, sm_89 and sm_90a "
+               "(default: sm_90a)")};
   cl::opt<std::string> targetCpu{
       "target-cpu", cl::init("native"), cl::cat(category),
       cl::value_desc("NAME"),
@@ -87,7 +89,8 @@ struct Arguments {
       cl::desc("Inputs of quantized linears: none or int8-dynamic")};
   cl::opt<std::string> kvCache{
       "kv-cache", cl::init("f32"), cl::cat(category), cl::value_desc("TYPE"),
-      cl::desc("Keys and values: f32, f16, bf16, int8 or fp8")};
+      cl::desc("Keys and values: f32, f16, bf16, int8 or fp8 (default: f32, "
+               "on cuda f16)")};
   cl::opt<bool> keepLmHead{"keep-lm-head", cl::cat(category),
                            cl::desc("Leaves the weight of the last linear as "
                                     "it is")};
@@ -102,7 +105,11 @@ struct Arguments {
                              cl::desc("Most tokens of a step")};
   NumberOption pageTokens{"page-tokens", cl::init("16"), cl::cat(category),
                           cl::value_desc("N"),
-                          cl::desc("Tokens of a page of the cache")};
+                          cl::desc("Tokens of a page of the cache (default: "
+                                   "16, on cuda 64)")};
+  cl::opt<bool> batchInvariant{
+      "batch-invariant", cl::cat(category),
+      cl::desc("On cuda: sums in an order that doesn't depend on the step")};
   cl::opt<std::string> to{
       "to", cl::init("package"), cl::cat(category), cl::value_desc("STAGE"),
       cl::desc("Stops after import, optimize, quantize, lower or package")};
@@ -122,6 +129,9 @@ struct Arguments {
 
 static constexpr int kBadInput = 1;
 static constexpr int kWrongUsage = 2;
+/// Tokens of a page on a GPU, unless the user says it: attention loads 64 keys
+/// at a time.
+static constexpr int64_t kCudaPageTokens = 64;
 
 static int fail(const llvm::Twine &message, int code) {
   llvm::errs() << "quantc: error: " << message << "\n";
@@ -142,9 +152,27 @@ static int check(const Choice &choice) {
               kWrongUsage);
 }
 
+/// What `--target` says, and the defaults that depend on it.
+static void setTarget(const Arguments &arguments, CompileOptions &options) {
+  auto [kind, chips] = llvm::StringRef(arguments.target).split(':');
+  options.target = kind.str();
+  if (!chips.empty())
+    options.chips = chips.str();
+  options.batchInvariant = arguments.batchInvariant;
+  if (kind != "cuda")
+    return;
+  if (!arguments.kvCache.getNumOccurrences())
+    options.kvCache = "f16";
+  if (!arguments.pageTokens.getNumOccurrences())
+    options.pageTokens = kCudaPageTokens;
+}
+
 static int checkArguments(const Arguments &arguments) {
   const Choice choices[] = {
-      {"target", arguments.target, {"cpu"}, {"cuda"}},
+      {"target",
+       llvm::StringRef(arguments.target).split(':').first.str(),
+       {"cpu", "cuda"},
+       {}},
       {"target-cpu",
        arguments.targetCpu,
        {"native", "x86-64-v3", "x86-64-v4", "sapphirerapids"},
@@ -287,6 +315,7 @@ static CompileOptions makeOptions(const Arguments &arguments) {
   options.targetCpu = arguments.targetCpu;
   options.kvCache = arguments.kvCache;
   options.pageTokens = getNumber(arguments.pageTokens);
+  setTarget(arguments, options);
   options.maxBatch = getNumber(arguments.maxBatch);
   options.maxContext = getNumber(arguments.maxContext);
   options.maxStepTokens = getNumber(arguments.maxStepTokens);

@@ -94,7 +94,13 @@ struct CompileOptions {
   std::string activations = "none";
   bool keepLmHead = false;
 
-  /// Lower: "native", "x86-64-v3", "x86-64-v4" or "sapphirerapids".
+  /// Lower: "cpu" or "cuda".
+  std::string target = "cpu";
+  /// Of cuda: "sm_80", "sm_89", "sm_90a", with commas.
+  std::string chips = "sm_90a";
+  /// Of cuda: whether the order of sums may not depend on the step's size.
+  bool batchInvariant = false;
+  /// Of cpu: "native", "x86-64-v3", "x86-64-v4" or "sapphirerapids".
   std::string targetCpu = "native";
   /// "f32", "f16" or "bf16".
   std::string kvCache = "f32";
