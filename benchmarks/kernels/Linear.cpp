@@ -14,7 +14,8 @@
 // may have other work.
 //
 //   qlm-bench-linear [--rows=1,512] [--cores=1,2] [--target-cpu=native]
-//                    [--formats=int4,int4-a8,...]
+//                    [--formats=int4,int4-a8,...] [--shapes=qkv,...]
+//                    [--tuning="tile_blocks = 16, prefetch_bytes = 3072"]
 //
 //===----------------------------------------------------------------------===//
 
@@ -72,6 +73,8 @@ constexpr WeightFormat kFormats[] = {
     {"int4-zp", "i4x16x8", 8, 4, "i8",
      "ui4, group, 128, zero_points, range [0, 15], scales f16", 128, "f16",
      true},
+    {"int4-g32", "i4x16x8", 8, 4, "i8",
+     "i4, group, 32, range [-8, 7], bound 7.5, scales f16", 32, "f16", false},
     {"int8", "i8x16x4", 4, 4, "i8",
      "i8, channel, range [-127, 127], bound 127.0, scales f32", 0, "f32",
      false},
@@ -80,13 +83,29 @@ constexpr WeightFormat kFormats[] = {
     {"f32", "f32x16", 1, 4, "f32", "", 0, "", false},
 };
 
+/// What a linear's input is stored as.
+struct Activations {
+  const char *name, *suffix, *element;
+  int64_t bytes;
+  /// Whether they go with a format.
+  bool fits(const WeightFormat &format) const {
+    if (StringRef(element) == "i8")
+      return *format.scheme;
+    return StringRef(element) == "f32" || StringRef(format.element) == "bf16";
+  }
+};
+constexpr Activations kActivations[] = {{"f32", "", "f32", 4},
+                                        {"int8", "-a8", "i8", 1},
+                                        {"bf16", "-a16", "bf16", 2}};
+
 /// One linear: its text, and the bytes of each of its weight operands.
 struct Linear {
   std::string text;
   std::vector<int64_t> operandBytes;
 };
 
-Linear makeLinear(const Shape &shape, const WeightFormat &format, bool bytes) {
+Linear makeLinear(const Shape &shape, const WeightFormat &format,
+                  const Activations &activations, const std::string &tuning) {
   auto number = [](int64_t value) { return std::to_string(value); };
   Linear linear;
   int64_t blocks = llvm::divideCeil(shape.features, 16);
@@ -97,7 +116,7 @@ Linear makeLinear(const Shape &shape, const WeightFormat &format, bool bytes) {
   int64_t groups =
       format.groupColumns ? shape.columns / format.groupColumns : 1;
   std::string x =
-      "tensor<?x" + number(shape.columns) + (bytes ? "xi8>" : "xf32>");
+      "tensor<?x" + number(shape.columns) + "x" + activations.element + ">";
   std::string y = "tensor<?x" + number(shape.features) + "xf32>";
   std::string parameters = "%x: " + x, uses = "%x", types = x;
   auto add = [&](const std::string &use, const std::string &name,
@@ -106,7 +125,7 @@ Linear makeLinear(const Shape &shape, const WeightFormat &format, bool bytes) {
     uses += use + name;
     types += ", " + type;
   };
-  if (bytes)
+  if (activations.bytes == 1)
     add(" input_scales ", "%xs", "tensor<?xf32>");
   add(", ", "%w",
       "tensor<" + number(blocks) + "x" + number(words) + "x" +
@@ -131,6 +150,7 @@ Linear makeLinear(const Shape &shape, const WeightFormat &format, bool bytes) {
                 " {inFeatures = " + number(shape.columns) +
                 ", outFeatures = " + number(shape.features) +
                 ", layout = #qlm.layout<" + format.layout + ">" + scheme +
+                (tuning.empty() ? "" : ", qlm.tuning = {" + tuning + "}") +
                 "} : (" + types + ") -> " + y + "\nreturn %y : " + y + "\n}";
   return linear;
 }
@@ -216,9 +236,14 @@ static llvm::cl::list<int> rowCounts("rows", llvm::cl::CommaSeparated,
                                      llvm::cl::desc("rows of activations"));
 static llvm::cl::list<int> threadCounts("cores", llvm::cl::CommaSeparated,
                                         llvm::cl::desc("numbers of threads"));
+static llvm::cl::list<std::string> formatNames(
+    "formats", llvm::cl::CommaSeparated,
+    llvm::cl::desc("weight formats; -a8 for int8 activations, -a16 for bf16"));
 static llvm::cl::list<std::string>
-    formatNames("formats", llvm::cl::CommaSeparated,
-                llvm::cl::desc("weight formats; -a8 for int8 activations"));
+    shapeNames("shapes", llvm::cl::CommaSeparated,
+               llvm::cl::desc("linears: qkv, o, gate_up, down, lm_head"));
+static llvm::cl::opt<std::string>
+    tuningText("tuning", llvm::cl::desc("entries of qlm.tuning"));
 static llvm::cl::opt<std::string> targetName("target-cpu",
                                              llvm::cl::init("native"));
 
@@ -233,7 +258,7 @@ int main(int argc, char **argv) {
     threadList = {1, 2};
   int64_t mostRows = *std::max_element(rowList.begin(), rowList.end());
   cpu::Target target = exitOnError(cpu::Target::get(targetName));
-  if (target.amxInt8)
+  if (target.amxInt8 || target.amxBf16)
     if (::qlm::Status status = ::qlm::requestTiles(); !status.ok())
       exitOnError(llvm::createStringError(status.message()));
 
@@ -253,23 +278,25 @@ int main(int argc, char **argv) {
   llvm::outs() << "weights   activations  linear    rows threads       us   "
                   "GB/s of read  GFLOP/s\n";
   for (const WeightFormat &format : kFormats)
-    for (bool bytes : {false, true}) {
-      std::string name = std::string(format.name) + (bytes ? "-a8" : "");
-      if ((bytes && !*format.scheme) ||
+    for (const Activations &activations : kActivations) {
+      std::string name = std::string(format.name) + activations.suffix;
+      if (!activations.fits(format) ||
           (!formatNames.empty() && !llvm::is_contained(formatNames, name)))
         continue;
       for (const Shape &shape : kShapes) {
-        Linear linear = makeLinear(shape, format, bytes);
+        if (!shapeNames.empty() && !llvm::is_contained(shapeNames, shape.name))
+          continue;
+        Linear linear = makeLinear(shape, format, activations, tuningText);
         bench::CompiledKernel compiled = bench::compileKernel(
             *context, linear.text, target, {mostRows, 1, mostRows});
         for (int rows : rowList)
           for (int threads : threadList) {
-            Times times =
-                measure(compiled, linear, bytes, rows, threads, memory);
+            Times times = measure(compiled, linear, activations.bytes == 1,
+                                  rows, threads, memory);
             double seconds = times.launch;
             llvm::outs() << llvm::format(
                 "%-9s %-12s %-8s %5d %7d %8.1f %6.1f %6.0f%% %8.1f\n",
-                format.name, bytes ? "int8" : "f32", shape.name, rows, threads,
+                format.name, activations.name, shape.name, rows, threads,
                 seconds * 1e6, compiled.info.bytes / seconds / 1e9,
                 100 * times.reading / seconds,
                 double(compiled.info.flopsPerRow) * rows / seconds / 1e9);

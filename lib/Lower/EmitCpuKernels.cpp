@@ -60,13 +60,16 @@ LogicalResult LaunchWriter::write(Operation *op, SizeKind rows) {
   auto kernel = SymbolRefAttr::get(
       builder.getContext(), kKernelsName,
       FlatSymbolRefAttr::get(builder.getContext(), info->name));
-  LaunchOp::create(builder, op->getLoc(), kernel,
+  auto launch =
+      LaunchOp::create(builder, op->getLoc(), kernel,
                    builder.getStringAttr(getLabel(op)), info->tiles,
                    /*rows=*/SizeKindAttr(), /*variants=*/ArrayAttr(),
                    builder.getArrayAttr(arguments->args),
                    builder.getI64IntegerAttr(info->bytes),
                    builder.getI64IntegerAttr(info->flopsPerRow),
                    arguments->weights);
+  if (Attribute tuning = op->getAttr(cpu::kTuningAttr))
+    launch->setAttr(cpu::kTuningAttr, tuning);
   return success();
 }
 

@@ -5,9 +5,10 @@
 // RUN: quant-opt %s --qlm-plan-memory --qlm-emit-cpu-kernels="target-cpu=x86-64-v4" | FileCheck %s --check-prefix=V4
 // RUN: quant-opt %s --qlm-plan-memory --qlm-emit-cpu-kernels="target-cpu=sapphirerapids" --qlm-lower-kernels-to-llvm | FileCheck %s --check-prefix=LLVM
 
-// Of the int4 linear: sums of 33 rows' two groups (264, aligned), then sums
-// and totals of 32 rows by 2 blocks, then the codes of 2 blocks of 128 columns.
-// CHECK: scratch_bytes = 12608 : i64
+// Of the int4 linear: sums of 48 rows' two groups, 16 rows that fill no
+// register, totals of 64 rows by 2 blocks, sums of 32 rows by 2 blocks, and the
+// codes of 2 blocks of 128 columns.
+// CHECK: scratch_bytes = 18816 : i64
 // V4: scratch_bytes = 264 : i64
 // V4-NOT: llvm.x86.t
 #row = #qlm.scheme<i8, row, range [-127, 127], bound 127.0, scales f32>
@@ -40,16 +41,17 @@ module attributes {qlm.plan = {max_step_tokens = 33 : i64, max_logit_rows = 33 :
 // CHECK: func.func @packed_linear(
 // CHECK-COUNT-4: call_intrinsic "llvm.x86.tilezero.internal"
 // CHECK-COUNT-4: call_intrinsic "llvm.x86.tileloadd64.internal"
-// CHECK-COUNT-4: call_intrinsic "llvm.x86.tdpbsud.internal"
+// CHECK-COUNT-4: call_intrinsic "llvm.x86.tdpbssd.internal"
 // CHECK-COUNT-4: call_intrinsic "llvm.x86.tilestored64.internal"
-// The rows that fill no tile.
+// Fewer than 16 rows.
 // CHECK: vpdpbusd
 
-// Eight steps in rounds of four, the sums carried in registers.
+// Sums go on from chunk to chunk, and are carried in registers meanwhile.
 // CHECK: func.func @packed_linear_1(
-// CHECK: scf.for {{.*}} -> (!llvm.x86_amx, !llvm.x86_amx)
-// CHECK-COUNT-8: call_intrinsic "llvm.x86.tdpbsud.internal"
-// CHECK: scf.yield {{.*}} : !llvm.x86_amx, !llvm.x86_amx
+// CHECK-COUNT-4: call_intrinsic "llvm.x86.tileloadd64.internal"
+// CHECK: scf.for {{.*}} -> (!llvm.x86_amx, !llvm.x86_amx, !llvm.x86_amx, !llvm.x86_amx)
+// CHECK-COUNT-4: call_intrinsic "llvm.x86.tdpbsud.internal"
+// CHECK: scf.yield {{.*}} : !llvm.x86_amx, !llvm.x86_amx, !llvm.x86_amx, !llvm.x86_amx
 
 // 16 columns are no step.
 // CHECK: func.func @packed_linear_2(

@@ -21,14 +21,16 @@ using namespace mlir::qlm::cpu;
 static constexpr llvm::StringLiteral kKernelAttr = "qlm.kernel";
 
 /// Everything of \p op that a kernel depends on, as text: name, own
-/// attributes, types, and what counts the rows. Locations and discardable
-/// attributes (offsets in the arena) don't matter.
+/// attributes, tuning, types, and what counts the rows. Locations and
+/// discardable attributes (offsets in the arena) don't matter.
 static std::string getKernelKey(Operation *op, SizeKind rows) {
   std::string key;
   llvm::raw_string_ostream stream(key);
   stream << op->getName() << " ";
   if (Attribute attributes = op->getPropertiesAsAttribute())
     stream << attributes << " ";
+  if (Attribute tuning = op->getAttr(kTuningAttr))
+    stream << tuning << " ";
   stream << "(" << op->getOperandTypes() << ") -> (" << op->getResultTypes()
          << ") " << stringifySizeKind(rows);
   return key;
@@ -65,6 +67,7 @@ static FailureOr<KernelInfo> emitBody(Operation *op,
       .Case(
           [&](PagedAttentionOp op) { return emitPagedAttention(op, request); })
       .Case([&](SwigluOp op) { return emitSwiglu(op, request); })
+      .Case([&](ConvertOp op) { return emitConvert(op, request); })
       .Case([&](DynamicQuantizeOp op) {
         return emitDynamicQuantize(op, request);
       })

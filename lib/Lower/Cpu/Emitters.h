@@ -57,6 +57,7 @@ FailureOr<KernelInfo> emitRopeAppend(RopeAppendOp op,
 FailureOr<KernelInfo> emitPagedAttention(PagedAttentionOp op,
                                          const KernelRequest &request);
 FailureOr<KernelInfo> emitSwiglu(SwigluOp op, const KernelRequest &request);
+FailureOr<KernelInfo> emitConvert(ConvertOp op, const KernelRequest &request);
 FailureOr<KernelInfo> emitDynamicQuantize(DynamicQuantizeOp op,
                                           const KernelRequest &request);
 FailureOr<KernelInfo> emitRmsNormQuantize(RmsNormQuantizeOp op,

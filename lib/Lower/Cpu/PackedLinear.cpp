@@ -19,6 +19,7 @@ using namespace mlir::qlm::kernel;
 static constexpr int64_t kRoundColumns = 8;
 /// How far ahead weights are fetched, in bytes of each block's stream.
 static constexpr int64_t kPrefetchBytes = 1536;
+static constexpr int64_t kAmxPrefetchBytes = 2048;
 static constexpr int64_t kCacheLine = 64;
 /// How far ahead scales are fetched.
 static constexpr int64_t kPrefetchGroups = 4;
@@ -63,6 +64,9 @@ FailureOr<LinearShape> LinearShape::get(PackedLinearOp op) {
   s.words = llvm::divideCeil(s.columns, s.wordColumns);
   s.groupColumns = s.columns;
   s.byteActivations = static_cast<bool>(op.getInputScales());
+  s.shortActivations =
+      cast<RankedTensorType>(op.getInput().getType()).getElementType().isBF16();
+  s.inputBytes = s.byteActivations ? 1 : s.shortActivations ? 2 : 4;
 
   std::optional<SchemeAttr> scheme = op.getScheme();
   s.quantized = scheme.has_value();
@@ -87,24 +91,42 @@ FailureOr<LinearShape> LinearShape::get(PackedLinearOp op) {
   return s;
 }
 
+bool LinearShape::correctsFloats(const Target &target) const {
+  if (layout != LayoutKind::Int4 || byteActivations)
+    return false;
+  // A table look-up of AVX512 takes a scheme's offset off as it unpacks.
+  return zeroPoints || (offset && !target.avx512);
+}
+
+static bool needsRowSums(const LinearShape &shape, const Target &target) {
+  return shape.byteActivations || shape.correctsFloats(target);
+}
+
 // A tile has as many blocks as a core follows streams, fewer where that would
 // leave less than kMinTiles tiles. The patch of one row is as wide as registers
 // allow: 32 of them hold 8 sums, 8 packed words and what unpacks them; AVX2
 // has 16. Patches of many rows hold 16 (or 8) sums.
-LinearTiling LinearTiling::get(const LinearShape &shape, const Target &target) {
+LinearTiling LinearTiling::get(const LinearShape &shape, const Target &target,
+                               const LinearTuning &tuning) {
   LinearTiling tiling;
+  tiling.prefetchBytes =
+      tuning.prefetchBytes ? tuning.prefetchBytes : kPrefetchBytes;
   tiling.tileBlocks = kMaxTileBlocks;
   while (tiling.tileBlocks > 1 && shape.blocks < tiling.tileBlocks * kMinTiles)
     tiling.tileBlocks /= 2;
+  if (tuning.tileBlocks)
+    tiling.tileBlocks = tuning.tileBlocks;
   int64_t parts = ::qlm::format::kRowBlock / target.lanes();
   int64_t tileStrips = tiling.tileBlocks * parts;
   // Float sums need 8 chains to hide the latency of an fma; integer sums wait
   // for memory alone, and 4 streams come faster than 8 (33 against 29 GB/s).
   int64_t oneRowStrips = shape.byteActivations ? 4 : 8;
+  if (tuning.oneRowStrips)
+    oneRowStrips = tuning.oneRowStrips;
   if (target.avx512)
     tiling.patches = {{8, 2}, {4, 4}, {2, 4}, {1, oneRowStrips}};
   else
-    tiling.patches = {{4, 2}, {2, 2}, {1, 4}};
+    tiling.patches = {{4, 2}, {2, 2}, {1, oneRowStrips}};
   for (LinearPatch &patch : tiling.patches)
     patch.strips = std::min(patch.strips, tileStrips);
   return tiling;
@@ -114,21 +136,14 @@ LinearTiling LinearTiling::get(const LinearShape &shape, const Target &target) {
 // Body
 //===----------------------------------------------------------------------===//
 
-static AmxPlan getAmxPlan(const LinearShape &shape, const LinearTiling &tiling,
-                          const KernelRequest &request) {
-  if (!AmxPlan::isFor(shape, request.target))
-    return AmxPlan();
-  return AmxPlan::get(shape, tiling.tileBlocks, request.maxRows());
-}
-
 static int64_t countBuffers(PackedLinearOp op) {
   return op->getNumOperands() + 1;
 }
 
 LinearEmitter::LinearEmitter(PackedLinearOp op, const LinearShape &shape,
+                             const LinearTiling &tiling, const AmxPlan &amx,
                              const KernelRequest &request)
-    : shape(shape), tiling(LinearTiling::get(shape, request.target)),
-      amx(getAmxPlan(shape, tiling, request)), target(request.target),
+    : shape(shape), tiling(tiling), amx(amx), target(request.target),
       lanes(request.target.lanes()), parts(::qlm::format::kRowBlock / lanes),
       frame(request.function, countBuffers(op)), b(frame.builder()),
       rows(frame.size(request.rows)) {
@@ -150,10 +165,25 @@ LinearEmitter::LinearEmitter(PackedLinearOp op, const LinearShape &shape,
 }
 
 void LinearEmitter::emit() {
-  b.ifThen(frame.lo() < frame.hi(), [&] {
-    if (shape.byteActivations)
+  auto emitTiles = [&] {
+    if (needsRowSums(shape, target))
       emitRowSums();
     b.forRange(frame.lo(), frame.hi(), 1, [&](Val tile) { emitTile(tile); });
+  };
+  auto emitAmxTiles = [&] {
+    // int4 codes are unpacked to signed ones.
+    if (shape.layout == LayoutKind::Int8)
+      emitRowSums();
+    emitAmxTail();
+    b.forRange(frame.lo(), frame.hi(), 1, [&](Val tile) { emitAmxTile(tile); });
+  };
+  b.ifThen(frame.lo() < frame.hi(), [&] {
+    if (!amx.minRows)
+      emitTiles();
+    else if (amx.minRows == 1)
+      emitAmxTiles();
+    else
+      b.ifElse(rows >= amx.minRows, emitAmxTiles, emitTiles);
   });
 }
 
@@ -162,7 +192,7 @@ void LinearEmitter::emit() {
 void LinearEmitter::emitTile(Val tile) {
   Val first = tile * tiling.tileBlocks;
   auto emitFull = [&] {
-    Val row = amx.blocks ? emitAmxRows(first) : b.index(0);
+    Val row = b.index(0);
     for (LinearPatch patch : tiling.patches) {
       Val end = row + (rows - row) / patch.rows * patch.rows;
       int64_t patchBlocks = patch.strips / parts;
@@ -195,7 +225,7 @@ void LinearEmitter::emitRemainingBlocks(Val from, Val to) {
 
 void LinearEmitter::emitPatch(LinearPatch patch, Val firstRow, Val block,
                               bool masked) {
-  int64_t rowBytes = shape.columns * (shape.byteActivations ? 1 : 4);
+  int64_t rowBytes = shape.columns * shape.inputBytes;
   Place place = {patch, input.at(firstRow * rowBytes),
                  weights.at(block * shape.blockBytes()), firstRow, block};
   store(place, shape.byteActivations ? sumIntegers(place) : sumFloats(place),
@@ -219,19 +249,45 @@ void LinearEmitter::store(const Place &place, ArrayRef<Val> totals,
         y = y * rowScale;
       if (bias)
         y = y + bias.at(feature * 4).load(vector, lanes * 4);
-      Val offset = (row * shape.features + feature) * 4;
-      if (!masked) {
-        if (residual)
-          y = y + residual.at(offset).load(vector, 4);
-        result.at(offset).store(y, 4);
-        continue;
-      }
-      Val mask = b.firstLanes(lanes, shape.features - feature);
-      if (residual)
-        y = y + residual.at(offset).loadMasked(vector, mask, 4);
-      result.at(offset).storeMasked(y, mask, 4);
+      Val mask;
+      if (masked)
+        mask = b.firstLanes(lanes, shape.features - feature);
+      storeResult(y, (row * shape.features + feature) * 4, mask);
     }
   }
+}
+
+void LinearEmitter::storeResult(Val y, Val offset, Val mask) {
+  VectorType vector = b.vec(lanes, b.f32());
+  Ptr place = result.at(offset);
+  if (!mask) {
+    if (residual)
+      y = y + residual.at(offset).load(vector, 4);
+    return place.store(y, 4);
+  }
+  if (residual)
+    y = y + residual.at(offset).loadMasked(vector, mask, 4);
+  place.storeMasked(y, mask, 4);
+}
+
+//===----------------------------------------------------------------------===//
+// Sums of activations
+//===----------------------------------------------------------------------===//
+
+/// Every thread finds the sums that it needs: all rows', since its tiles
+/// cover all rows.
+void LinearEmitter::emitRowSums() {
+  b.forRange(b.index(0), rows, 1, [&](Val row) {
+    b.forRange(b.index(0), b.index(shape.groups), 1, [&](Val group) {
+      Val first = row * shape.columns + group * shape.groupColumns;
+      Ptr x = input.at(first * shape.inputBytes);
+      Val sum = shape.byteActivations ? sumBytes(x, shape.groupColumns)
+                                      : sumFloatRow(x, shape.groupColumns);
+      if (shape.byteActivations && !shape.zeroPoints)
+        sum = sum * -shape.offset;
+      rowSums.at((row * shape.groups + group) * 4).store(sum);
+    });
+  });
 }
 
 //===----------------------------------------------------------------------===//
@@ -241,12 +297,11 @@ void LinearEmitter::store(const Place &place, ArrayRef<Val> totals,
 SmallVector<Val> LinearEmitter::runColumns(
     const Place &place, Val firstColumn, int64_t columns, ArrayRef<Val> init,
     function_ref<void(const Place &, int64_t, MutableArrayRef<Val>)> step) {
-  int64_t bytesPerColumn = shape.byteActivations ? 1 : 4;
   int64_t rounds = columns / kRoundColumns, rest = columns % kRoundColumns;
   int64_t roundBytes = kRoundColumns / shape.wordColumns * shape.wordBytes * 16;
   auto at = [&](Val column) {
     Place moved = place;
-    moved.x = place.x.at(column * bytesPerColumn);
+    moved.x = place.x.at(column * shape.inputBytes);
     moved.weights = place.weights.at(column / kRoundColumns * roundBytes);
     return moved;
   };
@@ -258,7 +313,7 @@ SmallVector<Val> LinearEmitter::runColumns(
                      SmallVector<Val> next(carried);
                      prefetch(place, place.weights, shape.blockBytes(),
                               column / kRoundColumns * roundBytes,
-                              kPrefetchBytes, roundBytes);
+                              tiling.prefetchBytes, roundBytes);
                      step(at(column), kRoundColumns, next);
                      return next;
                    });
@@ -331,15 +386,24 @@ mlir::qlm::cpu::emitPackedLinear(PackedLinearOp op,
   FailureOr<LinearShape> shape = LinearShape::get(op);
   if (failed(shape))
     return failure();
-  LinearTiling tiling = LinearTiling::get(*shape, request.target);
-  LinearEmitter(op, *shape, request).emit();
+  FailureOr<LinearTuning> tuning = LinearTuning::get(op);
+  if (failed(tuning))
+    return failure();
+  LinearTiling tiling = LinearTiling::get(*shape, request.target, *tuning);
+  AmxPlan amx;
+  if (AmxPlan::isFor(*shape, request.target)) {
+    if (!tuning->prefetchBytes)
+      tiling.prefetchBytes = kAmxPrefetchBytes;
+    amx = AmxPlan::get(*shape, *tuning, tiling.tileBlocks, request.maxRows());
+  }
+  LinearEmitter(op, *shape, tiling, amx, request).emit();
 
   KernelInfo info;
   info.tiles =
       request.tilesPerStep(llvm::divideCeil(shape->blocks, tiling.tileBlocks));
-  if (shape->byteActivations)
+  if (needsRowSums(*shape, request.target))
     info.scratchBytes = request.maxRows() * shape->groups * 4;
-  if (AmxPlan amx = getAmxPlan(*shape, tiling, request); amx.blocks)
+  if (amx.minRows)
     info.scratchBytes = amx.end;
   int64_t rows = shape->blocks * ::qlm::format::kRowBlock;
   info.bytes = shape->blocks * shape->blockBytes();

@@ -28,8 +28,7 @@
 // patch nor the tile changes that, so results don't depend on the number of
 // rows or on how tiles are split among threads.
 //
-// With AMX, 16 rows and more of int8 activations go another way to the same
-// bits (PackedLinearAmx.cpp).
+// With AMX, many rows go another way to the same bits (PackedLinearAmx.cpp).
 //
 // Tested by test/Lower/Cpu/PackedLinearTest.cpp, timed by
 // benchmarks/kernels/Linear.cpp.
@@ -57,7 +56,9 @@ struct LinearShape {
   int64_t words = 0;       ///< ceil(K / wordColumns)
 
   bool quantized = false;
-  bool byteActivations = false; ///< x is int8 with a scale for each row
+  bool byteActivations = false;  ///< x is int8 with a scale for each row
+  bool shortActivations = false; ///< x is bf16
+  int64_t inputBytes = 4;        ///< of an element of x
   bool zeroPoints = false;
   bool halfScales = false;   ///< scales are f16, not f32
   bool doubleScales = false; ///< scales are codes, with scales of their own
@@ -70,6 +71,10 @@ struct LinearShape {
 
   int64_t blockBytes() const { return words * 16 * wordBytes; }
   int64_t scaleBytes() const { return doubleScales ? 1 : halfScales ? 2 : 4; }
+
+  /// Whether float sums are of codes as they are stored, and what their zero
+  /// points add is taken off each group's sum: unpacking is what bounds int4.
+  bool correctsFloats(const Target &target) const;
 
   /// Reads \p op; fails with a diagnostic where no kernel serves it.
   static FailureOr<LinearShape> get(PackedLinearOp op);
@@ -85,29 +90,43 @@ struct LinearPatch {
 /// has one row.
 struct LinearTiling {
   int64_t tileBlocks;
+  int64_t prefetchBytes; ///< how far ahead weights are fetched in a stream
   SmallVector<LinearPatch> patches;
 
-  static LinearTiling get(const LinearShape &shape, const Target &target);
+  static LinearTiling get(const LinearShape &shape, const Target &target,
+                          const LinearTuning &tuning);
 };
 
-/// How a kernel multiplies 16 rows and more with AMX: what its scratch memory
-/// holds after the sums of activations, as byte offsets.
+/// How a kernel multiplies with AMX, by the caches' sizes, and what its scratch
+/// memory holds after the sums of activations, as byte offsets.
 struct AmxPlan {
-  int64_t blocks = 0; ///< that a patch computes together
-  int64_t sums = 0;   ///< int32 sums of a patch and group
-  int64_t totals = 0; ///< f32 totals of a patch, of several groups
-  int64_t codes = 0;  ///< unpacked int4 codes of a patch's blocks
+  /// Rows and bytes of a row of a register.
+  static constexpr int64_t kTileRows = 16;
+  static constexpr int64_t kTileBytes = 64;
+  /// Tiles of rows and blocks of a patch.
+  static constexpr int64_t kRowTiles = 2;
+  static constexpr int64_t kBlocks = 2;
+  int64_t minRows = 0;      ///< fewer go the vectors' way; 0: no AMX
+  int64_t stepColumns = 0;  ///< that one instruction multiplies
+  int64_t columnBytes = 0;  ///< of a column of a block, unpacked
+  int64_t chunkColumns = 0; ///< that all rows go through before the next
+  int64_t rowBlock = 0;     ///< rows whose totals are kept
+  int64_t tail = 0;         ///< rows that fill no register, [16, columns]
+  int64_t totals = 0; ///< [pairs, row tiles, blocks, 16, 16] of four bytes
+  int64_t sums = 0;   ///< int32 sums of a patch and group, of several groups
+  int64_t codes = 0;  ///< unpacked int4 codes of a chunk of two blocks
   int64_t end = 0;
 
   static bool isFor(const LinearShape &shape, const Target &target);
-  static AmxPlan get(const LinearShape &shape, int64_t tileBlocks,
-                     int64_t maxRows);
+  static AmxPlan get(const LinearShape &shape, const LinearTuning &tuning,
+                     int64_t tileBlocks, int64_t maxRows);
 };
 
 /// Writes the body of one kernel.
 class LinearEmitter {
 public:
   LinearEmitter(PackedLinearOp op, const LinearShape &shape,
+                const LinearTiling &tiling, const AmxPlan &amx,
                 const KernelRequest &request);
   void emit();
 
@@ -129,6 +148,9 @@ private:
   void emitRemainingBlocks(Val from, Val to);
   void emitPatch(LinearPatch patch, Val firstRow, Val block, bool masked);
   void store(const Place &place, ArrayRef<Val> totals, bool masked);
+  /// Stores \p y, plus the residual, at \p offset; only the lanes of \p mask,
+  /// if there is one.
+  void storeResult(Val y, Val offset, Val mask);
   /// Runs \p step over \p columns columns from a run-time first column, in
   /// rounds of kRoundColumns and a shorter last one.
   SmallVector<Val> runColumns(const Place &place, Val firstColumn,
@@ -144,12 +166,14 @@ private:
   void prefetch(const Place &place, Ptr base, int64_t blockBytes, Val position,
                 int64_t ahead, int64_t bytes);
   void prefetchScales(const Place &place, Val group);
+  void emitRowSums();
 
   // PackedLinearWeights.cpp: packed words to operands.
   int64_t stripOffset(int64_t strip, int64_t bytesPerFeature,
                       int64_t bytesPerBlock) const;
   Val loadWord(const Place &place, int64_t strip, int64_t word);
   Val unpackFloat(Val word, int64_t column, Val zeroPoint);
+  double getInputFactor(int64_t column) const;
   SmallVector<Val> unpackBytes(Val word);
   Val loadScale(Val block, Val group, int64_t strip);
   Val loadZeroPoint(Val block, Val group, int64_t strip);
@@ -162,21 +186,52 @@ private:
   Val gather(Ptr base, Val indices);
   Val loadDoubleScale(Val block, Val group, int64_t strip);
 
-  // PackedLinearFloat.cpp: f32 activations.
+  // PackedLinearFloat.cpp: f32 and bf16 activations.
   SmallVector<Val> sumFloats(const Place &place);
+  SmallVector<Val> sumFloatColumns(const Place &place, Val firstColumn,
+                                   int64_t columns, ArrayRef<Val> zeros);
+  Val sumFloatRow(Ptr x, int64_t count);
+  Val loadActivation(const Place &at, int64_t row, int64_t column);
 
   // PackedLinearInteger.cpp: int8 activations.
   SmallVector<Val> sumIntegers(const Place &place);
   void dotWords(const Place &place, int64_t columns, MutableArrayRef<Val> sums);
   Val dot(Val sums, Val weights, Val activations);
-  void emitRowSums();
   Val sumBytes(Ptr bytes, int64_t count);
 
-  // PackedLinearAmx.cpp: int8 activations of many rows.
-  Val emitAmxRows(Val first);
-  void emitUnpackedCodes(Ptr packed);
-  void emitAmxPatch(int64_t rowTiles, Val firstRow, Val block, Ptr codes);
-  void emitAmxSums(int64_t rowTiles, Val firstRow, Val group, Ptr codes);
+  /// A chunk of a pair of blocks and the rows it is multiplied by.
+  struct AmxPanel {
+    Val pair; ///< of the tile
+    Val blocks[AmxPlan::kBlocks];
+    Ptr codes[AmxPlan::kBlocks]; ///< of the chunk, as registers want them
+    Val column, end;             ///< the chunk
+    Val rowTile, endTile;        ///< tiles of rows, of one row block
+    bool streams = false;        ///< one patch has all rows
+  };
+  struct AmxPatch {
+    const AmxPanel &panel;
+    int64_t rowTiles;
+    Val firstRow;
+    Ptr x[AmxPlan::kRowTiles]; ///< first row of each tile
+    Ptr totals;
+  };
+
+  // PackedLinearAmx.cpp: tiles and what is multiplied.
+  void emitAmxTail();
+  void emitAmxTile(Val tile);
+  void emitAmxPanel(AmxPanel panel);
+  Val getAmxAhead(Val offset);
+  int64_t getCodeColumns() const;
+  void emitAmxCodes(const AmxPanel &panel, int64_t s, Val column);
+
+  // PackedLinearAmxPatch.cpp: products and results.
+  void emitAmxPatch(const AmxPanel &panel, int64_t rowTiles, Val rowTile);
+  void emitAmxZeros(const AmxPatch &patch);
+  void emitAmxSums(const AmxPatch &patch, Val column, Val end, Ptr sums,
+                   bool adds);
+  Val getAmxSum(Val sum, Val row, Val group, Val zeroPoint);
+  void emitAmxScaled(const AmxPatch &patch, Val group, Ptr sums);
+  void emitAmxResult(const AmxPatch &patch);
 
   const LinearShape shape;
   const LinearTiling tiling;
@@ -189,8 +244,8 @@ private:
   Val rows; ///< i64
   Ptr input, inputScales, weights, scales, superScales, zeroPoints, bias;
   Ptr residual, result;
-  /// Sums of the codes of each row and group, i32 `[rows, groups]`; of
-  /// symmetric schemes, times -offset.
+  /// Sums of the activations of each row and group, `[rows, groups]`: of int8
+  /// codes, i32, and times -offset for symmetric schemes; of floats, f32.
   Ptr rowSums;
 };
 

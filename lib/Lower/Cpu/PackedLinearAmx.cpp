@@ -6,22 +6,35 @@
 //===----------------------------------------------------------------------===//
 //
 // AMX's registers are matrices of 16 rows of 64 bytes. One instruction
-// (tdpbsud) multiplies 16 rows and 64 columns of activations by 64 columns of
-// one block of weights, which 16 lines of the layout i8x16x4 are as they stand:
+// multiplies 16 rows and 64 bytes of activations (64 int8 or 32 bf16 columns)
+// by as many columns of one block of weights, which 16 lines of the layouts
+// i8x16x4 and bf16x16x2 are as they stand:
 //
-//                             weights: 16 features x 4 columns a line
+//                             weights: 16 features x 4 bytes a line
 //                                  b0            b1
 //                             +------------+------------+
 //   x: 16 rows   a0  +------+ | sums 0, 0  | sums 0, 1  |
-//      64 columns a1 +------+ | sums 1, 0  | sums 1, 1  |
+//      64 bytes  a1  +------+ | sums 1, 0  | sums 1, 1  |
 //
-// So 32 rows by two blocks take all eight registers, and each operand is used
-// twice. The int4 codes of a pair of blocks are unpacked to that layout once,
-// for all rows.
+// So 32 rows by two blocks, a patch, take all eight registers, and each operand
+// is used twice. Its step of 64 bytes takes 64 cycles and reads four operands;
+// the processor keeps up only where those of the weights come from the
+// first-level cache and those of the activations from the second. Hence the
+// order of work in a tile:
 //
-// The int32 sums of a group are exact, as VNNI's are, and what follows them is
-// the same in the same order: results have the same bits. Therefore the rows
-// that fill no register are left to the patches.
+//   for each `rowBlock` rows               totals stay in the second level
+//     for each `chunkColumns` columns      activations of a chunk stay there
+//       for each pair of blocks            its chunk stays in the first level
+//         unpack int4 codes                once for all rows
+//         for each 32 rows: a patch        PackedLinearAmxPatch.cpp
+//
+// Few rows (one patch) go through all chunks of a pair before the next pair,
+// so that weights stream from memory in their order.
+//
+// int8: the int32 sums of a group are exact, as VNNI's are, and what follows
+// them is the same in the same order, so results have the same bits and fewer
+// than `minRows` rows may go the vectors' way. bf16: all rows come here, since
+// no vector instruction adds in AMX's order.
 //
 //===----------------------------------------------------------------------===//
 
@@ -34,189 +47,203 @@ using namespace mlir::qlm;
 using namespace mlir::qlm::cpu;
 using namespace mlir::qlm::kernel;
 
-/// Rows and bytes of a row of a register.
-static constexpr int64_t kTileRows = 16;
-static constexpr int64_t kTileBytes = 64;
-static constexpr int64_t kTileSize = kTileRows * kTileBytes;
-/// Rows and blocks that share operands.
-static constexpr int64_t kMaxRowTiles = 2;
-static constexpr int64_t kMaxBlockTiles = 2;
-/// Steps of 64 columns that are written out one after the other.
-static constexpr int64_t kUnrolledSteps = 4;
-/// Rows whose sums are scaled in one round.
-static constexpr int64_t kScaledRows = 4;
-/// How far ahead packed codes are fetched while others are unpacked.
-static constexpr int64_t kUnpackPrefetchBytes = 1024;
+static constexpr int64_t kBlocks = AmxPlan::kBlocks;
+static constexpr int64_t kTileRows = AmxPlan::kTileRows;
+static constexpr int64_t kTileBytes = AmxPlan::kTileBytes;
+static constexpr int64_t kPatchRows = AmxPlan::kRowTiles * kTileRows;
+
+//===----------------------------------------------------------------------===//
+// Plan
+//===----------------------------------------------------------------------===//
+
+/// What a tile's work may take of a core's caches (of 48 KiB and 2 MiB where
+/// there is AMX). The rest is left to what streams through.
+static constexpr int64_t kFirstLevelBytes = 24 << 10;
+static constexpr int64_t kSecondLevelBytes = 1 << 20;
 
 bool AmxPlan::isFor(const LinearShape &shape, const Target &target) {
-  return target.amxInt8 && shape.byteActivations &&
-         shape.groupColumns % kTileBytes == 0;
+  if (shape.byteActivations)
+    return target.amxInt8 && shape.groupColumns % (kTileBytes / 2) == 0;
+  return target.amxBf16 && shape.shortActivations &&
+         shape.columns % (kTileBytes / 4) == 0;
 }
 
-AmxPlan AmxPlan::get(const LinearShape &shape, int64_t tileBlocks,
-                     int64_t maxRows) {
+/// \p count in equal parts, each a multiple of \p unit and at most \p most
+/// where that is possible.
+static int64_t getPart(int64_t count, int64_t unit, int64_t most) {
+  int64_t parts = llvm::divideCeil(count, std::max(unit, most));
+  return llvm::alignTo(llvm::divideCeil(count, parts), unit);
+}
+
+AmxPlan AmxPlan::get(const LinearShape &shape, const LinearTuning &tuning,
+                     int64_t tileBlocks, int64_t maxRows) {
   AmxPlan plan;
-  plan.blocks = std::min(kMaxBlockTiles, tileBlocks);
-  int64_t patchBytes = kMaxRowTiles * plan.blocks * kTileSize;
-  plan.sums = llvm::alignTo(maxRows * shape.groups * 4, kTileBytes);
-  plan.totals = plan.sums + patchBytes;
-  plan.codes = plan.totals + (shape.groups > 1 ? patchBytes : 0);
-  bool unpacks = shape.layout == LayoutKind::Int4;
-  plan.end = plan.codes +
-             (unpacks ? plan.blocks * shape.columns * kTileRows : int64_t(0));
+  // Only int8 products are exact, and the same in vectors.
+  plan.minRows = !shape.byteActivations ? 1
+                 : tuning.amxRows       ? tuning.amxRows
+                                        : kTileRows;
+  plan.stepColumns = kTileBytes / shape.inputBytes;
+  if (shape.groupColumns % plan.stepColumns != 0)
+    plan.stepColumns /= 2;
+  plan.columnBytes = kTileRows * shape.inputBytes;
+  int64_t unit = shape.groups > 1 ? shape.groupColumns : plan.stepColumns;
+  int64_t mostColumns = tuning.chunkColumns
+                            ? tuning.chunkColumns
+                            : kFirstLevelBytes / (kBlocks * plan.columnBytes);
+  plan.chunkColumns = getPart(shape.columns, unit, mostColumns);
+  int64_t rowBytes =
+      plan.chunkColumns * shape.inputBytes + tileBlocks * kTileBytes;
+  int64_t allRows = llvm::alignTo(maxRows, kTileRows);
+  plan.rowBlock =
+      getPart(llvm::alignTo(maxRows, kPatchRows), kPatchRows,
+              kSecondLevelBytes / rowBytes / kPatchRows * kPatchRows);
+
+  int64_t pairs = llvm::divideCeil(tileBlocks, kBlocks);
+  int64_t patchBytes = kPatchRows * kBlocks * kTileBytes;
+  int64_t next = 0;
+  auto take = [&](int64_t bytes) {
+    return std::exchange(next, next + llvm::alignTo(bytes, kTileBytes));
+  };
+  if (shape.byteActivations)
+    take(allRows * shape.groups * 4);
+  plan.tail = take(kTileRows * shape.columns * shape.inputBytes);
+  plan.totals = take(pairs * plan.rowBlock * kBlocks * kTileBytes);
+  plan.sums = take(shape.groups > 1 ? patchBytes : 0);
+  plan.codes = take(shape.layout == LayoutKind::Int4
+                        ? kBlocks * plan.chunkColumns * plan.columnBytes
+                        : 0);
+  plan.end = next;
   return plan;
 }
 
-/// Computes the rows before the returned one, a multiple of 16, of the tile
-/// whose first block is \p first.
-Val LinearEmitter::emitAmxRows(Val first) {
-  Val pairs = rows / (kMaxRowTiles * kTileRows) * (kMaxRowTiles * kTileRows);
-  Val end = rows / kTileRows * kTileRows;
-  b.ifThen(end > 0, [&] {
-    b.forRange(first, first + tiling.tileBlocks, amx.blocks, [&](Val block) {
-      Ptr codes = weights.at(block * shape.blockBytes());
-      if (shape.layout == LayoutKind::Int4) {
-        emitUnpackedCodes(codes);
-        codes = rowSums.at(amx.codes);
-      }
-      b.forRange(b.index(0), pairs, kMaxRowTiles * kTileRows, [&](Val row) {
-        emitAmxPatch(kMaxRowTiles, row, block, codes);
+//===----------------------------------------------------------------------===//
+// Tiles
+//===----------------------------------------------------------------------===//
+
+/// Copies the rows that fill no register to where 16 may be read.
+void LinearEmitter::emitAmxTail() {
+  int64_t rowBytes = shape.columns * shape.inputBytes;
+  VectorType line = b.vec(kTileBytes, b.i8());
+  Val whole = rows / kTileRows * kTileRows;
+  b.forRange(whole, rows, 1, [&](Val row) {
+    Ptr from = input.at(row * rowBytes);
+    Ptr to = rowSums.at((row - whole) * rowBytes + amx.tail);
+    int64_t rest = rowBytes % kTileBytes;
+    b.forRange(b.index(0), b.index(rowBytes - rest), kTileBytes,
+               [&](Val i) { to.at(i).store(from.at(i).load(line, 1), 1); });
+    if (rest)
+      to.at(rowBytes - rest)
+          .storeMasked(from.at(rowBytes - rest).load(line, 1),
+                       b.firstLanes(kTileBytes, rest), 1);
+  });
+}
+
+void LinearEmitter::emitAmxTile(Val tile) {
+  Val first = tile * tiling.tileBlocks;
+  Val count = b.min(b.index(shape.blocks) - first, b.index(tiling.tileBlocks));
+  Val pairs = (count + (kBlocks - 1)) / kBlocks;
+  Val rowTiles = (rows + (kTileRows - 1)) / kTileRows;
+  Val none = b.index(0), allColumns = b.index(shape.columns);
+  int64_t blockTiles = amx.rowBlock / kTileRows;
+  AmxPanel panel;
+  auto setPair = [&](Val pair) {
+    panel.pair = pair;
+    panel.blocks[0] = first + pair * kBlocks;
+    // A second block that is missing is the first one again, not stored.
+    panel.blocks[1] = panel.blocks[0] + 1;
+    if (shape.blocks % kBlocks)
+      panel.blocks[1] = b.min(panel.blocks[1], b.index(shape.blocks - 1));
+  };
+  auto setChunk = [&](Val column) {
+    panel.column = column;
+    panel.end = b.min(column + amx.chunkColumns, allColumns);
+  };
+  auto emitStream = [&] {
+    panel.rowTile = none;
+    panel.endTile = rowTiles;
+    panel.streams = true;
+    b.forRange(none, pairs, 1, [&](Val pair) {
+      setPair(pair);
+      b.forRange(none, allColumns, amx.chunkColumns, [&](Val column) {
+        setChunk(column);
+        emitAmxPanel(panel);
       });
-      b.forRange(pairs, end, kTileRows,
-                 [&](Val row) { emitAmxPatch(1, row, block, codes); });
     });
-  });
-  return end;
+  };
+  auto emitBlocked = [&] {
+    panel.streams = false;
+    b.forRange(none, rowTiles, blockTiles, [&](Val rowTile) {
+      panel.rowTile = rowTile;
+      panel.endTile = b.min(rowTile + blockTiles, rowTiles);
+      b.forRange(none, allColumns, amx.chunkColumns, [&](Val column) {
+        setChunk(column);
+        b.forRange(none, pairs, 1, [&](Val pair) {
+          setPair(pair);
+          emitAmxPanel(panel);
+        });
+      });
+    });
+  };
+  b.ifElse(rowTiles <= AmxPlan::kRowTiles, emitStream, emitBlocked);
 }
 
-/// Writes the codes of `amx.blocks` blocks at \p packed, two a byte, as bytes.
-void LinearEmitter::emitUnpackedCodes(Ptr packed) {
-  Ptr codes = rowSums.at(amx.codes);
-  int64_t packedBytes = amx.blocks * shape.blockBytes();
-  VectorType line = b.vec(16, b.i32());
-  b.forRange(b.index(0), b.index(packedBytes), kTileBytes, [&](Val i) {
-    Val word = packed.at(i).load(line, kTileBytes);
-    packed.at(i + kUnpackPrefetchBytes).prefetch();
-    SmallVector<Val> bytes = unpackBytes(word);
+/// Multiplies a chunk of two blocks by the panel's rows.
+void LinearEmitter::emitAmxPanel(AmxPanel panel) {
+  for (int64_t s = 0; s < kBlocks; ++s) {
+    if (shape.layout == LayoutKind::Int4) {
+      panel.codes[s] = rowSums.at(amx.codes + s * amx.chunkColumns * kTileRows);
+      b.forRange(panel.column, panel.end, getCodeColumns(),
+                 [&](Val column) { emitAmxCodes(panel, s, column); });
+    } else {
+      panel.codes[s] = weights.at(panel.blocks[s] * shape.blockBytes() +
+                                  panel.column * amx.columnBytes);
+    }
+  }
+  constexpr int64_t kRowTiles = AmxPlan::kRowTiles;
+  Val count = panel.endTile - panel.rowTile;
+  Val paired = panel.rowTile + count / kRowTiles * kRowTiles;
+  b.forRange(panel.rowTile, paired, kRowTiles,
+             [&](Val rowTile) { emitAmxPatch(panel, kRowTiles, rowTile); });
+  b.ifThen(paired < panel.endTile, [&] { emitAmxPatch(panel, 1, paired); });
+}
+
+/// What a block's stream needs after \p offset, as an offset from the block.
+/// Past its end the stream goes on in the next pair's block.
+Val LinearEmitter::getAmxAhead(Val offset) {
+  Val later = offset + tiling.prefetchBytes;
+  Val jump = b.select(later >= shape.blockBytes(),
+                      b.index((kBlocks - 1) * shape.blockBytes()), b.index(0));
+  return later + jump;
+}
+
+/// Columns whose codes have one zero point and are unpacked in one loop.
+int64_t LinearEmitter::getCodeColumns() const {
+  return std::min(shape.groupColumns, amx.chunkColumns);
+}
+
+/// Unpacks int4 codes of a block, less their zero points, to signed bytes.
+void LinearEmitter::emitAmxCodes(const AmxPanel &panel, int64_t s, Val column) {
+  constexpr int64_t kWordColumns = 8;
+  VectorType line = b.vec(16, b.i32()), bytes = b.vec(kTileBytes, b.i8());
+  Val zeros;
+  if (shape.zeroPoints) {
+    constexpr int64_t kEachByte = 0x01010101;
+    Val group = shape.groups > 1 ? column / shape.groupColumns : b.index(0);
+    zeros =
+        b.bitcast(loadZeroPoint(panel.blocks[s], group, 0) * kEachByte, bytes);
+  } else if (shape.offset) {
+    zeros = b.constant(bytes, shape.offset);
+  }
+  Ptr block = weights.at(panel.blocks[s] * shape.blockBytes());
+  Ptr to = panel.codes[s].at((column - panel.column) * kTileRows);
+  Val end = b.min(column + getCodeColumns(), panel.end);
+  b.forRange(column, end, kWordColumns, [&](Val at) {
+    Val offset = at * (kTileBytes / kWordColumns);
+    Val word = block.at(offset).load(line, kTileBytes);
+    block.at(getAmxAhead(offset)).prefetch();
+    SmallVector<Val> halves = unpackBytes(word);
     for (int64_t half = 0; half < 2; ++half)
-      codes.at(i * 2 + half * kTileBytes).store(bytes[half], kTileBytes);
+      to.at((at - column) * kTileRows + half * kTileBytes)
+          .store(zeros ? halves[half] - zeros : halves[half], kTileBytes);
   });
-}
-
-/// Computes \p rowTiles * 16 rows of `amx.blocks` blocks, whose codes are the
-/// bytes at \p codes.
-void LinearEmitter::emitAmxPatch(int64_t rowTiles, Val firstRow, Val block,
-                                 Ptr codes) {
-  int64_t patchRows = rowTiles * kTileRows, lineBytes = amx.blocks * kTileBytes;
-  VectorType ints = b.vec(lanes, b.i32()), floats = b.vec(lanes, b.f32());
-  Ptr sums = rowSums.at(amx.sums), totals = rowSums.at(amx.totals);
-  Val zero = b.zero(floats);
-  /// Adds what the sums of a group give to the totals of each row.
-  auto scaleGroup = [&](Val group, function_ref<Val(Ptr)> loadTotal,
-                        function_ref<void(Val, ArrayRef<Val>)> use) {
-    SmallVector<Val> blockScales, zeros;
-    for (int64_t s = 0; s < amx.blocks; ++s) {
-      blockScales.push_back(loadScale(block, group, s));
-      if (shape.zeroPoints)
-        zeros.push_back(loadZeroPoint(block, group, s));
-    }
-    b.forRange(b.index(0), b.index(patchRows), kScaledRows, [&](Val first) {
-      for (int64_t r = 0; r < kScaledRows; ++r) {
-        Val row = first + r;
-        Ptr address = rowSums.at(((firstRow + row) * shape.groups + group) * 4);
-        Val rowSum = b.broadcast(address.load(b.i32()), lanes);
-        SmallVector<Val> after;
-        for (int64_t s = 0; s < amx.blocks; ++s) {
-          Val place = row * lineBytes + s * kTileBytes;
-          Val sum = sums.at(place).load(ints, kTileBytes);
-          sum = shape.zeroPoints ? sum - zeros[s] * rowSum : sum + rowSum;
-          after.push_back(b.fma(blockScales[s], b.toFloat(sum, b.f32()),
-                                loadTotal(totals.at(place))));
-        }
-        use(row, after);
-      }
-    });
-  };
-  auto storeRow = [&](Val row, ArrayRef<Val> after) {
-    Place place = {{1, amx.blocks}, input, weights, firstRow + row, block};
-    store(place, after, /*masked=*/false);
-  };
-  auto loadTotal = [&](Ptr place) { return place.load(floats, kTileBytes); };
-  auto keepTotals = [&](Val row, ArrayRef<Val> after) {
-    for (int64_t s = 0; s < amx.blocks; ++s)
-      totals.at(row * lineBytes + s * kTileBytes).store(after[s], kTileBytes);
-  };
-  auto noTotal = [&](Ptr) { return zero; };
-
-  Val firstGroup = b.index(0), lastGroup = b.index(shape.groups - 1);
-  emitAmxSums(rowTiles, firstRow, firstGroup, codes);
-  if (shape.groups == 1)
-    return scaleGroup(firstGroup, noTotal, storeRow);
-  scaleGroup(firstGroup, noTotal, keepTotals);
-  b.forRange(b.index(1), lastGroup, 1, [&](Val group) {
-    emitAmxSums(rowTiles, firstRow, group, codes);
-    scaleGroup(group, loadTotal, keepTotals);
-  });
-  emitAmxSums(rowTiles, firstRow, lastGroup, codes);
-  scaleGroup(lastGroup, loadTotal, storeRow);
-}
-
-/// Leaves the sums of a group in scratch, i32 `[rows, blocks, 16]`.
-void LinearEmitter::emitAmxSums(int64_t rowTiles, Val firstRow, Val group,
-                                Ptr codes) {
-  Type tile = LLVM::LLVMX86AMXType::get(b.getContext());
-  Val height = b.constant(b.i16(), kTileRows);
-  Val width = b.constant(b.i16(), kTileBytes);
-  auto load = [&](Ptr from, int64_t stride) {
-    return b.intrinsic("llvm.x86.tileloadd64.internal", tile,
-                       {height, width, b.val(from.get()), b.index(stride)});
-  };
-  Val firstColumn = group * shape.groupColumns;
-  Ptr x = input.at(firstRow * shape.columns + firstColumn);
-  Ptr w = codes.at(firstColumn * kTileRows);
-  int64_t blockBytes = shape.columns * kTileRows;
-
-  // One step: 64 columns of all rows and blocks.
-  auto addStep = [&](Val column, SmallVector<Val> carried) {
-    SmallVector<Val> as, bs;
-    for (int64_t r = 0; r < rowTiles; ++r)
-      as.push_back(
-          load(x.at(column + r * kTileRows * shape.columns), shape.columns));
-    for (int64_t s = 0; s < amx.blocks; ++s)
-      bs.push_back(load(w.at(column * kTileRows + s * blockBytes), kTileBytes));
-    for (int64_t r = 0; r < rowTiles; ++r)
-      for (int64_t s = 0; s < amx.blocks; ++s) {
-        Val &sum = carried[r * amx.blocks + s];
-        sum = b.intrinsic("llvm.x86.tdpbsud.internal", tile,
-                          {height, width, width, sum, as[r], bs[s]});
-      }
-    return carried;
-  };
-  SmallVector<Val> acc;
-  for (int64_t i = 0; i < rowTiles * amx.blocks; ++i)
-    acc.push_back(
-        b.intrinsic("llvm.x86.tilezero.internal", tile, {height, width}));
-  int64_t steps = shape.groupColumns / kTileBytes;
-  int64_t rounds = steps > kUnrolledSteps ? steps / kUnrolledSteps : 0;
-  constexpr int64_t roundColumns = kUnrolledSteps * kTileBytes;
-  if (rounds)
-    acc = b.forRange(b.index(0), b.index(rounds * roundColumns), roundColumns,
-                     acc, [&](Val column, ArrayRef<Val> carried) {
-                       SmallVector<Val> next(carried);
-                       for (int64_t i = 0; i < kUnrolledSteps; ++i)
-                         next = addStep(column + i * kTileBytes, next);
-                       return next;
-                     });
-  for (int64_t i = rounds * kUnrolledSteps; i < steps; ++i)
-    acc = addStep(b.index(i * kTileBytes), acc);
-
-  int64_t lineBytes = amx.blocks * kTileBytes;
-  for (int64_t r = 0; r < rowTiles; ++r)
-    for (int64_t s = 0; s < amx.blocks; ++s) {
-      Ptr to =
-          rowSums.at(amx.sums + r * kTileRows * lineBytes + s * kTileBytes);
-      b.intrinsic("llvm.x86.tilestored64.internal",
-                  {height, width, b.val(to.get()), b.index(lineBytes),
-                   acc[r * amx.blocks + s]});
-    }
 }

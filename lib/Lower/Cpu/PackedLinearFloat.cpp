@@ -1,10 +1,18 @@
-//===- PackedLinearFloat.cpp - Packed linears on f32 activations ----------===//
+//===- PackedLinearFloat.cpp - Packed linears on float activations --------===//
 //
 // Part of the QLM project, under the Apache License v2.0 with LLVM Exceptions.
 // SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
 //
 //===----------------------------------------------------------------------===//
+//
+// sum x * (u - z) = sum x * u - z * sum x also in f32, where the second sum is
+// found once for each row and group. For int4 that saves a subtraction of each
+// weight, a fifth of its work. It costs accuracy only where z is far from all
+// codes of a group, which no quantizer chooses.
+//
+//===----------------------------------------------------------------------===//
 
+#include "Chunks.h"
 #include "PackedLinear.h"
 
 #include "llvm/Support/MathExtras.h"
@@ -14,48 +22,94 @@ using namespace mlir::qlm;
 using namespace mlir::qlm::cpu;
 using namespace mlir::qlm::kernel;
 
-SmallVector<Val> LinearEmitter::sumFloats(const Place &place) {
+/// An activation in all lanes, f32.
+Val LinearEmitter::loadActivation(const Place &at, int64_t row,
+                                  int64_t column) {
+  Ptr x = at.x.at((row * shape.columns + column) * shape.inputBytes);
+  if (!shape.shortActivations)
+    return b.broadcast(x.load(b.f32()), lanes);
+  Val bits = b.extendUnsigned(x.load(b.i16()), b.i32()) << 16;
+  return b.broadcast(b.bitcast(bits, b.f32()), lanes);
+}
+
+/// Adds the products of \p columns columns in their order.
+SmallVector<Val> LinearEmitter::sumFloatColumns(const Place &place,
+                                                Val firstColumn,
+                                                int64_t columns,
+                                                ArrayRef<Val> zeros) {
   int64_t strips = place.patch.strips;
   Val zero = b.zero(b.vec(lanes, b.f32()));
   SmallVector<Val> none(place.patch.rows * strips, zero);
-
-  auto sumRun = [&](Val firstColumn, int64_t columns, ArrayRef<Val> zeros) {
-    return runColumns(
-        place, firstColumn, columns, none,
-        [&](const Place &at, int64_t count, MutableArrayRef<Val> sums) {
-          int64_t wordCount = llvm::divideCeil(count, shape.wordColumns);
-          for (int64_t w = 0; w < wordCount; ++w) {
-            // Load: all strips' words first, so that they travel together.
-            SmallVector<Val> words;
-            for (int64_t s = 0; s < strips; ++s)
-              words.push_back(loadWord(at, s, w));
-            int64_t first = w * shape.wordColumns;
-            for (int64_t c = 0; c < std::min(shape.wordColumns, count - first);
-                 ++c) {
-              // Unpack, then use each value for every row.
-              SmallVector<Val> values;
-              for (int64_t s = 0; s < strips; ++s)
-                values.push_back(unpackFloat(words[s], c, zeros[s]));
-              for (int64_t r = 0; r < place.patch.rows; ++r) {
-                Ptr x = at.x.at((r * shape.columns + first + c) * 4);
-                Val scalar = b.broadcast(x.load(b.f32()), lanes);
-                for (int64_t s = 0; s < strips; ++s) {
-                  Val &sum = sums[r * strips + s];
-                  sum = b.fma(scalar, values[s], sum);
-                }
-              }
-            }
-          }
-        });
+  auto addWord = [&](const Place &at, int64_t w, int64_t count,
+                     MutableArrayRef<Val> sums) {
+    // Load: all strips' words first, so that they travel together.
+    SmallVector<Val> words;
+    for (int64_t s = 0; s < strips; ++s)
+      words.push_back(loadWord(at, s, w));
+    for (int64_t c = 0; c < count; ++c) {
+      // Unpack, then use each value for every row.
+      SmallVector<Val> values;
+      for (int64_t s = 0; s < strips; ++s)
+        values.push_back(unpackFloat(words[s], c, zeros[s]));
+      double factor = getInputFactor(c);
+      for (int64_t r = 0; r < place.patch.rows; ++r) {
+        Val x = loadActivation(at, r, w * shape.wordColumns + c);
+        if (factor != 1.0)
+          x = x * factor;
+        for (int64_t s = 0; s < strips; ++s) {
+          Val &sum = sums[r * strips + s];
+          sum = b.fma(x, values[s], sum);
+        }
+      }
+    }
   };
+  return runColumns(
+      place, firstColumn, columns, none,
+      [&](const Place &at, int64_t count, MutableArrayRef<Val> sums) {
+        for (int64_t w = 0; w * shape.wordColumns < count; ++w)
+          addWord(at, w,
+                  std::min(shape.wordColumns, count - w * shape.wordColumns),
+                  sums);
+      });
+}
 
+SmallVector<Val> LinearEmitter::sumFloats(const Place &place) {
+  int64_t strips = place.patch.strips;
   if (!shape.quantized)
-    return sumRun(b.index(0), shape.columns, SmallVector<Val>(strips));
+    return sumFloatColumns(place, b.index(0), shape.columns,
+                           SmallVector<Val>(strips));
+  bool corrects = shape.correctsFloats(target);
   return sumGroups(place, [&](const Place &, Val group) {
     SmallVector<Val> zeros(strips);
     if (shape.zeroPoints)
       for (int64_t s = 0; s < strips; ++s)
         zeros[s] = b.toFloat(loadZeroPoint(place.block, group, s), b.f32());
-    return sumRun(group * shape.groupColumns, shape.groupColumns, zeros);
+    SmallVector<Val> sums =
+        sumFloatColumns(place, group * shape.groupColumns, shape.groupColumns,
+                        corrects ? SmallVector<Val>(strips) : zeros);
+    if (!corrects)
+      return sums;
+    for (int64_t r = 0; r < place.patch.rows; ++r) {
+      Ptr at = rowSums.at(((place.firstRow + r) * shape.groups + group) * 4);
+      Val rowSum = -b.broadcast(at.load(b.f32()), lanes);
+      for (int64_t s = 0; s < strips; ++s) {
+        Val &sum = sums[r * strips + s];
+        Val zero = zeros[s];
+        if (!zero)
+          zero = constantLike(rowSum, static_cast<double>(shape.offset));
+        sum = b.fma(zero, rowSum, sum);
+      }
+    }
+    return sums;
   });
+}
+
+/// Sum of \p count float activations, f32; the order depends on nothing else.
+Val LinearEmitter::sumFloatRow(Ptr x, int64_t count) {
+  auto join = [](Val a, Val other) { return a + other; };
+  auto add = [&](Val sum, const Chunk &chunk) {
+    return sum + chunk.fill(b, chunk.load(b, x, b.f32()), 0.0);
+  };
+  return b.reduceSum(
+      foldChunks(b, count, b.zero(b.vec(lanes, b.f32())), add, join));
 }

@@ -100,20 +100,6 @@ Val LinearEmitter::dot(Val sums, Val codes, Val activations) {
 // Sums of activations
 //===----------------------------------------------------------------------===//
 
-/// Every thread finds the sums that it needs: all rows', since its tiles
-/// cover all rows.
-void LinearEmitter::emitRowSums() {
-  b.forRange(b.index(0), rows, 1, [&](Val row) {
-    b.forRange(b.index(0), b.index(shape.groups), 1, [&](Val group) {
-      Ptr codes = input.at(row * shape.columns + group * shape.groupColumns);
-      Val sum = sumBytes(codes, shape.groupColumns);
-      if (!shape.zeroPoints)
-        sum = sum * -shape.offset;
-      rowSums.at((row * shape.groups + group) * 4).store(sum);
-    });
-  });
-}
-
 /// Sum of \p count signed bytes, i32. Reads whole vectors, up to 63 bytes past
 /// the end, and blanks what is too much.
 Val LinearEmitter::sumBytes(Ptr bytes, int64_t count) {

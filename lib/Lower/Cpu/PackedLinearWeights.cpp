@@ -35,8 +35,18 @@ Val LinearEmitter::loadWord(const Place &place, int64_t strip, int64_t word) {
                                        lanes * shape.wordBytes);
 }
 
-/// Column \p column of a packed word, exact in f32; of codes, less their zero
-/// point (\p zeroPoint in f32, or the scheme's offset).
+static constexpr int64_t kHighestNibble = 28;
+
+/// Where the int4 code of a column begins in its word: byte i holds columns i
+/// (low half) and i + 4 (high half).
+static int64_t getNibbleShift(int64_t column) {
+  return 8 * (column % 4) + (column < 4 ? 0 : 4);
+}
+
+/// Column \p column of a packed word, exact in f32, divided by
+/// getInputFactor. Of int8 codes, less their zero point (\p zeroPoint in f32,
+/// or the scheme's offset); of int4 codes, less the offset unless sums are
+/// corrected.
 Val LinearEmitter::unpackFloat(Val word, int64_t column, Val zeroPoint) {
   VectorType floats = b.vec(lanes, b.f32());
   switch (shape.layout) {
@@ -63,23 +73,32 @@ Val LinearEmitter::unpackFloat(Val word, int64_t column, Val zeroPoint) {
   default:
     break;
   }
-  // Byte i holds columns i (low half) and i + 4 (high half).
-  int64_t shift = 8 * (column % 4) + (column < 4 ? 0 : 4);
-  Val nibble = shift ? word >> shift : word;
+  int64_t shift = getNibbleShift(column);
   if (shape.codebook == Codebook::NF4)
-    return lookUpNormalFloat4(nibble);
+    return lookUpNormalFloat4(shift ? word >> shift : word);
   if (target.avx512) {
     // vpermps reads only the low 4 bits of an index: a nibble in place.
     SmallVector<float> values;
     for (int64_t code = 0; code < 16; ++code)
       values.push_back(static_cast<float>(code - shape.offset));
-    Val value = b.lookup(b.table(values), nibble);
-    return zeroPoint ? value - zeroPoint : value;
+    return b.lookup(b.table(values), shift ? word >> shift : word);
   }
-  Val code = nibble & 15;
-  if (zeroPoint)
-    return b.toFloat(code, b.f32()) - zeroPoint;
-  return b.toFloat(shape.offset ? code - shape.offset : code, b.f32());
+  // The nibble where it is, 2^shift times its value: the activation has the
+  // inverse factor, so that no shift is needed. The highest one would be
+  // negative.
+  if (shift == kHighestNibble)
+    return b.toFloat(word >> shift, b.f32());
+  return b.toFloat(word & (int64_t(15) << shift), b.f32());
+}
+
+/// What activations of the column of a packed word are multiplied by, a power
+/// of two, to make up for what unpackFloat gives.
+double LinearEmitter::getInputFactor(int64_t column) const {
+  if (shape.layout != LayoutKind::Int4 || target.avx512 ||
+      shape.codebook != Codebook::Uniform ||
+      getNibbleShift(column) == kHighestNibble)
+    return 1.0;
+  return 1.0 / static_cast<double>(int64_t(1) << getNibbleShift(column));
 }
 
 /// The unsigned codes of a packed word as bytes, four columns a vector.

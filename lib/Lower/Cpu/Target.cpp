@@ -22,8 +22,8 @@ constexpr llvm::StringLiteral kBaseFeatures[] = {
 constexpr llvm::StringLiteral kAvx512Features[] = {
     "avx512bw", "avx512cd", "avx512dq", "avx512f", "avx512vl"};
 
-/// Matrix registers are used only where both of these are there.
-constexpr llvm::StringLiteral kAmxFeatures[] = {"amx-int8", "amx-tile"};
+/// Matrix registers, used only beside 512-bit vectors.
+constexpr llvm::StringLiteral kTileFeature = "amx-tile";
 
 struct Extension {
   llvm::StringLiteral feature;
@@ -53,11 +53,14 @@ static Target fromFeatures(llvm::StringRef cpu,
       target.*extension.flag = true;
       target.features.push_back(extension.feature.str());
     }
-    if (llvm::all_of(kAmxFeatures, has)) {
-      target.amxInt8 = true;
-      for (llvm::StringRef feature : kAmxFeatures)
-        target.features.push_back(feature.str());
-    }
+    target.amxInt8 = has(kTileFeature) && has("amx-int8");
+    target.amxBf16 = has(kTileFeature) && has("amx-bf16");
+    if (target.amxInt8 || target.amxBf16)
+      target.features.push_back(kTileFeature.str());
+    if (target.amxInt8)
+      target.features.push_back("amx-int8");
+    if (target.amxBf16)
+      target.features.push_back("amx-bf16");
   }
   llvm::sort(target.features);
   return target;
@@ -90,10 +93,15 @@ llvm::Expected<Target> Target::get(llvm::StringRef name) {
     return fromFeatures(name, [](llvm::StringRef feature) {
       return llvm::is_contained(kAvx512Features, feature);
     });
+  if (name == "icelake-server")
+    return fromFeatures(name, [](llvm::StringRef feature) {
+      return llvm::is_contained(kAvx512Features, feature) ||
+             feature == "avx512vnni" || feature == "avx512vbmi";
+    });
   if (name == "sapphirerapids")
     return fromFeatures(name, [](llvm::StringRef) { return true; });
   return llvm::createStringError(
-      "unknown target cpu '%s', expected native, x86-64-v3, x86-64-v4 or "
-      "sapphirerapids",
+      "unknown target cpu '%s', expected native, x86-64-v3, x86-64-v4, "
+      "icelake-server or sapphirerapids",
       name.str().c_str());
 }

@@ -30,11 +30,14 @@ std::vector<std::string> cpu::test::getRunnableTargets() {
     return {};
   }
   // Tests run kernels without the runtime, which asks otherwise.
-  if (native->amxInt8)
+  if (native->amxInt8 || native->amxBf16)
     EXPECT_TRUE(::qlm::requestTiles().ok());
-  if (!native->avx512)
-    return {"x86-64-v3", "native"};
-  return {"x86-64-v3", "x86-64-v4", "native"};
+  std::vector<std::string> targets = {"x86-64-v3", "native"};
+  if (native->avx512)
+    targets.push_back("x86-64-v4");
+  if (native->avx512Vnni && native->avx512Vbmi)
+    targets.push_back("icelake-server");
+  return targets;
 }
 
 CompiledKernel::CompiledKernel(llvm::StringRef target, const std::string &text,

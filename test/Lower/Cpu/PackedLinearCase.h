@@ -32,6 +32,7 @@ struct LinearFormat {
   bool zeroPoints = false;
   bool halfScales = false;
   bool byteActivations = false;
+  bool shortActivations = false; ///< bf16
   bool bias = false;
   bool residual = false;
   std::string codebook; ///< "" (uniform), "nf4" or "fp8"
@@ -79,7 +80,10 @@ public:
         uses.push_back(use + value);
     };
     add("", "%x",
-        "tensor<?x" + kText + (format.byteActivations ? "xi8>" : "xf32>"));
+        "tensor<?x" + kText +
+            (format.byteActivations    ? "xi8>"
+             : format.shortActivations ? "xbf16>"
+                                       : "xf32>"));
     if (format.byteActivations)
       add(" input_scales ", "%xs", "tensor<?xf32>");
     add(", ", "%w", "tensor<" + blockText + weightDims() + ">");
@@ -141,6 +145,11 @@ public:
     if (format.byteActivations) {
       add(codes, first * k, count * k);
       add(inputScales, first, count);
+    } else if (format.shortActivations) {
+      std::vector<uint16_t> upper(rows * k);
+      for (int64_t i = 0; i < rows * k; ++i)
+        upper[i] = static_cast<uint16_t>(getBits(input[i]) >> 16);
+      add(upper, first * k, count * k);
     } else {
       add(input, first * k, count * k);
     }
@@ -195,6 +204,12 @@ public:
   }
 
 private:
+  static uint32_t getBits(float value) {
+    uint32_t bits;
+    memcpy(&bits, &value, 4);
+    return bits;
+  }
+
   std::string weightDims() const {
     auto dims = [](int64_t middle, const char *rest) {
       return "x" + std::to_string(middle) + "x" + rest;
@@ -243,6 +258,12 @@ private:
     } else {
       input = random.floats(rows * k);
     }
+    // bf16 values are those whose lower half is zero.
+    if (format.shortActivations)
+      for (float &value : input) {
+        uint32_t bits = getBits(value) & 0xFFFF0000u;
+        memcpy(&value, &bits, 4);
+      }
   }
 
   template <typename T> void put(int64_t index, T value) {
@@ -267,8 +288,7 @@ private:
           put(b * k * 16 + c * 16 + r, static_cast<_Float16>(w));
           value = static_cast<float>(static_cast<_Float16>(w));
         } else {
-          uint32_t bits;
-          memcpy(&bits, &w, 4);
+          uint32_t bits = getBits(w);
           put(b * even * 16 + c / 2 * 32 + r * 2 + c % 2,
               static_cast<uint16_t>(bits >> 16));
           bits &= 0xFFFF0000u;

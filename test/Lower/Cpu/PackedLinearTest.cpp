@@ -18,7 +18,7 @@ struct LinearParameter {
 /// Columns that a format is tried with.
 std::vector<int64_t> getColumns(const LinearFormat &format) {
   if (format.granularity != "group")
-    return {8, 24, 100, 129, 384};
+    return {8, 24, 100, 129, 384, 832};
   if (format.group == 24)
     return {24, 384};
   return {format.group, 384};
@@ -29,8 +29,8 @@ std::vector<int64_t> getColumns(const LinearFormat &format) {
 constexpr int64_t kFeatures[] = {1, 15, 16, 17, 63, 97, 256, 528, 1040};
 /// 16 tiles of 8 blocks, and one block more.
 constexpr int64_t kManyTiles = 2064;
-constexpr int64_t kRows[] = {1, 2, 3, 5, 7, 16};
-constexpr int64_t kMaxRows = 33;
+constexpr int64_t kRows[] = {1, 2, 3, 5, 7, 16, 31};
+constexpr int64_t kMaxRows = 67;
 
 /// Runs rows first .. first + count - 1 in \p parts ranges of tiles.
 std::vector<float> run(const LinearCase &test, const CompiledKernel &kernel,
@@ -156,13 +156,16 @@ std::vector<LinearFormat> getFormats() {
     format.residual = i % 3 != 1;
     formats.push_back(format);
   }
+  LinearFormat shortInputs = {"Bf16Bf16", "bf16x16x2", ""};
+  shortInputs.shortActivations = shortInputs.bias = shortInputs.residual = true;
+  formats.push_back(shortInputs);
   return formats;
 }
 
 // Code with AMX is made here too, though it may not run.
-TEST(PackedLinearTargets, EveryByteFormatCompilesForAmx) {
+TEST(PackedLinearTargets, EveryShortFormatCompilesForAmx) {
   for (const LinearFormat &format : getFormats()) {
-    if (!format.byteActivations)
+    if (!format.byteActivations && !format.shortActivations)
       continue;
     LinearCase test(format, /*n=*/63, /*k=*/384, /*rows=*/1);
     EXPECT_TRUE(CompiledKernel("sapphirerapids", test.getText(), {33, 1, 1}))

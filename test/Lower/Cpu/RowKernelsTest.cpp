@@ -196,5 +196,40 @@ TEST_P(RowKernelsTest, DynamicQuantizeHalvesToEven) {
   EXPECT_EQ(codes.toVector(), (std::vector<int8_t>{127, 0, 2, 0, -2, -127}));
 }
 
+//===----------------------------------------------------------------------===//
+// qlm.convert
+//===----------------------------------------------------------------------===//
+
+static void testConvert(const std::string &target, FloatType from,
+                        FloatType to) {
+  for (int64_t features : kFeatures) {
+    SCOPED_TRACE(features);
+    int64_t rows = 3;
+    std::string shape = "tensor<?x" + std::to_string(features) + "x";
+    std::string x = shape + getName(from) + ">", y = shape + getName(to) + ">";
+    CompiledKernel kernel(target,
+                          "func.func @f(%x: " + x + ") -> " + y +
+                              " {\n%y = qlm.convert %x : " + x + " to " + y +
+                              "\nreturn %y : " + y + "\n}",
+                          {rows, 1, 1});
+    std::vector<float> values = Random(9).floats(rows * features, 3);
+    // A half between two bf16 values, and what would carry into infinity.
+    values[0] = 1.00390625f;
+    values.back() = std::numeric_limits<float>::infinity();
+    FloatBuffer input(from, values), result(to, rows * features);
+    kernel.run({input.data(), result.data()}, {rows, 1, 1, 1});
+    for (int64_t i = 0; i < rows * features; ++i)
+      ASSERT_EQ(result.get(i), roundTo(to, input.get(i)));
+    EXPECT_TRUE(result.isIntact());
+  }
+}
+
+TEST_P(RowKernelsTest, ConvertRoundsHalfToEven) {
+  testConvert(GetParam(), FloatType::F32, FloatType::BF16);
+}
+TEST_P(RowKernelsTest, ConvertExtends) {
+  testConvert(GetParam(), FloatType::BF16, FloatType::F32);
+}
+
 INSTANTIATE_TEST_SUITE_P(Targets, RowKernelsTest,
                          testing::ValuesIn(getRunnableTargets()));

@@ -38,12 +38,22 @@ TEST(TargetTest, Avx512AloneHasNoVnni) {
   EXPECT_FALSE(target.amxInt8 || has(target, "amx-tile"));
 }
 
+TEST(TargetTest, IceLakeHasVnniAlone) {
+  Target target = get("icelake-server");
+  EXPECT_EQ(target.cpu, "icelake-server");
+  EXPECT_TRUE(target.avx512 && target.avx512Vnni && target.avx512Vbmi);
+  EXPECT_TRUE(has(target, "avx512vnni") && has(target, "avx512vbmi"));
+  EXPECT_FALSE(target.avx512Bf16 || has(target, "avx512bf16"));
+  EXPECT_FALSE(target.amxInt8 || target.amxBf16 || has(target, "amx-tile"));
+}
+
 TEST(TargetTest, SapphireRapidsHasAmx) {
   Target target = get("sapphirerapids");
   EXPECT_TRUE(target.avx512Vnni && target.avx512Vbmi && target.avx512Bf16);
   EXPECT_TRUE(has(target, "avx512vnni") && has(target, "avx512bf16"));
-  EXPECT_TRUE(target.amxInt8);
-  EXPECT_TRUE(has(target, "amx-tile") && has(target, "amx-int8"));
+  EXPECT_TRUE(target.amxInt8 && target.amxBf16);
+  EXPECT_TRUE(has(target, "amx-tile") && has(target, "amx-int8") &&
+              has(target, "amx-bf16"));
   EXPECT_TRUE(llvm::is_sorted(target.features));
 }
 
@@ -57,7 +67,8 @@ TEST(TargetTest, NativeAgreesWithItself) {
   EXPECT_EQ(has(*target, "avx512vbmi"), target->avx512Vbmi);
   EXPECT_EQ(has(*target, "avx512bf16"), target->avx512Bf16);
   EXPECT_EQ(has(*target, "amx-int8"), target->amxInt8);
-  EXPECT_EQ(has(*target, "amx-tile"), target->amxInt8);
+  EXPECT_EQ(has(*target, "amx-bf16"), target->amxBf16);
+  EXPECT_EQ(has(*target, "amx-tile"), target->amxInt8 || target->amxBf16);
 }
 
 TEST(TargetTest, UnknownNameIsRefused) {
@@ -65,5 +76,5 @@ TEST(TargetTest, UnknownNameIsRefused) {
   ASSERT_FALSE(static_cast<bool>(target));
   EXPECT_EQ(llvm::toString(target.takeError()),
             "unknown target cpu 'pentium', expected native, x86-64-v3, "
-            "x86-64-v4 or sapphirerapids");
+            "x86-64-v4, icelake-server or sapphirerapids");
 }

@@ -42,6 +42,28 @@ struct KernelInfo {
   int64_t flopsPerRow = 0;
 };
 
+/// Attribute of a `qlm.packed_linear`: a dictionary of choices that stand in
+/// for the cost model's (docs/performance.md), as `quantc --tune` finds them.
+/// None of them changes a result's bits.
+inline constexpr llvm::StringLiteral kTuningAttr = "qlm.tuning";
+
+/// The choices. Zero leaves one to the cost model.
+struct LinearTuning {
+  /// `tile_blocks`: blocks of 16 features that a tile has.
+  int64_t tileBlocks = 0;
+  /// `prefetch_bytes`: how far ahead weights are fetched in each stream.
+  int64_t prefetchBytes = 0;
+  /// `one_row_strips`: vectors of features that one row computes together.
+  int64_t oneRowStrips = 0;
+  /// `amx_rows`: fewest rows of int8 activations that AMX multiplies.
+  int64_t amxRows = 0;
+  /// `chunk_columns`: columns that all rows go through before the next.
+  int64_t chunkColumns = 0;
+
+  /// Reads the attribute of \p op, if it has one; fails with a diagnostic.
+  static FailureOr<LinearTuning> get(Operation *op);
+};
+
 /// Emits the kernel of \p op into \p kernels (a module), or finds the one that
 /// an equal operation made before. \p rows says which size of the step counts
 /// the rows of the operation (tokens, or logit_rows after select_rows). Fails

@@ -29,6 +29,7 @@ struct Target {
   bool avx512Vbmi = false; ///< byte permutes on 512-bit vectors
   bool avx512Bf16 = false; ///< vdpbf16ps
   bool amxInt8 = false;    ///< int8 matrix registers, beside AVX512
+  bool amxBf16 = false;    ///< the same for bf16
 
   /// 16 or 8: float32 lanes of a vector.
   int64_t lanes() const { return avx512 ? 16 : 8; }
@@ -37,7 +38,8 @@ struct Target {
 
   /// Finds a target by its name on the command line: `native` (the machine's
   /// own feature bits), `x86-64-v3` (AVX2, FMA, F16C), `x86-64-v4` (AVX512
-  /// without VNNI), `sapphirerapids` (v4 with VNNI, VBMI, BF16 and AMX).
+  /// without VNNI), `icelake-server` (v4 with VNNI and VBMI), `sapphirerapids`
+  /// (the same with BF16 and AMX).
   /// Fails on any other name.
   static llvm::Expected<Target> get(llvm::StringRef name);
 };
