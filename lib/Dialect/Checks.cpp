@@ -94,7 +94,7 @@ LogicalResult mlir::qlm::checkLinear(Operation *op, Value input,
       cast<RankedTensorType>(input.getType()).getElementType());
   if (integer != static_cast<bool>(inputScales))
     return op->emitOpError(integer ? "needs input scales for i8 activations"
-                                   : "has input scales for f32 activations");
+                                   : "has input scales for float activations");
   if (inputScales &&
       (failed(checkRank(op, "input scales", inputScales, 1)) ||
        failed(checkSize(op, "number of input scales", dim(inputScales, 0),

@@ -85,7 +85,8 @@ static Value zeroPointAt(DefinitionBuilder &d, SchemeAttr scheme,
 
 FailureOr<Values> ConvertOp::decompose(OpBuilder &builder) {
   DefinitionBuilder d(builder, getLoc());
-  return Values{d.generate(cast<RankedTensorType>(getType()), {},
+  auto type = cast<RankedTensorType>(getType());
+  return Values{d.generate(type, d.dynamicSizesLike(type, getInput()),
                            [&](Indices i) { return d.at(getInput(), i); })};
 }
 

@@ -226,9 +226,9 @@ static LogicalResult selectRows(func::ReturnOp result, Value rows) {
       continue;
     for (Value operand : op->getOperands()) {
       Operation *maker = operand.getDefiningOp();
-      if (isa_and_nonnull<RmsNormOp, LinearOp, QuantizedLinearOp,
-                          PackedLinearOp, DynamicQuantizeOp, QuantizeOp,
-                          DequantizeOp>(maker))
+      if (maker && !isParameterOp(maker) &&
+          isa<RmsNormOp, LinearOp, QuantizedLinearOp, PackedLinearOp,
+              DynamicQuantizeOp, QuantizeOp, DequantizeOp, ConvertOp>(maker))
         worklist.push_back(maker);
     }
   }

@@ -29,6 +29,12 @@ static LogicalResult checkPackedLinear(PackedLinearOp linear) {
     return breakContract(linear, kStage,
                          "int8 inputs must be made by qlm.dynamic_quantize",
                          "qlm-quantize-activations");
+  Type element =
+      cast<RankedTensorType>(linear.getInput().getType()).getElementType();
+  if (element.isBF16() && !linear.getInput().getDefiningOp<ConvertOp>())
+    return breakContract(linear, kStage,
+                         "bf16 inputs must be made by qlm.convert",
+                         "qlm-quantize-activations");
   return success();
 }
 
@@ -60,7 +66,7 @@ static LogicalResult checkOperation(Operation *op,
 // As after Optimize, but
 // - every linear is packed;
 // - its weight, scales, zero points and bias are made by qlm.pack;
-// - int8 inputs are made by qlm.dynamic_quantize;
+// - int8 inputs are made by qlm.dynamic_quantize, bf16 ones by qlm.convert;
 // - no qlm.quantize or qlm.dequantize is left: scales are folded;
 // - norm weights are f32;
 // - the keys of packed tensors are distinct.

@@ -117,6 +117,17 @@ LogicalResult Packer::replace(Operation *linear, Value input, Value inputScales,
   return success();
 }
 
+/// The bf16 values that \p linear's input stands for, if its weight is bf16
+/// too; else the input.
+static Value getShortInput(LinearOp linear) {
+  auto weight = cast<RankedTensorType>(linear.getWeight().getType());
+  auto extended = linear.getInput().getDefiningOp<ConvertOp>();
+  if (!extended || !weight.getElementType().isBF16() ||
+      !extended.getInput().getType().getElementType().isBF16())
+    return linear.getInput();
+  return extended.getInput();
+}
+
 void PackWeightsPass::runOnOperation() {
   ModuleOp module = getOperation();
   if (target != "cpu" && target != "cuda") {
@@ -127,7 +138,7 @@ void PackWeightsPass::runOnOperation() {
   WalkResult result = module.walk([&](Operation *op) -> WalkResult {
     if (auto linear = dyn_cast<LinearOp>(op))
       return packer.replace(
-          linear, linear.getInput(), /*inputScales=*/Value(),
+          linear, getShortInput(linear), /*inputScales=*/Value(),
           {linear.getWeight(), Value(), Value(), linear.getBias(), {}},
           linear.getResidual());
     if (auto linear = dyn_cast<QuantizedLinearOp>(op))

@@ -39,7 +39,8 @@ Value mlir::qlm::convertParameter(Value value, FloatType type,
 void mlir::qlm::eraseUnusedParameters(ModuleOp module) {
   // Users before what they use, so that a program goes away whole.
   module.walk<WalkOrder::PostOrder, ReverseIterator>([](Operation *op) {
-    bool removable = isa<DequantizeOp>(op) || isParameterOp(op);
+    // What activations were rounded to goes away with its last use too.
+    bool removable = isa<DequantizeOp, ConvertOp>(op) || isParameterOp(op);
     if (removable && op->use_empty())
       op->erase();
   });

@@ -62,39 +62,59 @@ static std::string getStoredName(Value weight) {
   return name;
 }
 
+/// The values of \p input rounded to bf16, made right after \p input.
+static Value shortenInput(Value input, Location loc) {
+  OpBuilder builder(input.getContext());
+  builder.setInsertionPointAfterValue(input);
+  auto type = cast<RankedTensorType>(input.getType());
+  Value rounded =
+      ConvertOp::create(builder, loc, type.clone(builder.getBF16Type()), input);
+  return ConvertOp::create(builder, loc, type, rounded);
+}
+
+static Type getWeightElement(LinearOp linear) {
+  return cast<RankedTensorType>(linear.getWeight().getType()).getElementType();
+}
+
 LogicalResult QuantizeActivationsPass::quantizeFunction(func::FuncOp function) {
-  LinearOp floatLinear;
+  bool shortens = activations == "bf16";
+  LinearOp unfit;
   DenseMap<Value, Value> rounded;
   function.walk([&](LinearOp linear) {
-    auto weight = linear.getWeight().getDefiningOp<DequantizeOp>();
-    if (!weight || !weight.getScheme().isUniform()) {
-      floatLinear = floatLinear ? floatLinear : linear;
+    auto codes = linear.getWeight().getDefiningOp<DequantizeOp>();
+    bool fits = shortens ? getWeightElement(linear).isBF16()
+                         : codes && codes.getScheme().isUniform();
+    if (!fits) {
+      unfit = unfit ? unfit : linear;
       return;
     }
     Value &value = rounded[linear.getInput()];
     if (!value)
-      value = quantizeInput(linear.getInput(), linear.getLoc());
+      value = shortens ? shortenInput(linear.getInput(), linear.getLoc())
+                       : quantizeInput(linear.getInput(), linear.getLoc());
     linear.getInputMutable().assign(value);
   });
-  if (!rounded.empty() || !floatLinear)
+  if (!rounded.empty() || !unfit)
     return success();
   InFlightDiagnostic diagnostic =
-      floatLinear.emitError()
-      << "activations=int8-dynamic needs weights of integer codes, got "
-      << getStoredName(floatLinear.getWeight()) << " in "
-      << getWeightLabel(floatLinear);
-  diagnostic.attachNote() << "choose weights=int8 or weights=int4, or "
-                             "activations=none";
+      unfit.emitError() << "activations=" << activations << " needs "
+                        << (shortens ? "bf16 weights"
+                                     : "weights of integer codes")
+                        << ", got " << getStoredName(unfit.getWeight())
+                        << " in " << getWeightLabel(unfit);
+  diagnostic.attachNote() << (shortens ? "choose weights=bf16"
+                                       : "choose weights=int8 or weights=int4")
+                          << ", or activations=none";
   return failure();
 }
 
 void QuantizeActivationsPass::runOnOperation() {
   if (activations == "none")
     return;
-  if (activations != "int8-dynamic") {
+  if (activations != "int8-dynamic" && activations != "bf16") {
     getOperation().emitError()
-        << "activations must be none or int8-dynamic, got '" << activations
-        << "'";
+        << "activations must be none, bf16 or int8-dynamic, got '"
+        << activations << "'";
     return signalPassFailure();
   }
   for (auto function : getOperation().getOps<func::FuncOp>())

@@ -77,6 +77,27 @@ module attributes {qlm.stage = "quantize", qlm.source = "/m", qlm.model = #model
 
 // -----
 
+// bf16 inputs are made by qlm.convert.
+#model = {architecture = "llama", name = "x", vocabulary_size = 4 : i64, hidden_size = 8 : i64, layers = 1 : i64, heads = 2 : i64, kv_heads = 2 : i64, head_dim = 4 : i64, intermediate_size = 8 : i64, context_length = 32 : i64, parameters = 100 : i64, eos_token_ids = []}
+module attributes {qlm.stage = "quantize", qlm.source = "/m", qlm.model = #model} {
+  qlm.parameter @e : tensor<4x8xf32> from "m.safetensors" key "e"
+  qlm.parameter @b : tensor<4x8xbf16> from "m.safetensors" key "b"
+  func.func @forward(%tokens: tensor<?xi32>, %positions: tensor<?xi32>) -> tensor<?x4xf32> {
+    %table = qlm.load @e : tensor<4x8xf32>
+    %x = qlm.embedding %tokens, %table : tensor<?xi32>, tensor<4x8xf32> -> tensor<?x8xf32>
+    %w = qlm.load @b : tensor<4x8xbf16>
+    %p = qlm.pack %w {layout = #qlm.layout<bf16x16x2>, name = "h.weight"} : tensor<4x8xbf16> to tensor<1x4x32xbf16>
+    %xc = arith.constant dense<0.0> : tensor<1x8xbf16>
+    %xd = tensor.cast %xc : tensor<1x8xbf16> to tensor<?x8xbf16>
+    // expected-error@+2 {{contract after quantize: bf16 inputs must be made by qlm.convert}}
+    // expected-note@+1 {{qlm-quantize-activations should have made it so}}
+    %y = qlm.packed_linear %xd, %p {inFeatures = 8 : i64, outFeatures = 4 : i64, layout = #qlm.layout<bf16x16x2>} : (tensor<?x8xbf16>, tensor<1x4x32xbf16>) -> tensor<?x4xf32>
+    return %y : tensor<?x4xf32>
+  }
+}
+
+// -----
+
 // Scales are folded into linears.
 #model = {architecture = "llama", name = "x", vocabulary_size = 4 : i64, hidden_size = 8 : i64, layers = 1 : i64, heads = 2 : i64, kv_heads = 2 : i64, head_dim = 4 : i64, intermediate_size = 8 : i64, context_length = 32 : i64, parameters = 100 : i64, eos_token_ids = []}
 module attributes {qlm.stage = "quantize", qlm.source = "/m", qlm.model = #model} {

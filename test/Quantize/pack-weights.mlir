@@ -85,3 +85,24 @@ func.func @negative_no_linear(%x: tensor<?x128xf32>) -> tensor<?x128xf32> {
   %y = qlm.silu %x : tensor<?x128xf32>
   return %y : tensor<?x128xf32>
 }
+
+// -----
+
+qlm.parameter @bf16 : tensor<64x128xbf16> from "m.safetensors" key "bf16"
+qlm.parameter @f32 : tensor<64x128xf32> from "m.safetensors" key "f32"
+
+// Rounded activations go to bf16 weights as they are, to others extended.
+// CHECK-LABEL: func @bf16_activations
+func.func @bf16_activations(%x: tensor<?x128xf32>) -> (tensor<?x64xf32>, tensor<?x64xf32>) {
+  // CHECK: %[[SHORT:.*]] = qlm.convert %{{.*}} to tensor<?x128xbf16>
+  // CHECK: %[[ROUNDED:.*]] = qlm.convert %[[SHORT]]
+  %short = qlm.convert %x : tensor<?x128xf32> to tensor<?x128xbf16>
+  %rounded = qlm.convert %short : tensor<?x128xbf16> to tensor<?x128xf32>
+  %a = qlm.load @bf16 : tensor<64x128xbf16>
+  %b = qlm.load @f32 : tensor<64x128xf32>
+  // CHECK: qlm.packed_linear %[[SHORT]], {{.*}} : (tensor<?x128xbf16>, tensor<4x64x32xbf16>) -> tensor<?x64xf32>
+  // CHECK: qlm.packed_linear %[[ROUNDED]], {{.*}} : (tensor<?x128xf32>, tensor<4x128x16xf32>) -> tensor<?x64xf32>
+  %y = qlm.linear %rounded, %a : tensor<?x128xf32>, tensor<64x128xbf16> -> tensor<?x64xf32>
+  %z = qlm.linear %rounded, %b : tensor<?x128xf32>, tensor<64x128xf32> -> tensor<?x64xf32>
+  return %y, %z : tensor<?x64xf32>, tensor<?x64xf32>
+}

@@ -12,6 +12,7 @@
 // RUN: not quant-opt %s --qlm-quantize-pipeline="weights=int8 activations=int4" 2>&1 | FileCheck %s --check-prefix=ACTIVATIONS
 // RUN: not quant-opt %s --qlm-quantize-pipeline="weights=bf16 activations=int8-dynamic" 2>&1 | FileCheck %s --check-prefix=FLOATS
 // RUN: not quant-opt %s --qlm-quantize-pipeline="weights=int8 keep-lm-head activations=int8-dynamic" 2>&1 | FileCheck %s --check-prefix=HEAD
+// RUN: not quant-opt %s --qlm-quantize-pipeline="weights=int8 activations=bf16" 2>&1 | FileCheck %s --check-prefix=SHORT
 
 // WEIGHTS: error: weights must be f32, bf16, f16, int8, int4, nf4 or fp8, got 'int5'
 // DIVIDE: error: {{.*}}group size must divide the columns, got 96 and 128 in lm_head (64x128)
@@ -24,9 +25,11 @@
 // METHOD: error: method must be rtn, got 'gptq'
 // TABLE: error: table-type must be source or f32, got 'f8'
 // ZERO: error: zero-points needs weights=int8 or weights=int4, got 'bf16'
-// ACTIVATIONS: error: activations must be none or int8-dynamic, got 'int4'
+// ACTIVATIONS: error: activations must be none, bf16 or int8-dynamic, got 'int4'
 // FLOATS: error: {{.*}}activations=int8-dynamic needs weights of integer codes, got bf16 in lm_head
 // FLOATS: note: {{.*}}choose weights=int8 or weights=int4, or activations=none
+// SHORT: error: {{.*}}activations=bf16 needs bf16 weights, got int8 in lm_head
+// SHORT: note: {{.*}}choose weights=bf16, or activations=none
 // HEAD: error: {{.*}}activations=int8-dynamic needs weights of integer codes, got bf16 in lm_head
 
 qlm.parameter @w : tensor<64x128xbf16> from "m.safetensors" key "w"

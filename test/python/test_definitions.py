@@ -371,6 +371,28 @@ def test_packed_product_equals_unpacked(tmp_path, rng, outside, inside, scheme):
     assert relative_error(plain, x.astype(np.float64) @ w.T) < 0.2
 
 
+def test_packed_product_of_bf16(tmp_path, rng):
+    """Activations rounded half to even, then products summed in f32."""
+    x, w = normal(rng, 3, 11), normal(rng, 5, 11)
+    [y] = run(tmp_path, f"""
+      %v = qlm.convert %w : {tensor(w)} to tensor<5x11xbf16>
+      %p = qlm.pack %v {{layout = #qlm.layout<bf16x16x2>, name = "w"}}
+        : tensor<5x11xbf16> to tensor<1x6x32xbf16>
+      %h = qlm.convert %x : {tensor(x)} to tensor<3x11xbf16>
+      %y = qlm.packed_linear %h, %p {{inFeatures = 11, outFeatures = 5,
+        layout = #qlm.layout<bf16x16x2>}}
+        : (tensor<3x11xbf16>, tensor<1x6x32xbf16>) -> tensor<3x5xf32>""",
+              {"x": (x, "f32"), "w": (w, "f32")}, {"y": ((3, 5), "f32")})
+
+    def rounded(values):
+        bits = values.view(np.uint32).astype(np.uint64)
+        bits += 0x7FFF + ((bits >> 16) & 1)
+        return (bits.astype(np.uint32) & 0xFFFF0000).view(np.float32)
+
+    expected = rounded(x).astype(np.float64) @ rounded(w).T
+    assert relative_error(y, expected) < 1e-6
+
+
 def test_paged_step_equals_attention(tmp_path, rng):
     """Two sequences over scattered pages against plain attention."""
     heads, kv_heads, size, page, pages = 4, 2, 6, 4, 7

@@ -19,6 +19,7 @@ WEIGHTS = {
     "f32": ["--weights=f32"],
     "f32-old": ["--weights=f32", "--target-cpu=x86-64-v3"],
     "bf16": ["--weights=bf16"],
+    "bf16-bf16": ["--weights=bf16", "--activations=bf16"],
     "int8": ["--weights=int8"],
     "int4": ["--weights=int4", "--group-size=32"],
     "int4-old": ["--weights=int4", "--group-size=32",

@@ -195,6 +195,22 @@ def test_logits_equal_definitions_after_packing(
     check(actual, expected, BOUND, case.dynamic)
 
 
+@pytest.mark.parametrize("cpu", ["native", OLD])
+def test_bf16_activations_equal_definitions(packages, referee, tmp_path, cpu):
+    """Values between two bf16 numbers may fall the other way: 2**-9 of one."""
+    name, ir = "mlp-bias", tmp_path / "model.mlir"
+    options = ["--weights", "bf16", "--activations", "bf16"]
+    folder = packages.model(name)
+    toolchain.succeed("quantc", folder, "--to", "quantize", "-o", ir, *options)
+    assert "qlm.convert" in ir.read_text()
+    stored = toolchain.reference(name)
+    expected = define(tmp_path, ir, stored["tokens"])
+    package = packages.compile(name, *options, f"--target-cpu={cpu}")
+    actual = toolchain.logits(package, stored["tokens"])
+    assert toolchain.relative_error(actual, expected) < 5e-4
+    assert 1e-3 < toolchain.relative_error(actual, stored["logits"]) < 0.05
+
+
 # The NumPy model doesn't merge weights, which a scale of a whole tensor and a
 # mean of scales would see.
 @pytest.mark.parametrize(

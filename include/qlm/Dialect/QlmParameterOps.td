@@ -51,9 +51,10 @@ def Qlm_LoadOp : Qlm_Op<"load",
 }
 
 def Qlm_ConvertOp : Qlm_DefinedPureOp<"convert"> {
-  let summary = "Rounds or extends a floating-point parameter";
+  let summary = "Rounds or extends floating-point values";
   let description = [{
-    `result[i] = element type(operand[i])`, half to even.
+    `result[i] = element type(operand[i])`, half to even. Of parameters, and of
+    activations that a linear takes as bf16.
 
     Constraints:
     - (C1) operand and result have the same shape.

@@ -63,7 +63,7 @@ def QuantizeWeights : Pass<"qlm-quantize-weights", "::mlir::ModuleOp"> {
 }
 
 def QuantizeActivations : Pass<"qlm-quantize-activations", "::mlir::ModuleOp"> {
-  let summary = "Quantizes the input of each linear whose weight is quantized";
+  let summary = "Rounds the inputs of linears to what they are multiplied as";
   let description = [{
     With `activations=int8-dynamic`, rounds the input of each `qlm.linear`
     whose weight is a `qlm.dequantize` to int8, with a scale for each token:
@@ -78,12 +78,25 @@ def QuantizeActivations : Pass<"qlm-quantize-activations", "::mlir::ModuleOp"> {
     %y = qlm.linear %rounded, %values : tensor<?x256xf32>, tensor<64x256xf32> -> tensor<?x64xf32>
     ```
 
+    With `activations=bf16`, rounds the input of each `qlm.linear` whose weight
+    is bf16, as matrix instructions take it:
+
+    ```mlir
+    %y = qlm.linear %x, %w : tensor<?x256xf32>, tensor<64x256xbf16> -> tensor<?x64xf32>
+    ```
+    becomes
+    ```mlir
+    %short = qlm.convert %x : tensor<?x256xf32> to tensor<?x256xbf16>
+    %rounded = qlm.convert %short : tensor<?x256xbf16> to tensor<?x256xf32>
+    %y = qlm.linear %rounded, %w : tensor<?x256xf32>, tensor<64x256xbf16> -> tensor<?x64xf32>
+    ```
+
     Linears that share an input share its codes. It is an error when no
-    linear of a function has a quantized weight.
+    linear of a function has such a weight.
   }];
   let options = [
     Option<"activations", "activations", "std::string", /*default=*/"\"none\"",
-           "What the inputs of linears become: none or int8-dynamic">,
+           "What the inputs of linears become: none, bf16 or int8-dynamic">,
   ];
   let dependentDialects = ["::mlir::qlm::QlmDialect"];
 }

@@ -64,8 +64,11 @@ FailureOr<LinearShape> LinearShape::get(PackedLinearOp op) {
   s.words = llvm::divideCeil(s.columns, s.wordColumns);
   s.groupColumns = s.columns;
   s.byteActivations = static_cast<bool>(op.getInputScales());
-  s.shortActivations =
-      cast<RankedTensorType>(op.getInput().getType()).getElementType().isBF16();
+  Type input = cast<RankedTensorType>(op.getInput().getType()).getElementType();
+  s.shortActivations = input.isBF16();
+  if (input.isF16() || (s.shortActivations && s.layout != LayoutKind::BFloat16))
+    return op.emitOpError("activations of ")
+           << input << " have no kernel on a processor with this weight";
   s.inputBytes = s.byteActivations ? 1 : s.shortActivations ? 2 : 4;
 
   std::optional<SchemeAttr> scheme = op.getScheme();
