@@ -275,6 +275,13 @@ static llvm::Expected<json::Object> makeLaunch(LaunchOp launch) {
       {"args", std::move(args)},
       {"bytes", static_cast<int64_t>(launch.getBytes())},
       {"flops_per_row", static_cast<int64_t>(launch.getFlopsPerRow())}};
+  if (auto tuning = launch->getAttrOfType<DictionaryAttr>("qlm.tuning")) {
+    json::Object choices;
+    for (NamedAttribute choice : tuning)
+      if (auto number = dyn_cast<IntegerAttr>(choice.getValue()))
+        choices[choice.getName().getValue()] = number.getInt();
+    section["tuning"] = std::move(choices);
+  }
   if (!launch.getVariants()) {
     section["kernel"] = launch.getKernel()->getLeafReference().getValue();
     section["tiles"] = makeTiles(*launch.getTiles());

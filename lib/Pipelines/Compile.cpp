@@ -80,6 +80,7 @@ private:
   LogicalResult handle(Diagnostic &diagnostic);
   llvm::Error import();
   llvm::Error runStage(Stage stage);
+  llvm::Error tune();
   llvm::Expected<CompileSummary> package();
   llvm::Error dump(Stage stage);
   llvm::Error write(StringRef path);
@@ -174,6 +175,15 @@ llvm::Error Compilation::runStage(Stage stage) {
   return llvm::Error::success();
 }
 
+llvm::Error Compilation::tune() {
+  auto progress = [&](StringRef product) {
+    if (options.progress)
+      options.progress({Stage::Lower, ("tuning " + product).str(), 0, 0});
+  };
+  return tuneKernels(*module, options.targetCpu, options.maxStepTokens,
+                     options.threads, progress);
+}
+
 llvm::Expected<CompileSummary> Compilation::package() {
   PackageOptions packageOptions;
   packageOptions.output = options.output;
@@ -233,6 +243,9 @@ llvm::Expected<CompileSummary> Compilation::run() {
     if (options.cancelled && options.cancelled())
       return makeError("interrupted");
     report(stage);
+    if (stage == Stage::Lower && options.tune)
+      if (llvm::Error error = tune())
+        return std::move(error);
     if (llvm::Error error = stage == Stage::Import ? import() : runStage(stage))
       return std::move(error);
     if (llvm::Error error = dump(stage))

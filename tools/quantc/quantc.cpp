@@ -63,7 +63,11 @@ struct Arguments {
   cl::opt<std::string> targetCpu{
       "target-cpu", cl::init("native"), cl::cat(category),
       cl::value_desc("NAME"),
-      cl::desc("native, x86-64-v3, x86-64-v4 or sapphirerapids")};
+      cl::desc("native, x86-64-v3, x86-64-v4, icelake-server or "
+               "sapphirerapids")};
+  cl::opt<bool> tune{"tune", cl::cat(category),
+                     cl::desc("Times choices of kernels on this machine and "
+                              "keeps the best")};
   cl::opt<std::string> weights{
       "weights", cl::init("f32"), cl::cat(category), cl::value_desc("TYPE"),
       cl::desc("Weights of linears: f32, bf16, f16, int8, int4, nf4 or fp8")};
@@ -86,7 +90,7 @@ struct Arguments {
   cl::opt<std::string> activations{
       "activations", cl::init("none"), cl::cat(category),
       cl::value_desc("TYPE"),
-      cl::desc("Inputs of quantized linears: none or int8-dynamic")};
+      cl::desc("Inputs of linears: none, bf16 or int8-dynamic")};
   cl::opt<std::string> kvCache{
       "kv-cache", cl::init("f32"), cl::cat(category), cl::value_desc("TYPE"),
       cl::desc("Keys and values: f32, f16, bf16, int8 or fp8 (default: f32, "
@@ -175,7 +179,7 @@ static int checkArguments(const Arguments &arguments) {
        {}},
       {"target-cpu",
        arguments.targetCpu,
-       {"native", "x86-64-v3", "x86-64-v4", "sapphirerapids"},
+       {"native", "x86-64-v3", "x86-64-v4", "icelake-server", "sapphirerapids"},
        {}},
       {"weights",
        arguments.weights,
@@ -188,7 +192,7 @@ static int checkArguments(const Arguments &arguments) {
       {"method", arguments.method, {"rtn"}, {"gptq", "awq", "llm.int8"}},
       {"activations",
        arguments.activations,
-       {"none", "int8-dynamic"},
+       {"none", "bf16", "int8-dynamic"},
        {"int8-static", "fp8"}},
       {"kv-cache",
        arguments.kvCache,
@@ -301,6 +305,7 @@ static CompileOptions makeOptions(const Arguments &arguments) {
   options.model = arguments.model;
   options.output = arguments.output;
   options.to = *parseStage(arguments.to);
+  options.tune = arguments.tune;
   options.dumpStages = arguments.dumpStages;
   options.producer = "quantc " QLM_VERSION;
   options.plainOps = arguments.plainOps;

@@ -29,7 +29,7 @@
 //               "context_length": int, "bos_token_id": int|null,
 //               "eos_token_ids": [int], "parameters": int},
 //     "quantization": {"weights": "int4-g128"|"int8"|"bf16"|..., "scheme": str,
-//                      "activations": "none"|"int8-dynamic",
+//                      "activations": "none"|"bf16"|"int8-dynamic",
 //                      "method": "rtn"|"none"},
 //     "target": {"kind": "cpu", "cpu": str, "features": ["avx512vnni", ...],
 //                "module": "module.cpu.so", "module_checksum": hex64,
@@ -59,7 +59,8 @@
 //                   "args": [["weight", key] | ["arena", offset] |
 //                            ["step", index] | ["cache", layer] | ["logits", 0]
 //                            | ["workspace", offset]],
-//                   "bytes": int, "flops_per_row": int}],
+//                   "bytes": int, "flops_per_row": int,
+//                   "tuning": {...}}],       // optional: what --tune chose
 //     "sampling": [...],       // cuda, optional: launches that choose tokens;
 //                              // they may have ["sampling", 0] (SampleRequest
 //                              // [logit_rows]) and ["sampled", 0] (SampleResult

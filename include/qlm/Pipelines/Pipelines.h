@@ -90,7 +90,7 @@ struct CompileOptions {
   bool doubleQuant = false;
   bool zeroPoints = false;
   std::string method = "rtn";
-  /// "none" or "int8-dynamic".
+  /// "none", "bf16" or "int8-dynamic".
   std::string activations = "none";
   bool keepLmHead = false;
 
@@ -100,8 +100,11 @@ struct CompileOptions {
   std::string chips = "sm_90a";
   /// Of cuda: whether the order of sums may not depend on the step's size.
   bool batchInvariant = false;
-  /// Of cpu: "native", "x86-64-v3", "x86-64-v4" or "sapphirerapids".
+  /// Of cpu: "native", "x86-64-v3", "x86-64-v4", "icelake-server" or
+  /// "sapphirerapids".
   std::string targetCpu = "native";
+  /// Times choices of kernels on this machine and keeps the best.
+  bool tune = false;
   /// "f32", "f16" or "bf16".
   std::string kvCache = "f32";
   int64_t pageTokens = 16;
@@ -134,6 +137,18 @@ struct CompileSummary {
 /// the contract checked after each stage. Errors are one line that says what
 /// was wrong with which file, tensor or option; nothing half-written is left.
 llvm::Expected<CompileSummary> compileModel(const CompileOptions &options);
+
+/// For each distinct `qlm.packed_linear` of \p module compiles kernels for \p
+/// targetCpu that differ from the cost model's choices in one point after the
+/// other, times them on this machine with 1, 8 and \p maxRows rows, and leaves
+/// those that save at least 3 % as the attribute `qlm.tuning`, which Lower
+/// obeys. Bits of results don't depend on it. \p threads: 0 means all of the
+/// machine's. Calls \p report with each product's name.
+///
+/// Fails where this machine lacks features of the target.
+llvm::Error tuneKernels(ModuleOp module, llvm::StringRef targetCpu,
+                        int64_t maxRows, int threads,
+                        llvm::function_ref<void(llvm::StringRef)> report);
 
 } // namespace mlir::qlm
 
