@@ -63,7 +63,7 @@ module attributes {qlm.plan = {max_step_tokens = 4 : i64, max_logit_rows = 2 : i
 // CHECK-NOT: func.func
 
 // SPR: module @kernels attributes
-// SPR-SAME: qlm.target_features = "+amx-int8,+amx-tile,+avx,+avx2,+avx512bf16,+avx512bw,+avx512cd,+avx512dq,+avx512f,+avx512vbmi,+avx512vl,+avx512vnni,+bmi,
+// SPR-SAME: qlm.target_features = "+amx-bf16,+amx-int8,+amx-tile,+avx,+avx2,+avx512bf16,+avx512bw,+avx512cd,+avx512dq,+avx512f,+avx512vbmi,+avx512vl,+avx512vnni,+bmi,
 
 // LLVM: module @kernels
 // LLVM-NOT: {{(func\.func|scf\.|arith\.|vector\.|math\.|cf\.|builtin\.unrealized)}}

@@ -26,6 +26,9 @@
 // numbers of consecutive tiles, so chunks of tokens are ordered 0, last, 1,
 // last - 1, ...: consecutive chunks then have equal work.
 //
+// Caches of bf16 and of codes meet queries in matrix registers where there are
+// some (PagedAttentionTiles.h), 16 queries at once in every run.
+//
 // Keys past the position are loaded but masked; values past it are never used,
 // since a page may hold anything there and 0 * NaN is NaN.
 //
@@ -35,7 +38,7 @@
 
 #include "Chunks.h"
 #include "Emitters.h"
-#include "PagedAttentionBlock.h"
+#include "PagedAttentionTiles.h"
 
 #include <limits>
 
@@ -59,7 +62,7 @@ public:
   PagedAttentionEmitter(PagedAttentionOp op, const KernelRequest &request)
       : frame(request.function, /*count=*/6), b(frame.builder()),
         shape(getShape(op, request)), layout(shape),
-        block(frame, shape, layout), rowsKind(request.rows),
+        block(frame, shape, layout, request), rowsKind(request.rows),
         scale(op.getScale().convertToDouble()) {}
 
   void emit();
@@ -68,9 +71,10 @@ public:
 private:
   static AttentionShape getShape(PagedAttentionOp op,
                                  const KernelRequest &request) {
-    return {PageLayout::get(op),
-            static_cast<int64_t>(op.getHeads() / op.getKvHeads()),
-            request.target.lanes()};
+    PageLayout pages = PageLayout::get(op);
+    return {pages, static_cast<int64_t>(op.getHeads() / op.getKvHeads()),
+            request.target.lanes(),
+            AttentionTiles::isFor(pages, request.target)};
   }
 
   Val emitRunAt(Val index);
@@ -78,6 +82,7 @@ private:
   Val getToken(Val place, Val tokens);
   Val countTokens(const Run &run, Val most);
   void emitRun(const Run &run, bool isSingle);
+  void emitTileRun(const Run &run);
   void emitStart(const Run &run);
   void emitSlices(const Run &run, Val number);
   void emitNextBlock(const Run &run, Val number);
@@ -101,7 +106,7 @@ private:
   KernelBuilder &b;
   AttentionShape shape;
   AttentionScratch layout;
-  AttentionBlock block;
+  AttentionTiles block;
   SizeKind rowsKind;
   double scale;
 };
@@ -123,6 +128,10 @@ void PagedAttentionEmitter::emit() {
 /// Computes the run that starts at a tile; gives its number of tiles.
 Val PagedAttentionEmitter::emitRunAt(Val index) {
   Run run = findRun(index);
+  if (shape.tiles) {
+    emitTileRun(run);
+    return run.tokens;
+  }
   b.ifElse(
       run.tokens == 1, [&] { emitRun(run, /*isSingle=*/true); },
       [&] { emitRun(run, /*isSingle=*/false); });
@@ -189,6 +198,26 @@ void PagedAttentionEmitter::emitRun(const Run &run, bool isSingle) {
   emitResult(run);
 }
 
+/// The same in matrix registers.
+void PagedAttentionEmitter::emitTileRun(const Run &run) {
+  Val rows = run.tokens * shape.group;
+  block.emitPadding(rows);
+  emitStart(run);
+  Val whole = (run.position + 1) / kBlockKeys;
+  Val all = (run.keys + (kBlockKeys - 1)) / kBlockKeys;
+  emitSlices(run, b.index(0));
+  b.forRange(b.index(0), whole, 1, [&](Val number) {
+    emitNextBlock(run, number);
+    block.emitBlock(rows, /*base=*/Val(), /*keys=*/Val());
+  });
+  b.forRange(whole, all, 1, [&](Val number) {
+    emitNextBlock(run, number);
+    Val base = number * kBlockKeys;
+    block.emitBlock(rows, base, run.keys - base);
+  });
+  emitResult(run);
+}
+
 /// Visits the run's queries some at a time. Those of a long run are rounded up
 /// to whole steps: the last are computed for nothing, from keys that exist.
 void PagedAttentionEmitter::forRows(const Run &run, bool isSingle,
@@ -220,8 +249,11 @@ void PagedAttentionEmitter::emitStart(const Run &run) {
       block.sums(row).store(b.zero(b.vec(kSliceKeys, b.f32())));
       forChunks(b, dim, shape.lanes, [&](const Chunk &chunk) {
         Val query = chunk.load(b, queries.at(head * (dim * 4)), b.f32());
-        Ptr place = block.query(row).element(b.f32(), chunk.first);
-        place.store(query * (scale * kLog2E));
+        Val scaled = query * (scale * kLog2E);
+        if (shape.tiles)
+          block.storeQuery(row, chunk.first, chunk.fill(b, scaled, 0.0));
+        else
+          block.query(row).element(b.f32(), chunk.first).store(scaled);
         block.output(row)
             .element(b.f32(), chunk.first)
             .store(constantLike(query, 0.0));

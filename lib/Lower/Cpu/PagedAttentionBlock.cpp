@@ -23,9 +23,10 @@ AttentionScratch::AttentionScratch(const AttentionShape &shape) {
     next = llvm::alignTo(next + elements * elementBytes, 64);
     return offset;
   };
-  int64_t rows = shape.maxRows();
+  // Matrix registers read whole groups of rows, from any first row.
+  int64_t rows = shape.maxRows() + (shape.tiles ? kTileRows : 0);
   int64_t atOnce = std::max(shape.rowsAtOnce(), shape.headsAtOnce());
-  queries = take(rows * shape.paddedDim(), 4);
+  queries = take(rows * shape.paddedDim(), shape.tiles ? 0 : 4);
   outputs = take(rows * shape.paddedDim(), 4);
   sums = take(rows * kSliceKeys, 4);
   maxima = take(rows, 4);
@@ -45,6 +46,15 @@ AttentionScratch::AttentionScratch(const AttentionShape &shape) {
   nextValueSlices = part(nextKeySlices, 1);
   nextKeyScales = part(nextKeySlices, 2);
   nextValueScales = part(nextKeySlices, 3);
+  if (shape.tiles) {
+    highQueries = take(rows * shape.tileDim(), 2);
+    lowQueries = take(rows * shape.tileDim(), 2);
+    keyTiles = take(kBlockSlices * shape.keyTiles(), kTileSize);
+    valueTiles = take(kBlockDepths * shape.valueTiles(), kTileSize);
+    highWeights = take(2 * kTileRows * kBlockKeys, 2);
+    lowWeights = take(2 * kTileRows * kBlockKeys, 2);
+    oneResult = take(1, kTileSize);
+  }
   bytes = next;
 }
 
@@ -191,44 +201,52 @@ Val AttentionBlock::countKeys(Val row, Val base) {
   return b.max(b.min(seen, b.index(kBlockKeys)), b.index(0));
 }
 
-/// Turns s into p, and updates m and l; without \p base, of whole blocks.
-/// Hidden keys get the weight 0 in l, and a mark in p.
-void AttentionBlock::emitSoftmax(Val firstRow, int64_t rows, Val base) {
+/// Updates m and l of a row, and gives c and the p of its keys; without
+/// \p base, of a whole block. Hidden keys have the weight 0 in l, and any p.
+AttentionBlock::RowWeights AttentionBlock::emitRowSoftmax(Val i, Val row,
+                                                          Val base) {
   VectorType type = b.vec(kSliceKeys, b.f32());
   Val hidden = b.constant(type, -std::numeric_limits<double>::infinity());
-  Val mark =
-      b.bitcast(b.constant(b.vec(kSliceKeys, b.i32()), kHiddenMark), type);
-  b.forRange(b.index(0), b.index(rows), 1, [&](Val i) {
-    Val row = firstRow + i;
-    SmallVector<Val> slices, seen;
-    for (int64_t j = 0; j < kBlockSlices; ++j)
-      slices.push_back(weightSlice(i, j).load(type, /*alignment=*/64));
-    if (base) {
-      Val count = countKeys(row, base);
-      for (int64_t j = 0; j < kBlockSlices; ++j) {
-        seen.push_back(b.firstLanes(kSliceKeys, count - j * kSliceKeys));
-        slices[j] = b.select(seen[j], slices[j], hidden);
-      }
-    }
-    Val largest = larger(b, larger(b, slices[0], slices[1]),
-                         larger(b, slices[2], slices[3]));
-    Val before = maximum(row).load(b.f32());
-    Val after = larger(b, before, largestLane(b, largest));
-    maximum(row).store(after);
-    Val shift = b.broadcast(after, kSliceKeys);
-    Val factor = powerOfTwo(b.broadcast(before, kSliceKeys) - shift);
-    correction(i).store(factor.lane(0));
+  RowWeights result;
+  SmallVector<Val> &slices = result.slices;
+  for (int64_t j = 0; j < kBlockSlices; ++j)
+    slices.push_back(weightSlice(i, j).load(type, /*alignment=*/64));
+  if (base) {
+    Val count = countKeys(row, base);
     for (int64_t j = 0; j < kBlockSlices; ++j) {
-      slices[j] = powerOfTwo(slices[j] - shift);
-      Val scaled = slices[j];
-      if (shape.pages.codes)
-        scaled = scaled * loadScales(valueScales(b.index(j)));
-      Val marked = base ? b.select(seen[j], scaled, mark) : scaled;
-      weightSlice(i, j).store(marked, /*alignment=*/64);
+      result.seen.push_back(b.firstLanes(kSliceKeys, count - j * kSliceKeys));
+      slices[j] = b.select(result.seen[j], slices[j], hidden);
     }
-    Val sum = (slices[0] + slices[1]) + (slices[2] + slices[3]);
-    Val total = sums(row).load(type, /*alignment=*/64);
-    sums(row).store(b.fma(total, factor, sum), /*alignment=*/64);
+  }
+  Val largest = larger(b, larger(b, slices[0], slices[1]),
+                       larger(b, slices[2], slices[3]));
+  Val before = maximum(row).load(b.f32());
+  Val after = larger(b, before, largestLane(b, largest));
+  maximum(row).store(after);
+  Val shift = b.broadcast(after, kSliceKeys);
+  result.factor = powerOfTwo(b.broadcast(before, kSliceKeys) - shift);
+  for (Val &slice : slices)
+    slice = powerOfTwo(slice - shift);
+  Val sum = (slices[0] + slices[1]) + (slices[2] + slices[3]);
+  Val total = sums(row).load(type, /*alignment=*/64);
+  sums(row).store(b.fma(total, result.factor, sum), /*alignment=*/64);
+  if (shape.pages.codes)
+    for (int64_t j = 0; j < kBlockSlices; ++j)
+      slices[j] = slices[j] * loadScales(valueScales(b.index(j)));
+  return result;
+}
+
+/// Turns s into p, and keeps c. Hidden keys get a mark in p.
+void AttentionBlock::emitSoftmax(Val firstRow, int64_t rows, Val base) {
+  Val mark = b.bitcast(b.constant(b.vec(kSliceKeys, b.i32()), kHiddenMark),
+                       b.vec(kSliceKeys, b.f32()));
+  b.forRange(b.index(0), b.index(rows), 1, [&](Val i) {
+    RowWeights weights = emitRowSoftmax(i, firstRow + i, base);
+    correction(i).store(weights.factor.lane(0));
+    for (auto [j, slice] : llvm::enumerate(weights.slices))
+      weightSlice(i, j).store(base ? b.select(weights.seen[j], slice, mark)
+                                   : slice,
+                              /*alignment=*/64);
   });
 }
 

@@ -39,6 +39,7 @@
 #define QLM_LIB_LOWER_CPU_PAGEDATTENTIONBLOCK_H
 
 #include "Pages.h"
+#include "TileUnit.h"
 
 namespace mlir::qlm::cpu {
 
@@ -48,6 +49,8 @@ inline constexpr int64_t kBlockKeys = 64;
 /// such a vector is two registers.
 inline constexpr int64_t kSliceKeys = 16;
 inline constexpr int64_t kBlockSlices = kBlockKeys / kSliceKeys;
+/// Multiplications of matrix registers that sum over a block.
+inline constexpr int64_t kBlockDepths = kBlockKeys / kTileDepth;
 
 /// The sizes that the code is made for.
 struct AttentionShape {
@@ -56,14 +59,26 @@ struct AttentionShape {
   int64_t group = 1;
   /// f32 lanes of a register: 16 or 8.
   int64_t lanes = 16;
+  /// Whether products are those of matrix registers: PagedAttentionTiles.h.
+  bool tiles = false;
 
   int64_t paddedDim() const {
-    return (pages.headDim + lanes - 1) / lanes * lanes;
+    int64_t unit = tiles ? std::max(lanes, kTileColumns) : lanes;
+    return (pages.headDim + unit - 1) / unit * unit;
   }
   /// Sums that registers hold beside their operands.
   int64_t sums() const { return lanes == 16 ? 24 : 12; }
+  /// headDim rounded up to what a multiplication of tiles sums over.
+  int64_t tileDim() const { return keyTiles() * kTileDepth; }
+  /// Tiles of the keys of a slice, and of the values of 32 keys.
+  int64_t keyTiles() const {
+    return (pages.headDim + kTileDepth - 1) / kTileDepth;
+  }
+  int64_t valueTiles() const {
+    return (pages.headDim + kTileColumns - 1) / kTileColumns;
+  }
   /// Queries of different tokens that are computed at once.
-  int64_t rowsAtOnce() const { return lanes == 16 ? 8 : 6; }
+  int64_t rowsAtOnce() const { return tiles ? kTileRows : lanes == 16 ? 8 : 6; }
   /// Heads of one token that are computed at once, as even as they get.
   int64_t headsAtOnce() const {
     int64_t passes = (group + rowsAtOnce() - 1) / rowsAtOnce();
@@ -98,6 +113,12 @@ struct AttentionScratch {
   int64_t nextKeySlices, nextValueSlices, nextKeyScales, nextValueScales;
   /// Addresses of each block.
   int64_t addresses;
+  /// With tiles: the queries as sums of two bf16, `[rows, tileDim]`; the
+  /// block's keys as `[slices, keyTiles]` and its values as `[depths,
+  /// valueTiles]` tiles; p as sums of two bf16, `[32, 64]`, of which 16 rows
+  /// are used; a result of 16 rows of which one is wanted.
+  int64_t highQueries, lowQueries, keyTiles, valueTiles;
+  int64_t highWeights, lowWeights, oneResult;
   int64_t bytes;
 };
 
@@ -155,7 +176,17 @@ public:
     return at(layout.nextValueSlices).element(b.ptr(), slice);
   }
 
-private:
+protected:
+  /// What a query makes of the scores of a block.
+  struct RowWeights {
+    SmallVector<kernel::Val> slices;
+    /// Masks of the keys that it sees; none if it sees all.
+    SmallVector<kernel::Val> seen;
+    /// c in all lanes.
+    kernel::Val factor;
+  };
+  RowWeights emitRowSoftmax(kernel::Val i, kernel::Val row, kernel::Val base);
+
   void emitScores(kernel::Val firstRow, int64_t rows, kernel::Val firstSlice,
                   int64_t slices, bool fetchNext);
   void emitSoftmax(kernel::Val firstRow, int64_t rows, kernel::Val base);

@@ -33,6 +33,8 @@ struct Extension {
 constexpr Extension kExtensions[] = {{"avx512vnni", &Target::avx512Vnni},
                                      {"avx512vbmi", &Target::avx512Vbmi},
                                      {"avx512bf16", &Target::avx512Bf16}};
+constexpr Extension kTileExtensions[] = {{"amx-int8", &Target::amxInt8},
+                                         {"amx-bf16", &Target::amxBf16}};
 } // namespace
 
 /// Builds the target \p cpu that uses every known feature for which \p has
@@ -53,14 +55,14 @@ static Target fromFeatures(llvm::StringRef cpu,
       target.*extension.flag = true;
       target.features.push_back(extension.feature.str());
     }
-    target.amxInt8 = has(kTileFeature) && has("amx-int8");
-    target.amxBf16 = has(kTileFeature) && has("amx-bf16");
+    for (const Extension &extension : kTileExtensions) {
+      if (!has(kTileFeature) || !has(extension.feature))
+        continue;
+      target.*extension.flag = true;
+      target.features.push_back(extension.feature.str());
+    }
     if (target.amxInt8 || target.amxBf16)
       target.features.push_back(kTileFeature.str());
-    if (target.amxInt8)
-      target.features.push_back("amx-int8");
-    if (target.amxBf16)
-      target.features.push_back("amx-bf16");
   }
   llvm::sort(target.features);
   return target;

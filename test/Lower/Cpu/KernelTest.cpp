@@ -49,9 +49,12 @@ CompiledKernel::CompiledKernel(llvm::StringRef target, const std::string &text,
 void CompiledKernel::compile(llvm::StringRef targetName,
                              const std::string &text, StepLimits limits,
                              SizeKind rows) {
+  bool hasTiles = targetName.consume_back("+tiles");
   auto target = Target::get(targetName);
   if (!target)
     return fail(llvm::toString(target.takeError()));
+  target->amxBf16 |= hasTiles;
+  target->tilesInMemory = hasTiles;
   DialectRegistry registry;
   registry.insert<QlmDialect>();
   kernel::registerKernelDialects(registry);

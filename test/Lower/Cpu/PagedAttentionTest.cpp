@@ -10,6 +10,9 @@
 using namespace mlir::qlm::cpu::test;
 
 static constexpr float kScale = 0.25f;
+/// Bound of the relative error of results in matrix registers: some units of
+/// 2^-17.
+static constexpr double kTileTolerance = 3e-5;
 
 static std::string getText(const PagedCase &c) {
   std::string query = getTensor({-1, c.sizes.heads * c.sizes.headDim}, "f32");
@@ -50,6 +53,21 @@ class PagedAttentionTest : public testing::TestWithParam<std::string> {
 protected:
   void check(const PagedCase &c, float queryScale, double tolerance);
   void checkLaterTokens(const HeadSizes &sizes);
+
+  /// Whether the target is there for its matrix registers alone.
+  bool isForTiles() const {
+    return llvm::StringRef(GetParam()).ends_with("+tiles");
+  }
+  /// Whether a cache of these sizes meets queries in matrix registers.
+  bool takesTiles(const HeadSizes &sizes) const {
+    llvm::Expected<mlir::qlm::cpu::Target> target =
+        mlir::qlm::cpu::Target::get(GetParam());
+    bool hasTiles = isForTiles() || (target && target->amxBf16);
+    if (!target)
+      llvm::consumeError(target.takeError());
+    return hasTiles &&
+           (sizes.codes != Codes::None || sizes.type == FloatType::BF16);
+  }
 };
 } // namespace
 
@@ -84,6 +102,12 @@ void PagedAttentionTest::check(const PagedCase &c, float queryScale,
                                double tolerance) {
   const HeadSizes &s = c.sizes;
   SCOPED_TRACE(s.toString());
+  // Other types take the same kernels as without matrix registers.
+  if (isForTiles() && !takesTiles(s))
+    return;
+  // Queries and weights are sums of two bf16 in them.
+  if (takesTiles(s))
+    tolerance = std::max(tolerance, kTileTolerance);
   CompiledKernel kernel(GetParam(), getText(c),
                         {c.tokens(), c.sequenceCount, 1});
   Inputs in(c, queryScale);
@@ -175,6 +199,8 @@ TEST_P(PagedAttentionTest, BitsDontDependOnTheStep) {
                                  HeadSizes{8, 2, 24, 16, Codes::Int8},
                                  HeadSizes{9, 1, 40, 48, Codes::Fp8}}) {
     SCOPED_TRACE(sizes.toString());
+    if (isForTiles() && !takesTiles(sizes))
+      continue;
     PagedCase c(sizes, {{0, 150}, {70, 75}, {20, 21}, {62, 67}});
     CompiledKernel kernel(GetParam(), getText(c), {c.tokens(), 4, 1});
     Inputs in(c, 1.0f);
@@ -220,6 +246,8 @@ TEST_P(PagedAttentionTest, LaterTokensAreNotUsed) {
 
 void PagedAttentionTest::checkLaterTokens(const HeadSizes &sizes) {
   SCOPED_TRACE(sizes.toString());
+  if (isForTiles() && !takesTiles(sizes))
+    return;
   PagedCase c(sizes, {{0, 90}});
   CompiledKernel kernel(GetParam(), getText(c), {c.tokens(), 1, 1});
   Inputs in(c, 1.0f);
@@ -250,5 +278,11 @@ TEST(PagedAttentionTargets, EveryNamedTargetCompiles) {
     EXPECT_TRUE(CompiledKernel(target, getText(c), {1, 1, 1})) << target;
 }
 
+static std::vector<std::string> getTargets() {
+  std::vector<std::string> targets = getRunnableTargets();
+  targets.push_back("x86-64-v3+tiles");
+  return targets;
+}
+
 INSTANTIATE_TEST_SUITE_P(Targets, PagedAttentionTest,
-                         testing::ValuesIn(getRunnableTargets()));
+                         testing::ValuesIn(getTargets()));

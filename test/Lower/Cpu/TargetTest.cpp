@@ -54,6 +54,7 @@ TEST(TargetTest, SapphireRapidsHasAmx) {
   EXPECT_TRUE(target.amxInt8 && target.amxBf16);
   EXPECT_TRUE(has(target, "amx-tile") && has(target, "amx-int8") &&
               has(target, "amx-bf16"));
+  EXPECT_FALSE(target.tilesInMemory);
   EXPECT_TRUE(llvm::is_sorted(target.features));
 }
 

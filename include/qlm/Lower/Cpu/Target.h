@@ -29,7 +29,10 @@ struct Target {
   bool avx512Vbmi = false; ///< byte permutes on 512-bit vectors
   bool avx512Bf16 = false; ///< vdpbf16ps
   bool amxInt8 = false;    ///< int8 matrix registers, beside AVX512
-  bool amxBf16 = false;    ///< the same for bf16
+  bool amxBf16 = false;    ///< bf16 matrix registers, beside AVX512
+  /// Kernels that take bf16 matrix registers have them in memory: tests run
+  /// them so on machines without AMX. No name on the command line says this.
+  bool tilesInMemory = false;
 
   /// 16 or 8: float32 lanes of a vector.
   int64_t lanes() const { return avx512 ? 16 : 8; }

@@ -1,0 +1,252 @@
+//===- PagedAttentionTiles.cpp - Attention in matrix registers ------------===//
+//
+// Part of the QLM project, under the Apache License v2.0 with LLVM Exceptions.
+// SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
+//
+//===----------------------------------------------------------------------===//
+
+#include "PagedAttentionTiles.h"
+
+#include "llvm/Support/MathExtras.h"
+
+using namespace mlir;
+using namespace mlir::qlm;
+using namespace mlir::qlm::cpu;
+using namespace mlir::qlm::kernel;
+
+/// bf16 is the upper half of f32.
+static constexpr int64_t kHalfBits = 16, kUpperHalf = 0xFFFF0000;
+/// Its exponent; all ones in infinity and NaN.
+static constexpr int64_t kExponent = 0x7F80;
+/// Tiles of sums held at once, beside two of queries and one of keys.
+static constexpr int64_t kSumTiles = 4;
+static constexpr int64_t kWeightStride = kBlockKeys * 2;
+
+/// f32 numbers as a sum of two bf16.
+static std::pair<Val, Val> split(KernelBuilder &b, Val values) {
+  Val high = b.fromF32(values, b.bf16());
+  Val low = b.fromF32(values - b.toF32(high), b.bf16());
+  return {high, low};
+}
+
+void AttentionTiles::emitPadding(Val rows) {
+  VectorType line = b.vec(kTileColumns, b.i32());
+  int64_t used = shape.pages.headDim / 2 * kTileBytes;
+  int64_t bytes = shape.keyTiles() * kTileSize;
+  b.forRange(b.index(0), b.index(kBlockSlices), 1, [&](Val slice) {
+    b.forRange(b.index(used), b.index(bytes), kTileBytes, [&](Val offset) {
+      keyTile(slice, 0).at(offset).store(b.zero(line));
+    });
+  });
+  // Features past the last chunk, and rows that a register holds beside those
+  // of the run.
+  int64_t stride = shape.tileDim() * 2;
+  int64_t written = llvm::alignTo(shape.pages.headDim, shape.lanes);
+  Val first = shape.tileDim() == written ? rows : b.index(0);
+  for (int64_t queries : {layout.highQueries, layout.lowQueries})
+    b.forRange(first * stride, (rows + kTileRows) * stride, kTileBytes,
+               [&](Val offset) { at(queries).at(offset).store(b.zero(line)); });
+}
+
+void AttentionTiles::storeQuery(Val row, Val first, Val values) {
+  auto [high, low] = split(b, values);
+  Val place = (row * shape.tileDim() + first) * 2;
+  at(layout.highQueries).at(place).store(high);
+  at(layout.lowQueries).at(place).store(low);
+}
+
+/// 16 pairs of elements, as bf16.
+Val AttentionTiles::loadPair(Ptr even, Ptr odd) {
+  const PageLayout &pages = shape.pages;
+  if (!pages.codes) {
+    auto load = [&](Ptr place) {
+      return b.extendUnsigned(place.load(b.vec(kTileColumns, b.i16())),
+                              b.i32());
+    };
+    return load(even) | (load(odd) << kHalfBits);
+  }
+  auto load = [&](Ptr place) {
+    return b.bitcast(pages.load(b, place, kTileColumns),
+                     b.vec(kTileColumns, b.i32()));
+  };
+  return (load(even) >> kHalfBits) | (load(odd) & kUpperHalf);
+}
+
+void AttentionTiles::copyKeys() {
+  const PageLayout &pages = shape.pages;
+  int64_t rowBytes = pages.pageTokens * pages.elementBytes();
+  b.forRange(b.index(0), b.index(kBlockSlices), 1, [&](Val slice) {
+    Ptr from = Ptr(keySlice(slice).load(b.ptr()).get(), &b).readOnly();
+    Ptr next = Ptr(nextKeySlice(slice).load(b.ptr()).get(), &b);
+    b.forRange(b.index(0), b.index(pages.headDim / 2), 1, [&](Val pair) {
+      Val offset = pair * (2 * rowBytes);
+      next.at(offset).prefetch();
+      next.at(offset + rowBytes).prefetch();
+      Ptr even = from.at(offset);
+      keyTile(slice, 0)
+          .at(pair * kTileBytes)
+          .store(loadPair(even, even.at(rowBytes)), kTileBytes);
+    });
+  });
+}
+
+Val AttentionTiles::copyValues(Val count) {
+  const PageLayout &pages = shape.pages;
+  int64_t rowBytes = pages.headDim * pages.elementBytes();
+  VectorType line = b.vec(kTileColumns, b.i32());
+  constexpr int64_t kSlicePairs = kSliceKeys / 2;
+  auto copySlice = [&](Val slice, Val largest) {
+    Ptr from = Ptr(valueSlice(slice).load(b.ptr()).get(), &b).readOnly();
+    Ptr next = Ptr(nextValueSlice(slice).load(b.ptr()).get(), &b);
+    Ptr to = at(layout.valueTiles)
+                 .at(slice / 2 * (shape.valueTiles() * kTileSize))
+                 .at(slice % 2 * (kSlicePairs * kTileBytes));
+    return b.forRange(
+        b.index(0), b.index(kSlicePairs), 1, {largest},
+        [&](Val pair, ArrayRef<Val> before) {
+          Val keep;
+          if (count) {
+            // Of each pair, the lower half is the even key's.
+            Val key = slice * kSliceKeys + pair * 2;
+            auto bits = [&](Val isSeen, int64_t half) {
+              return b.select(isSeen, b.constant(b.i32(), half),
+                              b.constant(b.i32(), int64_t(0)));
+            };
+            keep = b.broadcast(bits(key < count, ~kUpperHalf & 0xFFFFFFFF) |
+                                   bits(key + 1 < count, kUpperHalf),
+                               kTileColumns);
+          }
+          Val after = before[0], offset = pair * (2 * rowBytes);
+          for (int64_t byte = 0; byte < 2 * rowBytes; byte += kTileBytes)
+            next.at(offset + byte).prefetch();
+          for (int64_t n = 0; n < shape.valueTiles(); ++n) {
+            Ptr even =
+                from.at(offset + n * kTileColumns * pages.elementBytes());
+            Val values = loadPair(even, even.at(rowBytes));
+            if (count) {
+              values = values & keep;
+              after = b.max(after, b.max(values & kExponent,
+                                         (values >> kHalfBits) & kExponent));
+            }
+            to.at(n * kTileSize + pair * kTileBytes).store(values, kTileBytes);
+          }
+          return SmallVector<Val>{after};
+        })[0];
+  };
+  Val largest =
+      b.forRange(b.index(0), b.index(kBlockSlices), 1, {b.zero(line)},
+                 [&](Val slice, ArrayRef<Val> before) {
+                   return SmallVector<Val>{copySlice(slice, before[0])};
+                 })[0];
+  return count ? b.reduceMax(largest) : Val();
+}
+
+void AttentionTiles::emitTileScores(Val firstRow) {
+  int64_t stride = shape.tileDim() * 2;
+  Ptr high = at(layout.highQueries).at(firstRow * stride);
+  Ptr low = at(layout.lowQueries).at(firstRow * stride);
+  SmallVector<Val> sums;
+  for (int64_t s = 0; s < kBlockSlices; ++s)
+    sums.push_back(unit.zero());
+  for (int64_t j = 0; j < shape.keyTiles(); ++j) {
+    Val q1 = unit.load(high.at(j * kTileBytes), stride);
+    Val q2 = unit.load(low.at(j * kTileBytes), stride);
+    for (int64_t s = 0; s < kBlockSlices; ++s) {
+      Val keys = unit.load(keyTile(b.index(s), j), kTileBytes);
+      sums[s] = unit.multiply(sums[s], q1, keys);
+      sums[s] = unit.multiply(sums[s], q2, keys);
+    }
+  }
+  for (int64_t s = 0; s < kBlockSlices; ++s)
+    unit.store(sums[s], weightSlice(b.index(0), s), kBlockKeys * 4);
+  if (!shape.pages.codes)
+    return;
+  b.forRange(b.index(0), b.index(kBlockSlices), 1, [&](Val slice) {
+    Val scales = loadScales(keyScales(slice));
+    b.forRange(b.index(0), b.index(kTileRows), 1, [&](Val row) {
+      Ptr place = weights(row).element(b.f32(), slice * kSliceKeys);
+      place.store(place.load(scales.type()) * scales);
+    });
+  });
+}
+
+/// Turns s into p and o into o * c.
+void AttentionTiles::emitTileSoftmax(Val firstRow, Val rows, Val base) {
+  VectorType type = b.vec(shape.lanes, b.f32());
+  b.forRange(b.index(0), rows, 1, [&](Val i) {
+    Val row = firstRow + i;
+    RowWeights result = emitRowSoftmax(i, row, base);
+    for (auto [j, slice] : llvm::enumerate(result.slices)) {
+      if (base)
+        slice = b.select(result.seen[j], slice, b.zero(slice.type()));
+      auto [high, low] = split(b, slice);
+      int64_t offset = static_cast<int64_t>(j) * kSliceKeys * 2;
+      at(layout.highWeights).at(i * kWeightStride + offset).store(high);
+      at(layout.lowWeights).at(i * kWeightStride + offset).store(low);
+    }
+    Val factor = shape.lanes == kSliceKeys
+                     ? result.factor
+                     : b.slice(result.factor, 0, shape.lanes);
+    for (int64_t d = 0; d < shape.paddedDim(); d += shape.lanes) {
+      Ptr place = output(row).at(d * 4);
+      place.store(place.load(type) * factor);
+    }
+  });
+}
+
+/// Adds to 16 rows of \p tiles tiles of features, from \p firstTile on, at
+/// \p outputs; \p weightRow is the first row of p.
+void AttentionTiles::emitProducts(Ptr outputs, int64_t stride, Val weightRow,
+                                  int64_t firstTile, int64_t tiles) {
+  SmallVector<Val> sums;
+  for (int64_t n = 0; n < tiles; ++n)
+    sums.push_back(unit.load(outputs.at(n * kTileBytes), stride));
+  for (int64_t depth = 0; depth < kBlockDepths; ++depth) {
+    Val offset = weightRow * kWeightStride + depth * kTileBytes;
+    Val p1 = unit.load(at(layout.highWeights).at(offset), kWeightStride);
+    Val p2 = unit.load(at(layout.lowWeights).at(offset), kWeightStride);
+    for (int64_t n = 0; n < tiles; ++n) {
+      Val values = unit.load(valueTile(depth, firstTile + n), kTileBytes);
+      sums[n] = unit.multiply(sums[n], p1, values);
+      sums[n] = unit.multiply(sums[n], p2, values);
+    }
+  }
+  for (int64_t n = 0; n < tiles; ++n)
+    unit.store(sums[n], outputs.at(n * kTileBytes), stride);
+}
+
+void AttentionTiles::emitTileValues(Val firstRow) {
+  for (int64_t n = 0; n < shape.valueTiles(); n += kSumTiles)
+    emitProducts(output(firstRow).at(n * kTileBytes), shape.paddedDim() * 4,
+                 b.index(0), n, std::min(kSumTiles, shape.valueTiles() - n));
+}
+
+/// Values of which some aren't finite: each query with those that it sees.
+void AttentionTiles::emitOneByOne(Val firstRow, Val rows, Val base) {
+  b.forRange(b.index(0), rows, 1, [&](Val i) {
+    copyValues(countKeys(firstRow + i, base));
+    for (int64_t n = 0; n < shape.valueTiles(); ++n) {
+      Ptr place = output(firstRow + i).at(n * kTileBytes);
+      Ptr result = at(layout.oneResult);
+      VectorType line = b.vec(kTileColumns, b.f32());
+      result.store(place.load(line));
+      emitProducts(result, kTileBytes, i, n, 1);
+      place.store(result.load(line));
+    }
+  });
+}
+
+void AttentionTiles::emitBlock(Val rows, Val base, Val keys) {
+  copyKeys();
+  Val exponent = copyValues(base ? b.min(keys, b.index(kBlockKeys)) : Val());
+  b.forRange(b.index(0), rows, kTileRows, [&](Val firstRow) {
+    Val here = b.min(rows - firstRow, b.index(kTileRows));
+    emitTileScores(firstRow);
+    emitTileSoftmax(firstRow, here, base);
+    if (!base || shape.pages.codes)
+      return emitTileValues(firstRow);
+    b.ifElse(
+        exponent < kExponent, [&] { emitTileValues(firstRow); },
+        [&] { emitOneByOne(firstRow, here, base); });
+  });
+}
