@@ -13,8 +13,6 @@
 #include <cstdint>
 #include <cstdio>
 #include <cstring>
-#include <fstream>
-#include <sched.h>
 #include <sys/syscall.h>
 #include <unistd.h>
 
@@ -184,27 +182,4 @@ Status qlm::prepareFeatures(const std::vector<std::string> &needed) {
   if (std::find(needed.begin(), needed.end(), "amx-tile") == needed.end())
     return Status();
   return requestTiles();
-}
-
-/// Cores that a control group's quota allows, 0 when there is none.
-static int quotaCores() {
-  double quota = 0, period = 0;
-  if (std::ifstream file("/sys/fs/cgroup/cpu.max"); file >> quota >> period) {
-  } else if (std::ifstream quotaFile("/sys/fs/cgroup/cpu/cpu.cfs_quota_us"),
-             periodFile("/sys/fs/cgroup/cpu/cpu.cfs_period_us");
-             !(quotaFile >> quota && periodFile >> period)) {
-    return 0;
-  }
-  if (quota <= 0 || period <= 0)
-    return 0;
-  return std::max(1, static_cast<int>(quota / period + 0.5));
-}
-
-int qlm::availableCores() {
-  cpu_set_t set;
-  CPU_ZERO(&set);
-  int cores =
-      sched_getaffinity(0, sizeof(set), &set) == 0 ? CPU_COUNT(&set) : 1;
-  int quota = quotaCores();
-  return std::max(1, quota ? std::min(cores, quota) : cores);
 }

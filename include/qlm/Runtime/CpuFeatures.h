@@ -33,10 +33,6 @@ Status requestTiles();
 /// there, and the system allows them.
 Status prepareFeatures(const std::vector<std::string> &needed);
 
-/// Cores that this process may use: its affinity, cut by the control group's
-/// quota; at least 1.
-int availableCores();
-
 } // namespace qlm
 
 #endif // QLM_RUNTIME_CPUFEATURES_H
