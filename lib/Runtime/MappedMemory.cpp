@@ -10,6 +10,7 @@
 #include <cerrno>
 #include <cstring>
 #include <fcntl.h>
+#include <fstream>
 #include <sys/mman.h>
 #include <sys/stat.h>
 #include <unistd.h>
@@ -18,6 +19,8 @@
 using namespace qlm;
 
 static constexpr size_t hugePageBytes = size_t{2} << 20;
+/// Smaller buffers would be rounded up to a huge page: more than was planned.
+static constexpr size_t leastHugeBytes = 4 * hugePageBytes;
 
 static Status systemError(StatusCode code, const std::string &what) {
   return Status(code, what + ": " + std::strerror(errno));
@@ -84,18 +87,36 @@ Result<MappedMemory> MappedMemory::allocate(size_t bytes, const char *purpose) {
   memory.bytes = bytes;
   size_t page = static_cast<size_t>(sysconf(_SC_PAGESIZE));
   size_t reserved = (bytes + page - 1) / page * page + page;
-  void *address = mmap(nullptr, reserved, PROT_READ | PROT_WRITE,
-                       MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
-  if (address == MAP_FAILED)
+  // What is mapped beyond goes back once the first huge page is known.
+  size_t slack = bytes >= leastHugeBytes ? hugePageBytes : 0;
+  void *start = mmap(nullptr, reserved + slack, PROT_READ | PROT_WRITE,
+                     MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+  if (start == MAP_FAILED)
     return systemError(StatusCode::ResourceExhausted,
                        "cannot map " + std::to_string(bytes) + " bytes for " +
                            purpose);
+  char *address = static_cast<char *>(start);
+  if (slack) {
+    size_t before = -reinterpret_cast<uintptr_t>(address) & (hugePageBytes - 1);
+    if (before)
+      munmap(address, before);
+    address += before;
+    if (slack > before)
+      munmap(address + reserved, slack - before);
+    madvise(address, reserved, MADV_HUGEPAGE);
+  }
   memory.address = address;
   memory.mappedBytes = reserved;
-  // Small buffers would be rounded up to a huge page: more than was planned.
-  if (bytes >= 4 * hugePageBytes)
-    madvise(address, reserved, MADV_HUGEPAGE);
   return memory;
+}
+
+bool MappedMemory::hasHugePages(size_t bytes) {
+  std::ifstream file("/sys/kernel/mm/transparent_hugepage/enabled");
+  std::string text;
+  std::getline(file, text);
+  // "always [madvise] never"
+  return bytes >= leastHugeBytes && file &&
+         text.find("[never]") == std::string::npos;
 }
 
 Status MappedMemory::touch() const {

@@ -8,7 +8,7 @@
 #include "qlm/Runtime/Model.h"
 
 #include "FieldReader.h"
-#include "qlm/Runtime/CpuFeatures.h"
+#include "qlm/Runtime/CpuCores.h"
 
 #include <algorithm>
 #include <fstream>
@@ -74,24 +74,11 @@ static Result<std::vector<int32_t>> readEosTokenIds(const Package &package) {
   return result;
 }
 
-/// Threads to use for \p requested on \p cores; a change goes into \p note.
-static Result<int> chooseThreads(int requested, int cores, std::string &note) {
-  if (requested < 0)
-    return Status(StatusCode::InvalidArgument,
-                  "threads must not be negative, got " +
-                      std::to_string(requested));
-  if (requested > cores)
-    note = "using " + std::to_string(cores) + " threads, not " +
-           std::to_string(requested) + ": this process may use " +
-           std::to_string(cores) + " cores";
-  return requested == 0 ? cores : std::min(requested, cores);
-}
-
 Result<std::unique_ptr<Model>> Model::load(const std::string &path,
                                            const Options &options) {
   std::unique_ptr<Model> model(new Model());
   Result<int> threads =
-      chooseThreads(options.threads, availableCores(), model->notes);
+      chooseThreads(options.threads, getCoreLimits(), model->notes);
   if (!threads.ok())
     return threads.status();
 
@@ -103,8 +90,8 @@ Result<std::unique_ptr<Model>> Model::load(const std::string &path,
   if (hasTokenizer)
     tokenizerLoader =
         std::thread([&] { tokenizer = Tokenizer::load(tokenizerPath); });
-  Result<std::unique_ptr<Package>> package =
-      Package::load(path, {options.verifyWeights});
+  Result<std::unique_ptr<Package>> package = Package::load(
+      path, {options.verifyWeights, options.weightsMemory, *threads});
   if (tokenizerLoader.joinable())
     tokenizerLoader.join();
   if (!package.ok())
@@ -112,6 +99,8 @@ Result<std::unique_ptr<Model>> Model::load(const std::string &path,
   if (hasTokenizer && !tokenizer.ok())
     return tokenizer.status();
   model->package = package.take();
+  if (const std::string &note = model->package->note(); !note.empty())
+    model->notes += (model->notes.empty() ? "" : "; ") + note;
   if (hasTokenizer)
     model->tokenizer = tokenizer.take();
 

@@ -27,17 +27,23 @@ static std::string toHex(uint64_t checksum) {
   return text;
 }
 
-/// Compares the bytes of a file with the checksum that the manifest gives.
-static Status verify(const void *data, size_t size, const std::string &expected,
-                     const std::string &file) {
-  format::Checksum checksum;
-  checksum.update(data, size);
-  std::string actual = toHex(checksum.finish());
+/// Compares a file's checksum with that which the manifest gives.
+static Status compare(uint64_t checksum, const std::string &expected,
+                      const std::string &file) {
+  std::string actual = toHex(checksum);
   if (actual == expected)
     return Status();
   return Status(StatusCode::Corrupt, file + ": checksum is " + actual +
                                          ", the manifest says " + expected +
                                          "; the file is damaged");
+}
+
+/// The same of the bytes of a file.
+static Status verify(const void *data, size_t size, const std::string &expected,
+                     const std::string &file) {
+  format::Checksum checksum;
+  checksum.update(data, size);
+  return compare(checksum.finish(), expected, file);
 }
 
 static Status checkSize(size_t size, int64_t expected,
@@ -121,13 +127,76 @@ static Status checkWeights(const std::vector<Launch> &launches,
   return Status();
 }
 
-Status Package::mapWeights() {
+/// Memory that the system could give without swapping; 0 where it doesn't
+/// tell.
+static uint64_t availableMemory() {
+  std::ifstream file("/proc/meminfo");
+  for (std::string line; std::getline(file, line);)
+    if (line.rfind("MemAvailable:", 0) == 0)
+      return std::strtoull(line.c_str() + 13, nullptr, 10) * 1024;
+  return 0;
+}
+
+/// Chooses where the weights lie, and reads or maps them. On return
+/// `verifyLater` says whether the checksum is still to be compared.
+Status Package::loadWeights(const Options &options) {
+  std::string file = path + "/" + manifest.weights.file;
+  struct stat info;
+  if (stat(file.c_str(), &info) == 0 && S_ISREG(info.st_mode))
+    QLM_RETURN_IF_ERROR(checkSize(static_cast<size_t>(info.st_size),
+                                  manifest.weights.bytes, file));
+  size_t bytes = static_cast<size_t>(manifest.weights.bytes);
+  weightsCopied = options.weightsMemory == WeightsMemory::HugePages;
+  if (options.weightsMemory == WeightsMemory::Automatic &&
+      MappedMemory::hasHugePages(bytes)) {
+    // The step's memory is needed too.
+    uint64_t needed = static_cast<uint64_t>(manifest.plan.peakBytes);
+    weightsCopied = availableMemory() >= needed;
+    if (!weightsCopied)
+      notes = "the weights stay in the page cache, without huge pages: " +
+              std::to_string(needed >> 20) +
+              " MiB are needed to copy them "
+              "and run, " +
+              std::to_string(availableMemory() >> 20) + " MiB are available";
+  }
+  if (manifest.target.isCuda())
+    weightsCopied = false;
+  verifyLater = options.verifyWeights;
+  QLM_RETURN_IF_ERROR(weightsCopied ? readWeights(options)
+                                    : mapWeights(options));
+  return checkWeightsTable();
+}
+
+Status Package::mapWeights(const Options &options) {
   std::string file = path + "/" + manifest.weights.file;
   Result<MappedMemory> memory = MappedMemory::mapFile(file);
   if (!memory.ok())
     return memory.status();
   weights = memory.take();
+  if (!options.verifyWeights || manifest.target.isCuda())
+    weights.adviseWillNeed();
+  return checkSize(weights.size(), manifest.weights.bytes, file);
+}
+
+Status Package::readWeights(const Options &options) {
+  std::string file = path + "/" + manifest.weights.file;
+  uint64_t checksum = 0;
+  Result<MappedMemory> memory = MappedMemory::readFile(
+      file, options.threads, options.verifyWeights ? &checksum : nullptr);
+  if (!memory.ok())
+    return memory.status();
+  weights = memory.take();
   QLM_RETURN_IF_ERROR(checkSize(weights.size(), manifest.weights.bytes, file));
+  verifyLater = false;
+  if (!options.verifyWeights)
+    return Status();
+  // A damaged header has a message that says more.
+  QLM_RETURN_IF_ERROR(checkWeightsTable());
+  return compare(checksum, manifest.weights.checksum, file);
+}
+
+Status Package::checkWeightsTable() {
+  std::string file = path + "/" + manifest.weights.file;
   Result<TensorTable> table =
       parseTensorTable(weights.data(), weights.size(), file);
   if (!table.ok())
@@ -201,30 +270,27 @@ Result<std::unique_ptr<Package>> Package::load(const std::string &path,
   package->path = path;
   package->manifest = manifest.take();
   QLM_RETURN_IF_ERROR(prepareFeatures(package->manifest.target.features));
-  QLM_RETURN_IF_ERROR(package->mapWeights());
   if (package->manifest.target.isCuda()) {
-    package->verifyLater = options.verifyWeights;
-    package->weights.adviseWillNeed();
+    QLM_RETURN_IF_ERROR(package->loadWeights(options));
     QLM_RETURN_IF_ERROR(verifyFiles(path, package->manifest.files));
     return package;
   }
 
-  // The weights are read by a second thread while this one opens the module.
+  // The weights are read by other threads while this one opens the module.
   Status weightsStatus;
-  std::thread verifier;
-  if (options.verifyWeights)
-    verifier = std::thread([&] {
-      const FileInfo &info = package->manifest.weights;
-      weightsStatus = verify(package->weights.data(), package->weights.size(),
-                             info.checksum, path + "/" + info.file);
-    });
-  else
-    package->weights.adviseWillNeed();
+  std::thread loader([&] {
+    weightsStatus = package->loadWeights(options);
+    if (!weightsStatus.ok() || !package->verifyLater)
+      return;
+    const FileInfo &info = package->manifest.weights;
+    weightsStatus = verify(package->weights.data(), package->weights.size(),
+                           info.checksum, path + "/" + info.file);
+    package->verifyLater = false;
+  });
   Status status = verifyFiles(path, package->manifest.files);
   if (status.ok())
     status = package->openModule();
-  if (verifier.joinable())
-    verifier.join();
+  loader.join();
   QLM_RETURN_IF_ERROR(weightsStatus);
   QLM_RETURN_IF_ERROR(status);
   return package;

@@ -18,9 +18,13 @@ using namespace qlm::tool;
 
 void ModelOptions::declare(Arguments &arguments) {
   arguments.integer("--threads", threads,
-                    "threads that compute (default: all cores)");
+                    "threads that compute; 0, the default: as many as the "
+                    "cores, affinity and control groups allow");
   arguments.flag("--no-verify", skipVerify,
                  "do not compare the weights with their checksum");
+  arguments.text("--weights-memory", weightsMemory,
+                 "huge (copied to huge pages), mapped (the file, in the page "
+                 "cache), or auto (huge where the system has them; default)");
   arguments.flag("--reserve", reserve,
                  "take all of the plan's memory while loading");
 }
@@ -30,6 +34,15 @@ std::unique_ptr<Model> ModelOptions::load(const std::string &package) const {
   options.threads = static_cast<int>(std::clamp<int64_t>(threads, -1, INT_MAX));
   options.verifyWeights = !skipVerify;
   options.reserveMemory = reserve;
+  if (weightsMemory == "huge")
+    options.weightsMemory = WeightsMemory::HugePages;
+  else if (weightsMemory == "mapped")
+    options.weightsMemory = WeightsMemory::Mapped;
+  else if (weightsMemory != "auto") {
+    badInput("--weights-memory must be auto, huge or mapped, got '" +
+             weightsMemory + "'");
+    return nullptr;
+  }
   Result<std::unique_ptr<Model>> model = Model::load(package, options);
   if (!model.ok()) {
     badInput(model.status().message());

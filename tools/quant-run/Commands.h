@@ -28,6 +28,7 @@ int runInspect(int argc, char **argv);
 struct ModelOptions {
   int64_t threads = 0;
   bool skipVerify = false, reserve = false;
+  std::string weightsMemory = "auto";
 
   void declare(Arguments &arguments);
   /// Loads the package; reports a failure and returns null.

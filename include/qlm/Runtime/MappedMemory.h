@@ -11,6 +11,7 @@
 #include "qlm/Runtime/Status.h"
 
 #include <cstddef>
+#include <cstdint>
 #include <string>
 
 namespace qlm {
@@ -31,10 +32,21 @@ public:
   /// Errors: NotFound, Io.
   static Result<MappedMemory> mapFile(const std::string &path);
 
+  /// Reads the whole regular file at \p path into memory of its own, as
+  /// allocate() gives it, by \p threads threads. Where \p checksum is given, it
+  /// becomes the sum of what was read. Unlike a mapping's, the bytes stay what
+  /// they are when the file is changed or cut short later, and may lie in huge
+  /// pages. Errors: NotFound, Io, ResourceExhausted.
+  static Result<MappedMemory> readFile(const std::string &path, int threads,
+                                       uint64_t *checksum = nullptr);
+
   /// Maps \p bytes of zeros that take memory only once they are touched, in
   /// huge pages where the system has them; \p purpose names it in messages.
   /// Errors: ResourceExhausted.
   static Result<MappedMemory> allocate(size_t bytes, const char *purpose);
+
+  /// Whether the system gives huge pages to allocations of \p bytes.
+  static bool hasHugePages(size_t bytes);
 
   /// Makes all of an allocation resident now. Errors: ResourceExhausted, where
   /// the system can tell.
@@ -48,6 +60,9 @@ public:
 
 private:
   void swap(MappedMemory &other);
+
+  static Result<MappedMemory> readOpen(int descriptor, const std::string &path,
+                                       int threads, uint64_t *checksum);
 
   void *address = nullptr;
   size_t bytes = 0;

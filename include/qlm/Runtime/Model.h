@@ -43,6 +43,8 @@ public:
     int threads = 0;
     /// See Package::Options.
     bool verifyWeights = true;
+    /// See WeightsMemory.
+    WeightsMemory weightsMemory = WeightsMemory::Automatic;
     /// Take all of the plan's memory while loading: what doesn't fit fails now,
     /// and not in the middle of a text.
     bool reserveMemory = false;

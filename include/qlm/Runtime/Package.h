@@ -19,6 +19,16 @@
 
 namespace qlm {
 
+/// Where the weights of a package for the processor lie. Huge pages are read a
+/// tenth to a fifth faster than pages of 4 KiB, which is all that the mapping
+/// of a file has on most file systems; copying takes time at the start, and
+/// memory that no other process shares.
+enum class WeightsMemory {
+  Automatic, ///< copied where the system has huge pages and memory for them
+  HugePages, ///< copied
+  Mapped     ///< in the page cache; cutting the file short ends the process
+};
+
 /// A package on disk, checked, with its weights mapped and its kernels found.
 /// Immutable; may be shared by threads.
 ///
@@ -30,6 +40,10 @@ public:
     /// Compare the weights with their checksum: reads the whole file once. For
     /// a GPU it is done while they are brought there.
     bool verifyWeights = true;
+    /// Where the processor reads the weights.
+    WeightsMemory weightsMemory = WeightsMemory::Automatic;
+    /// Threads that read the file where it is copied.
+    int threads = 1;
   };
 
   /// Loads the package folder at \p path.
@@ -47,6 +61,12 @@ public:
   const TensorTable &getTensors() const { return tensors; }
   /// Bytes of the tensor at \p key, 64-byte aligned; it must exist.
   const void *tensorData(const std::string &key) const;
+  /// Whether the weights were copied, and not mapped.
+  bool areWeightsCopied() const { return weightsCopied; }
+  /// What the caller should know about where the weights are; often empty.
+  const std::string &note() const { return notes; }
+  /// All bytes of the weights' file.
+  const MappedMemory &weightsMemory() const { return weights; }
   /// Whether the weights' checksum is still to be compared.
   bool mustVerifyWeights() const { return verifyLater; }
   /// The content of a file that the manifest names, its size and checksum
@@ -59,14 +79,18 @@ public:
 
 private:
   Package() = default;
-  Status mapWeights();
+  Status loadWeights(const Options &options);
+  Status mapWeights(const Options &options);
+  Status readWeights(const Options &options);
+  Status checkWeightsTable();
   Status openModule();
 
   std::string path;
   Manifest manifest;
   MappedMemory weights;
   TensorTable tensors;
-  bool verifyLater = false;
+  bool weightsCopied = false, verifyLater = false;
+  std::string notes;
   void *module = nullptr;
   std::vector<format::KernelFunction> kernels;
 };

@@ -12,6 +12,10 @@
 #include "qlm/Runtime/Model.h"
 #include "gtest/gtest.h"
 
+#include <chrono>
+#include <ctime>
+#include <thread>
+
 using namespace qlm;
 using namespace qlm::test;
 
@@ -148,4 +152,19 @@ TEST(StepBatchTest, RefusesRowsThatDoNotFit) {
   EXPECT_EQ(argument(StepArgument::ContextLengths, 2), (Row{8, 1}));
   EXPECT_EQ(argument(StepArgument::BlockTables, 4), (Row{4, 2, 1, 0}));
   EXPECT_EQ(argument(StepArgument::LogitRows, 3), (Row{3, 4, 5}));
+}
+
+// After a text, a loaded model waits without using the processor.
+TEST(ExecutorTest, AnIdleModelUsesNoTime) {
+  FakePackage package;
+  std::unique_ptr<Model> model = load(package, 2);
+  Request request;
+  request.prompt = {1, 2, 3};
+  request.maxNewTokens = 5;
+  ASSERT_TRUE(model->generate({request}).ok());
+  std::this_thread::sleep_for(std::chrono::milliseconds(20));
+  std::clock_t begin = std::clock();
+  std::this_thread::sleep_for(std::chrono::milliseconds(200));
+  double used = static_cast<double>(std::clock() - begin) / CLOCKS_PER_SEC;
+  EXPECT_LT(used, 0.05);
 }

@@ -14,20 +14,32 @@
 #include "gtest/gtest.h"
 
 #include <algorithm>
+#include <cstring>
 #include <filesystem>
 
 using namespace qlm;
 using test::FakePackage;
 using test::Json;
 
-static std::string messageOf(const FakePackage &package, bool verify = true) {
+static std::string messageOf(const FakePackage &package, bool verify,
+                             WeightsMemory memory) {
   Package::Options options;
   options.verifyWeights = verify;
+  options.weightsMemory = memory;
+  options.threads = 2;
   std::string message =
       Package::load(package.path(), options).status().message();
   // Paths differ from run to run.
   for (size_t at; (at = message.find(package.path())) != std::string::npos;)
     message.replace(at, package.path().size(), "PKG");
+  return message;
+}
+
+/// What loading says, which is the same wherever the weights are to lie.
+static std::string messageOf(const FakePackage &package, bool verify = true) {
+  std::string message = messageOf(package, verify, WeightsMemory::Automatic);
+  EXPECT_EQ(messageOf(package, verify, WeightsMemory::HugePages), message);
+  EXPECT_EQ(messageOf(package, verify, WeightsMemory::Mapped), message);
   return message;
 }
 
@@ -180,7 +192,6 @@ TEST(CpuFeaturesTest, AgreesWithTheCompilersOwnProbe) {
   EXPECT_EQ(has("avx512vnni"), __builtin_cpu_supports("avx512vnni") != 0);
   EXPECT_EQ(has("avx512bf16"), __builtin_cpu_supports("avx512bf16") != 0);
   EXPECT_EQ(has("avx512vbmi"), __builtin_cpu_supports("avx512vbmi") != 0);
-  EXPECT_GE(availableCores(), 1);
 }
 
 // What the system says it saves for a process is what it lets it have.
@@ -204,4 +215,79 @@ TEST(MappedMemoryTest, MayBeReadPastItsEnd) {
   EXPECT_EQ(memory->size(), 4096u);
   volatile char past = memory->data()[4096 + 63];
   EXPECT_EQ(past, 0);
+}
+
+TEST(MappedMemoryTest, ReadsAFileByAnyNumberOfThreads) {
+  FakePackage package;
+  // Parts of 1 MiB, and a rest; none; less than a part; large enough for huge
+  // pages.
+  for (size_t size : {size_t{0}, size_t{1}, (size_t{3} << 20) + 5,
+                      (size_t{9} << 20) + 4097}) {
+    std::string bytes(size, 0);
+    for (size_t i = 0; i < size; ++i)
+      bytes[i] = static_cast<char>(i * 2654435761u >> 13);
+    package.write("file", bytes);
+    for (int threads : {1, 2, 5}) {
+      uint64_t checksum = 0;
+      Result<MappedMemory> memory =
+          MappedMemory::readFile(package.file("file"), threads, &checksum);
+      ASSERT_TRUE(memory.ok()) << memory.status().message();
+      ASSERT_EQ(memory->size(), size);
+      EXPECT_EQ(memcmp(memory->data(), bytes.data(), size), 0);
+      format::Checksum expected;
+      expected.update(bytes.data(), size);
+      EXPECT_EQ(checksum, expected.finish());
+      volatile char past = memory->data()[size + 63];
+      EXPECT_EQ(past, 0);
+    }
+  }
+}
+
+TEST(MappedMemoryTest, RefusesWhatIsNoFile) {
+  FakePackage package;
+  EXPECT_EQ(MappedMemory::readFile("/nonexistent", 2).status().message(),
+            "/nonexistent: No such file or directory");
+  EXPECT_EQ(MappedMemory::readFile(package.path(), 2).status().message(),
+            package.path() + ": not a regular file");
+}
+
+TEST(MappedMemoryTest, LargeAllocationsBeginAtAHugePage) {
+  constexpr size_t hugePage = size_t{2} << 20;
+  for (size_t bytes : {4 * hugePage, 5 * hugePage + 1}) {
+    Result<MappedMemory> memory = MappedMemory::allocate(bytes, "a test");
+    ASSERT_TRUE(memory.ok());
+    EXPECT_EQ(reinterpret_cast<uintptr_t>(memory->data()) % hugePage, 0u);
+    memory->data()[bytes - 1] = 1;
+    EXPECT_TRUE(memory->touch().ok());
+    EXPECT_EQ(memory->data()[bytes - 1], 1);
+  }
+}
+
+// A file that is cut short while a model runs ends the process where it is
+// mapped; copied weights stay.
+TEST(PackageTest, CopiedWeightsOutliveTheirFile) {
+  FakePackage package;
+  Package::Options options;
+  options.weightsMemory = WeightsMemory::HugePages;
+  Result<std::unique_ptr<Package>> loaded =
+      Package::load(package.path(), options);
+  ASSERT_TRUE(loaded.ok()) << loaded.status().message();
+  EXPECT_TRUE((*loaded)->areWeightsCopied());
+  std::filesystem::resize_file(package.file("weights.safetensors"), 0);
+  const float *output =
+      static_cast<const float *>((*loaded)->tensorData("lm_head.weight"));
+  EXPECT_TRUE(std::equal(output, output + 32 * 32, test::fakeOutput().begin()));
+}
+
+TEST(PackageTest, CodeForOtherProcessorsIsRefusedWithBothLists) {
+  FakePackage package({}, [](Json &manifest) {
+    manifest["target"]["features"] = {"avx2", "no-such-feature"};
+  });
+  std::string message = messageOf(package);
+  EXPECT_TRUE(contains(message, "the package needs processor features avx2,"
+                                "no-such-feature, this machine has "))
+      << message;
+  EXPECT_TRUE(contains(message, " and lacks no-such-feature; recompile it with "
+                                "quantc --target-cpu=native"))
+      << message;
 }
