@@ -38,11 +38,13 @@ StepProfile::summarize(const Manifest &manifest) const {
     std::string label = withoutLayer(launch.label);
     auto [place, isNew] = places.try_emplace(label, entries.size());
     if (isNew)
-      entries.push_back({label, 0, 0, 0});
+      entries.push_back({label, 0, 0, 0, 0});
     ProfileEntry &entry = entries[place->second];
     entry.launches += times[i].runs;
     entry.seconds += times[i].seconds;
     entry.bytes += times[i].runs * launch.bytes;
+    entry.operations += static_cast<double>(times[i].rows) *
+                        static_cast<double>(launch.flopsPerRow);
   }
   std::sort(entries.begin(), entries.end(),
             [](const ProfileEntry &a, const ProfileEntry &b) {

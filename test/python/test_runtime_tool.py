@@ -130,7 +130,7 @@ def test_bench_reports_each_batch_size(package):
     sizes = ("--prompt-tokens", 20, "--new-tokens", 4)
     output = run_json("bench", package, "--batch", "1,3", *sizes)
     keys = {"batch", "pp_tps", "tg_tps", "ttft_s", "bandwidth_gbps",
-            "peak_memory_bytes"}  # fmt: skip
+            "prefill_tops", "peak_memory_bytes"}  # fmt: skip
     assert [set(result) for result in output["results"]] == [keys, keys]
     assert [result["batch"] for result in output["results"]] == [1, 3]
     assert "pp_tps" not in output
@@ -139,6 +139,38 @@ def test_bench_reports_each_batch_size(package):
     assert one["tg_tps"] == one["results"][0]["tg_tps"] > 0
     decode = {entry["label"]: entry for entry in one["profile"]["decode"]}
     assert decode["layers.*.down"]["launches"] == 3 * 6
+    assert decode["layers.*.down"]["tops"] > 0
+    assert one["ceilings"]["read_gbps"] > 0
+    assert one["ceilings"]["arithmetic_tops"] > 0
+    assert one["ceilings"]["unit"] in ("AVX2 f32", "AVX512 f32")
+
+
+def test_bench_prints_what_the_machine_can_do(package):
+    text = toolchain.run(
+        "quant-run", "bench", package, "--prompt-tokens", 20,
+        "--new-tokens", 4, "--profile", "--threads", 1,
+    ).stdout  # fmt: skip
+    assert "TOP/s" in text.splitlines()[0]
+    assert "at most, by 1 threads: " in text.splitlines()[-1]
+    assert "GB/s of weights (mapped)" in text
+
+
+@pytest.mark.parametrize("memory", ["huge", "mapped", "auto"])
+def test_weights_memory_changes_no_token(package, memory):
+    def tokens(*options):
+        return run_json(
+            "generate", package, "--prompt", "def", "--max-new-tokens", 8,
+            *options,
+        )["results"][0]["tokens"]  # fmt: skip
+
+    assert tokens("--weights-memory", memory) == tokens()
+
+
+def test_unknown_weights_memory_is_refused(package):
+    assert (
+        "--weights-memory must be auto, huge or mapped, got 'ram'"
+        in fail(1, "bench", package, "--weights-memory", "ram")
+    )
 
 
 def test_inspect_shows_the_plan(package):

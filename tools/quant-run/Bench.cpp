@@ -11,17 +11,22 @@
 //===----------------------------------------------------------------------===//
 
 #include "Commands.h"
+#include "qlm/Runtime/Ceilings.h"
 
 #include <algorithm>
 #include <chrono>
 #include <cstdio>
 #include <nlohmann/json.hpp>
+#include <optional>
 #include <utility>
 
 using namespace qlm;
 using namespace qlm::tool;
 using Clock = std::chrono::steady_clock;
 using Json = nlohmann::ordered_json;
+
+/// Time to measure what the machine can do at most.
+static constexpr double ceilingSeconds = 0.4;
 
 namespace {
 struct BenchOptions {
@@ -50,7 +55,9 @@ struct Profiles {
 
 struct Measurement {
   int64_t batch = 0;
-  double prefillTps = 0, decodeTps = 0, firstTokenSeconds = 0, bandwidth = 0;
+  double prefillTps = 0, decodeTps = 0, firstTokenSeconds = 0;
+  /// Weight bytes of decoding, and operations of the prefill's linears.
+  double bandwidth = 0, prefillTops = 0;
   int64_t peakBytes = 0;
 };
 } // namespace
@@ -116,6 +123,20 @@ struct BatchClock {
 };
 } // namespace
 
+/// Operations of the linears of a prompt's token; its last row's logits count
+/// once a prompt.
+static double prefillOperations(const Manifest &manifest, int64_t tokens) {
+  double sum = 0;
+  for (const Launch &launch : manifest.launches) {
+    bool ofLogits = launch.tiles.size == TileSize::LogitRows;
+    for (const LaunchArgument &argument : launch.arguments)
+      ofLogits |= argument.kind == LaunchArgumentKind::Logits;
+    sum += static_cast<double>(launch.flopsPerRow) *
+           static_cast<double>(ofLogits ? 1 : tokens);
+  }
+  return sum;
+}
+
 static Result<Measurement> measure(Model &model, const BenchOptions &options,
                                    int64_t batch, Profiles *profiles) {
   const Manifest &manifest = model.getManifest();
@@ -150,6 +171,9 @@ static Result<Measurement> measure(Model &model, const BenchOptions &options,
   }
   measurement.prefillTps =
       static_cast<double>(batch * options.promptTokens) / clock.prefillSeconds;
+  measurement.prefillTops = static_cast<double>(batch) *
+                            prefillOperations(manifest, options.promptTokens) /
+                            clock.prefillSeconds * 1e-12;
   if (clock.decodeSeconds > 0) {
     double stepsPerSecond =
         static_cast<double>(clock.steps) / clock.decodeSeconds;
@@ -168,6 +192,7 @@ static Json toJson(const Measurement &measurement) {
           {"tg_tps", measurement.decodeTps},
           {"ttft_s", measurement.firstTokenSeconds},
           {"bandwidth_gbps", measurement.bandwidth},
+          {"prefill_tops", measurement.prefillTops},
           {"peak_memory_bytes", measurement.peakBytes}};
 }
 
@@ -178,8 +203,15 @@ static Json toJson(const std::vector<ProfileEntry> &entries) {
                     {"launches", entry.launches},
                     {"seconds", entry.seconds},
                     {"bytes", entry.bytes},
-                    {"bandwidth_gbps", entry.bandwidthGbps()}});
+                    {"bandwidth_gbps", entry.bandwidthGbps()},
+                    {"tops", entry.arithmeticTops()}});
   return list;
+}
+
+static Json toJson(const Ceilings &ceilings) {
+  return {{"read_gbps", ceilings.readGbps},
+          {"arithmetic_tops", ceilings.arithmeticTops},
+          {"unit", ceilings.unit}};
 }
 
 static void printProfile(const char *phase,
@@ -187,13 +219,13 @@ static void printProfile(const char *phase,
   double total = 0;
   for (const ProfileEntry &entry : entries)
     total += entry.seconds;
-  std::printf("\n%-28s %9s %9s %6s %8s\n", phase, "launches", "ms", "%",
-              "GB/s");
+  std::printf("\n%-28s %9s %9s %6s %8s %8s\n", phase, "launches", "ms", "%",
+              "GB/s", "TOP/s");
   for (const ProfileEntry &entry : entries)
-    std::printf("%-28s %9lld %9.2f %6.1f %8.2f\n", entry.label.c_str(),
+    std::printf("%-28s %9lld %9.2f %6.1f %8.2f %8.3f\n", entry.label.c_str(),
                 static_cast<long long>(entry.launches), entry.seconds * 1e3,
                 total > 0 ? entry.seconds / total * 100 : 0.0,
-                entry.bandwidthGbps());
+                entry.bandwidthGbps(), entry.arithmeticTops());
 }
 
 static void print(const Json &output,
@@ -201,13 +233,22 @@ static void print(const Json &output,
                   const BenchOptions &options) {
   if (options.json)
     return printJson(output);
-  std::printf("%6s %12s %12s %10s %10s %10s\n", "batch", "prefill t/s",
-              "decode t/s", "ttft ms", "GB/s", "peak MB");
+  std::printf("%6s %12s %8s %12s %8s %10s %10s\n", "batch", "prefill t/s",
+              "TOP/s", "decode t/s", "GB/s", "ttft ms", "peak MB");
   for (const Measurement &m : measurements)
-    std::printf("%6lld %12.1f %12.1f %10.1f %10.2f %10.1f\n",
-                static_cast<long long>(m.batch), m.prefillTps, m.decodeTps,
-                m.firstTokenSeconds * 1e3, m.bandwidth,
+    std::printf("%6lld %12.1f %8.3f %12.1f %8.2f %10.1f %10.1f\n",
+                static_cast<long long>(m.batch), m.prefillTps, m.prefillTops,
+                m.decodeTps, m.bandwidth, m.firstTokenSeconds * 1e3,
                 static_cast<double>(m.peakBytes) * 1e-6);
+}
+
+/// What the figures can be compared with.
+static void printCeilings(const Ceilings &ceilings, const Model &model) {
+  std::printf("\nat most, by %d threads: %.2f GB/s of weights (%s), %.3f "
+              "TOP/s (%s)\n",
+              model.threads(), ceilings.readGbps,
+              model.getPackage().areWeightsCopied() ? "copied" : "mapped",
+              ceilings.arithmeticTops, ceilings.unit.c_str());
 }
 
 int qlm::tool::runBench(int argc, char **argv) {
@@ -252,6 +293,16 @@ int qlm::tool::runBench(int argc, char **argv) {
     output["pp_tps"] = measurements[0].prefillTps;
     output["tg_tps"] = measurements[0].decodeTps;
   }
+  std::optional<Ceilings> ceilings;
+  if (!model->getManifest().target.isCuda()) {
+    progress.show("ceilings");
+    ceilings =
+        measureCeilings(model->getPackage(), model->threads(), ceilingSeconds);
+    progress.clear();
+    output["ceilings"] = toJson(*ceilings);
+    output["weights_memory"] =
+        model->getPackage().areWeightsCopied() ? "copied" : "mapped";
+  }
   output["load_s"] = loadSeconds;
   output["threads"] = model->threads();
   output["predicted_peak_bytes"] = model->getManifest().plan.peakBytes;
@@ -263,9 +314,13 @@ int qlm::tool::runBench(int argc, char **argv) {
     output["profile"] = {{"prefill", toJson(prefill)},
                          {"decode", toJson(decode)}};
   print(output, measurements, options);
-  if (options.profile && !options.json) {
+  if (options.json)
+    return exitSuccess;
+  if (options.profile) {
     printProfile("prefill", prefill);
     printProfile("decode", decode);
   }
+  if (ceilings)
+    printCeilings(*ceilings, *model);
   return exitSuccess;
 }

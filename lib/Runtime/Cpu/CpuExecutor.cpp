@@ -67,6 +67,17 @@ void *CpuExecutor::address(const LaunchArgument &argument) const {
   return nullptr;
 }
 
+/// Whether a launch computes the wanted rows only: the manifest says so of
+/// launches by rows, and the logits have no others.
+static bool isOnLogitRows(const Launch &launch) {
+  if (launch.tiles.size == TileSize::LogitRows)
+    return true;
+  for (const LaunchArgument &argument : launch.arguments)
+    if (argument.kind == LaunchArgumentKind::Logits)
+      return true;
+  return false;
+}
+
 void CpuExecutor::bind() {
   const Manifest &manifest = package.getManifest();
   for (size_t i = 0; i < manifest.launches.size(); ++i) {
@@ -74,6 +85,7 @@ void CpuExecutor::bind() {
     BoundLaunch bound{package.getKernels()[i],
                       {},
                       launch.tiles,
+                      isOnLogitRows(launch),
                       std::make_unique<TileQueue>(pool.size())};
     for (const LaunchArgument &argument : launch.arguments)
       bound.buffers.push_back(address(argument));
@@ -112,7 +124,8 @@ void CpuExecutor::runThread(int index) {
     launch.queue->wait();
     if (timed)
       profile->add(i,
-                   std::chrono::duration<double>(Clock::now() - begin).count());
+                   std::chrono::duration<double>(Clock::now() - begin).count(),
+                   launch.onLogitRows ? sizes.logitRows : sizes.tokens);
   }
 }
 

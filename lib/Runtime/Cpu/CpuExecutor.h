@@ -36,6 +36,7 @@ private:
     format::KernelFunction kernel;
     std::vector<void *> buffers;
     Tiles tiles;
+    bool onLogitRows; ///< rows are those of the logits, not the tokens
     std::unique_ptr<TileQueue> queue;
   };
 
