@@ -27,9 +27,8 @@ static std::string toHex(uint64_t checksum) {
   return text;
 }
 
-/// Compares a file's checksum with that which the manifest gives.
-static Status compare(uint64_t checksum, const std::string &expected,
-                      const std::string &file) {
+Status qlm::compareChecksum(uint64_t checksum, const std::string &expected,
+                            const std::string &file) {
   std::string actual = toHex(checksum);
   if (actual == expected)
     return Status();
@@ -38,12 +37,12 @@ static Status compare(uint64_t checksum, const std::string &expected,
                                          "; the file is damaged");
 }
 
-/// The same of the bytes of a file.
+/// Compares the bytes of a file with the checksum that the manifest gives.
 static Status verify(const void *data, size_t size, const std::string &expected,
                      const std::string &file) {
   format::Checksum checksum;
   checksum.update(data, size);
-  return compare(checksum.finish(), expected, file);
+  return compareChecksum(checksum.finish(), expected, file);
 }
 
 static Status checkSize(size_t size, int64_t expected,
@@ -192,7 +191,7 @@ Status Package::readWeights(const Options &options) {
     return Status();
   // A damaged header has a message that says more.
   QLM_RETURN_IF_ERROR(checkWeightsTable());
-  return compare(checksum, manifest.weights.checksum, file);
+  return compareChecksum(checksum, manifest.weights.checksum, file);
 }
 
 Status Package::checkWeightsTable() {
