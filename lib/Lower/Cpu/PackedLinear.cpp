@@ -397,6 +397,8 @@ mlir::qlm::cpu::emitPackedLinear(PackedLinearOp op,
   if (AmxPlan::isFor(*shape, request.target)) {
     if (!tuning->prefetchBytes)
       tiling.prefetchBytes = kAmxPrefetchBytes;
+    // A pair of blocks lies in one tile: another would store it again.
+    tiling.tileBlocks = std::max(tiling.tileBlocks, AmxPlan::kBlocks);
     amx = AmxPlan::get(*shape, *tuning, tiling.tileBlocks, request.maxRows());
   }
   LinearEmitter(op, *shape, tiling, amx, request).emit();
