@@ -37,7 +37,10 @@ llvm::Expected<SafetensorsFile *> ParameterArchive::open(llvm::StringRef file) {
   if (entry)
     return entry.get();
   llvm::SmallString<128> path(folder);
-  llvm::sys::path::append(path, file);
+  if (auto given = paths.find(file); given != paths.end())
+    path = given->second;
+  else
+    llvm::sys::path::append(path, file);
   auto opened = SafetensorsFile::open(path);
   if (!opened)
     return opened.takeError();

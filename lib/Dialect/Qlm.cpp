@@ -96,8 +96,8 @@ bool mlir::qlm::isParameterOp(Operation *op) {
     return isa<RankedTensorType>(op->getResult(0).getType());
   if (isa<LoadOp>(op))
     return true;
-  if (!isa<ConvertOp, RopeTableOp, RtnOp, QuantizeScalesOp, DequantizeScalesOp,
-           PackOp, tensor::ConcatOp>(op))
+  if (!isa<ConvertOp, RopeTableOp, RtnOp, GptqOp, QuantizeScalesOp,
+           DequantizeScalesOp, PackOp, tensor::ConcatOp>(op))
     return false;
   return llvm::all_of(op->getOperands(), isParameterValue);
 }

@@ -80,6 +80,46 @@ LogicalResult RtnOp::verify() {
   return checkScales(op, getScheme(), getCodes(), getScales(), getZeroPoints());
 }
 
+LogicalResult GptqOp::verify() {
+  Operation *op = *this;
+  // C1
+  auto type = dyn_cast<RankedTensorType>(getWeight().getType());
+  if (!type || type.getRank() != 2 || !type.hasStaticShape())
+    return emitOpError() << "weight must be a static matrix, got "
+                         << shapeText(getWeight().getType());
+  int64_t columns = type.getDimSize(1);
+  auto moments =
+      RankedTensorType::get({columns, columns}, Float32Type::get(getContext()));
+  if (getSecondMoments().getType() != moments)
+    return emitOpError() << "second moments must be " << shapeText(moments)
+                         << ", got " << shapeText(getSecondMoments().getType());
+  // C2
+  if (getScheme().getGranularity() != Granularity::Channel &&
+      getScheme().getGranularity() != Granularity::Group)
+    return emitOpError("scheme must be by channel or by group");
+  if (getCodes().getType().getShape() != type.getShape())
+    return emitOpError() << "codes must have the weight's shape, got "
+                         << shapeText(getCodes().getType()) << " and "
+                         << shapeText(type);
+  // C3
+  if (!(getDamping().convertToDouble() >= 0) || getBlockSize() <= 0)
+    return emitOpError() << "damping must not be negative and the block size "
+                            "positive, got "
+                         << getDamping().convertToDouble() << " and "
+                         << getBlockSize();
+  return checkScales(op, getScheme(), getCodes(), getScales(), getZeroPoints());
+}
+
+LogicalResult ObserveOp::verify() {
+  // C1
+  if (failed(checkRank(*this, "input", getInput(), 2)))
+    return failure();
+  if (dim(getInput(), 1) == kDynamic)
+    return emitOpError() << "input's features must be known, got "
+                         << shapeText(getInput().getType());
+  return success();
+}
+
 /// Checks the `super` of double quantization against the scales' shape.
 static LogicalResult checkSuper(Operation *op, Value scales, Value super) {
   auto type = dyn_cast<RankedTensorType>(scales.getType());

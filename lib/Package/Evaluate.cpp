@@ -194,10 +194,10 @@ llvm::Error WeightPlan::add(Value value, StringRef key,
   tensors.push_back(std::move(*tensor));
 
   auto pack = dyn_cast<PackOp>(op);
-  if (RtnOp rtn = pack ? getRounding(pack) : RtnOp()) {
-    auto [entry, isNew] = roundings.insert({rtn, programs.size()});
+  if (Operation *rounding = pack ? getRounding(pack) : nullptr) {
+    auto [entry, isNew] = roundings.insert({rounding, programs.size()});
     if (isNew) {
-      auto program = RoundingProgram::create(rtn, archive);
+      auto program = RoundingProgram::create(rounding, archive);
       if (!program)
         return program.takeError();
       programs.push_back(std::move(*program));

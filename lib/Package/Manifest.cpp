@@ -106,12 +106,13 @@ static json::Object makeQuantization(ArrayRef<LaunchOp> launches,
       auto pack = weight.getDefiningOp<PackOp>();
       if (!pack)
         continue;
-      if (RtnOp rtn = getRounding(pack)) {
-        bool doubled = llvm::any_of(rtn.getScales().getUsers(),
+      if (Operation *rounding = getRounding(pack)) {
+        SchemeAttr scheme = getRoundingScheme(rounding);
+        bool doubled = llvm::any_of(rounding->getResult(1).getUsers(),
                                     llvm::IsaPred<QuantizeScalesOp>);
-        section["weights"] = rtn.getScheme().getName() + (doubled ? "-dq" : "");
-        section["scheme"] = printToString(rtn.getScheme());
-        section["method"] = "rtn";
+        section["weights"] = scheme.getName() + (doubled ? "-dq" : "");
+        section["scheme"] = printToString(scheme);
+        section["method"] = isa<GptqOp>(rounding) ? "gptq" : "rtn";
         return section;
       }
       if (pack.getLayout().getKind() == LayoutKind::BFloat16)

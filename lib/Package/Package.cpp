@@ -117,6 +117,8 @@ static llvm::Expected<PackagedFile>
 writeWeights(ModuleOp module, StringRef folder, const PackageOptions &options) {
   auto source = module->getAttrOfType<StringAttr>(kSourceAttr);
   ParameterArchive archive(source ? source.getValue() : StringRef("."));
+  if (auto statistics = module->getAttrOfType<StringAttr>(kStatisticsAttr))
+    archive.setPath(kStatisticsFile, statistics.getValue());
   auto launches = getLaunches(module);
   if (!launches)
     return launches.takeError();

@@ -14,11 +14,18 @@ using namespace mlir;
 using namespace mlir::qlm;
 namespace numerics = ::qlm::numerics;
 
-RtnOp mlir::qlm::getRounding(PackOp pack) {
+Operation *mlir::qlm::getRounding(PackOp pack) {
   Value input = pack.getInput();
   if (auto doubled = input.getDefiningOp<QuantizeScalesOp>())
     input = doubled.getScales();
-  return input.getDefiningOp<RtnOp>();
+  Operation *op = input.getDefiningOp();
+  return isa_and_nonnull<RtnOp, GptqOp>(op) ? op : nullptr;
+}
+
+SchemeAttr mlir::qlm::getRoundingScheme(Operation *rounding) {
+  if (auto gptq = dyn_cast<GptqOp>(rounding))
+    return gptq.getScheme();
+  return cast<RtnOp>(rounding).getScheme();
 }
 
 RoundingProgram::RoundingProgram(std::unique_ptr<RowReader> reader,
@@ -26,18 +33,30 @@ RoundingProgram::RoundingProgram(std::unique_ptr<RowReader> reader,
     : ParameterProgram(std::move(reader)), scheme(getNumericsScheme(scheme)) {}
 
 llvm::Expected<std::unique_ptr<RoundingProgram>>
-RoundingProgram::create(RtnOp rtn, ParameterArchive &archive) {
-  auto reader = RowReader::create(rtn.getWeight(), archive);
+RoundingProgram::create(Operation *rounding, ParameterArchive &archive) {
+  auto reader = RowReader::create(rounding->getOperand(0), archive);
   if (!reader)
     return reader.takeError();
-  return std::unique_ptr<RoundingProgram>(
-      new RoundingProgram(std::move(*reader), rtn.getScheme()));
+  std::unique_ptr<RoundingProgram> program(
+      new RoundingProgram(std::move(*reader), getRoundingScheme(rounding)));
+  auto gptq = dyn_cast<GptqOp>(rounding);
+  if (!gptq)
+    return program;
+  auto moments = RowReader::create(gptq.getSecondMoments(), archive);
+  if (!moments)
+    return moments.takeError();
+  program->moments = std::move(*moments);
+  program->gptq.damping = gptq.getDamping().convertToDouble();
+  program->gptq.blockSize = gptq.getBlockSize();
+  program->gptq.actOrder = gptq.getActOrder();
+  program->gptq.staticGroups = gptq.getStaticGroups();
+  return program;
 }
 
 void RoundingProgram::add(PackOp pack, size_t tensor) {
-  constexpr Part kOfRtn[] = {Part::Codes, Part::Scales, Part::ZeroPoints};
+  constexpr Part kOfRounding[] = {Part::Codes, Part::Scales, Part::ZeroPoints};
   unsigned result = cast<OpResult>(pack.getInput()).getResultNumber();
-  Part part = kOfRtn[result];
+  Part part = kOfRounding[result];
   if (pack.getInput().getDefiningOp<QuantizeScalesOp>()) {
     part = result == 0 ? Part::ScaleCodes : Part::SuperScales;
     doubled = true;
@@ -86,11 +105,30 @@ llvm::Error RoundingProgram::look(int64_t row, int64_t count,
 llvm::Error RoundingProgram::prepare() {
   if (doubled)
     doubledScales.resize(scheme.getScaleCount(getRows(), getColumns()));
+  if (moments)
+    return factorMoments();
   if (!needsLook())
     return llvm::Error::success();
   numerics::RoundingResult result =
       numerics::findScale(scheme, range, &tensorScale, &tensorZeroPoint);
   return result.ok() ? llvm::Error::success() : makeRoundingError(result, 0);
+}
+
+//===----------------------------------------------------------------------===//
+// GPTQ
+//===----------------------------------------------------------------------===//
+
+llvm::Error RoundingProgram::factorMoments() {
+  int64_t columns = getColumns();
+  std::vector<float> values(columns * columns);
+  if (llvm::Error error = moments->read(0, columns, values.data()))
+    return error;
+  moments->release(0, columns);
+  if (factor.compute(values.data(), columns, gptq))
+    return llvm::Error::success();
+  return makeError("second moments '" + moments->getName() +
+                   "' must be positive definite, and are not with a damping "
+                   "of 1");
 }
 
 //===----------------------------------------------------------------------===//
@@ -116,9 +154,14 @@ llvm::Error RoundingProgram::round(int64_t row, int64_t count,
               tensorZeroPoint);
     return llvm::Error::success();
   }
-  numerics::RoundingResult result = numerics::quantizeRtn(
-      scratch.rows.data(), count, getColumns(), scheme, scratch.codes.data(),
-      scratch.scales.data(), zeroPoints);
+  numerics::RoundingResult result =
+      moments
+          ? numerics::quantizeGptq(scratch.rows.data(), count, getColumns(),
+                                   scheme, factor, gptq, scratch.codes.data(),
+                                   scratch.scales.data(), zeroPoints)
+          : numerics::quantizeRtn(scratch.rows.data(), count, getColumns(),
+                                  scheme, scratch.codes.data(),
+                                  scratch.scales.data(), zeroPoints);
   return result.ok() ? llvm::Error::success() : makeRoundingError(result, row);
 }
 
@@ -162,6 +205,7 @@ llvm::Error RoundingProgram::evaluate(int64_t row, int64_t count,
 
 llvm::Error RoundingProgram::finish(ArrayRef<PackedTensor> tensors,
                                     const WeightsFile &file) {
+  factor = {};
   if (!doubled)
     return llvm::Error::success();
   auto count = static_cast<int64_t>(doubledScales.size());

@@ -11,20 +11,24 @@
 #include "Evaluate.h"
 #include "PackedOutput.h"
 #include "qlm/Dialect/Qlm.h"
+#include "qlm/Quantize/Gptq.h"
 
 #include <mutex>
 
 namespace mlir::qlm {
 
-/// The `qlm.rtn` whose codes, scales or zero points \p pack packs, straight or
-/// through `qlm.quantize_scales`; null where there is none.
-RtnOp getRounding(PackOp pack);
+/// The `qlm.rtn` or `qlm.gptq` whose codes, scales or zero points \p pack
+/// packs, straight or through `qlm.quantize_scales`; null where there is none.
+Operation *getRounding(PackOp pack);
+/// The scheme of a `qlm.rtn` or `qlm.gptq`.
+SchemeAttr getRoundingScheme(Operation *rounding);
 
-/// pack(rtn(rows)): codes, scales and zero points of one weight.
+/// pack(rtn(rows)) or pack(gptq(rows)): codes, scales and zero points of one
+/// weight.
 class RoundingProgram : public ParameterProgram {
 public:
   static llvm::Expected<std::unique_ptr<RoundingProgram>>
-  create(RtnOp rtn, ParameterArchive &archive);
+  create(Operation *rounding, ParameterArchive &archive);
 
   /// Adds one packed result, which becomes tensor \p tensor.
   void add(PackOp pack, size_t tensor);
@@ -46,6 +50,7 @@ private:
   RoundingProgram(std::unique_ptr<RowReader> reader, SchemeAttr scheme);
   llvm::Error makeRoundingError(const ::qlm::numerics::RoundingResult &result,
                                 int64_t row) const;
+  llvm::Error factorMoments();
   /// Rounds the rows in \p scratch.
   llvm::Error round(int64_t row, int64_t count, EvaluationScratch &scratch);
 
@@ -53,6 +58,11 @@ private:
   SmallVector<std::pair<Part, PackedOutput>, 3> packs;
   bool doubled = false;             ///< scales are quantized too
   std::vector<float> doubledScales; ///< all scales, when they are
+
+  // Of gptq.
+  std::unique_ptr<RowReader> moments;
+  ::qlm::numerics::GptqOptions gptq;
+  ::qlm::numerics::GptqFactor factor;
 
   // Of a tensor's one scale.
   std::mutex mutex;

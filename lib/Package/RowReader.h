@@ -8,6 +8,7 @@
 #ifndef QLM_LIB_PACKAGE_ROWREADER_H
 #define QLM_LIB_PACKAGE_ROWREADER_H
 
+#include "mlir/IR/BuiltinTypes.h"
 #include "mlir/IR/Value.h"
 #include "qlm/Archive/ParameterArchive.h"
 #include "llvm/Support/Error.h"

@@ -142,6 +142,12 @@ static void addQuantize(PassManager &pm, const CompileOptions &options) {
   quantize.doubleQuant = options.doubleQuant;
   quantize.zeroPoints = options.zeroPoints;
   quantize.method = options.method;
+  quantize.statistics = options.statistics;
+  quantize.damping = options.damping;
+  quantize.blockSize = options.blockSize;
+  quantize.actOrder = options.actOrder;
+  quantize.staticGroups = options.staticGroups;
+  quantize.observe = options.observe;
   quantize.keepLmHead = options.keepLmHead;
   quantize.activations = options.activations;
   buildQuantizePipeline(pm, quantize);

@@ -15,6 +15,8 @@ using namespace mlir::qlm;
 
 void mlir::qlm::buildQuantizePipeline(OpPassManager &pm,
                                       const QuantizeOptions &options) {
+  if (options.observe)
+    pm.addPass(createInsertObservers());
   QuantizeWeightsOptions weights;
   weights.weights = options.weights;
   weights.groupSize = options.groupSize;
@@ -22,6 +24,11 @@ void mlir::qlm::buildQuantizePipeline(OpPassManager &pm,
   weights.doubleQuant = options.doubleQuant;
   weights.zeroPoints = options.zeroPoints;
   weights.method = options.method;
+  weights.statistics = options.statistics;
+  weights.damping = options.damping;
+  weights.blockSize = options.blockSize;
+  weights.actOrder = options.actOrder;
+  weights.staticGroups = options.staticGroups;
   weights.keepLmHead = options.keepLmHead;
   weights.tableType = options.tableType;
   pm.addPass(createQuantizeWeights(weights));

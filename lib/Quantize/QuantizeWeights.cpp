@@ -27,7 +27,9 @@ struct QuantizeWeightsPass
 
 private:
   FailureOr<WeightTarget> checkOptions();
-  FailureOr<Value> quantize(LinearOp linear, const WeightTarget &target);
+  FailureOr<Value> quantize(LinearOp linear, const WeightTarget &target,
+                            StringRef label);
+  Value loadMoments(LinearOp linear, StringRef label, int64_t columns);
 };
 
 } // namespace
@@ -39,8 +41,19 @@ static bool isLmHead(LinearOp linear) {
 
 FailureOr<WeightTarget> QuantizeWeightsPass::checkOptions() {
   ModuleOp module = getOperation();
-  if (method != "rtn")
-    return module.emitError() << "method must be rtn, got '" << method << "'";
+  if (method != "rtn" && method != "gptq")
+    return module.emitError()
+           << "method must be rtn or gptq, got '" << method << "'";
+  if (method == "gptq" && statistics.empty())
+    return module.emitError("method=gptq needs statistics of a calibration");
+  if (method == "gptq" && granularity == "tensor")
+    return module.emitError(
+        "method=gptq needs granularity channel or group, got 'tensor'");
+  if (damping < 0 || blockSize <= 0)
+    return module.emitError()
+           << "damping must not be negative and block-size "
+              "positive, got "
+           << double(damping) << " and " << int64_t(blockSize);
   if (tableType != "source" && tableType != "f32")
     return module.emitError()
            << "table-type must be source or f32, got '" << tableType << "'";
@@ -59,9 +72,27 @@ static Value quantizeTwice(OpBuilder &builder, Location loc, Value scales) {
                                     quantized.getSuper());
 }
 
+/// The second moments of \p linear's inputs, a parameter of the statistics.
+Value QuantizeWeightsPass::loadMoments(LinearOp linear, StringRef label,
+                                       int64_t columns) {
+  ModuleOp module = getOperation();
+  OpBuilder builder(linear);
+  auto type = RankedTensorType::get({columns, columns}, builder.getF32Type());
+  std::string key = (label + ".second_moments").str();
+  std::string symbol = ("statistics." + key);
+  if (!module.lookupSymbol(symbol)) {
+    OpBuilder::InsertionGuard guard(builder);
+    builder.setInsertionPointToStart(module.getBody());
+    ParameterOp::create(builder, module.getLoc(), symbol, type, kStatisticsFile,
+                        key);
+  }
+  return LoadOp::create(builder, linear.getLoc(), type, symbol);
+}
+
 /// The values of \p linear's weight rounded to codes of \p target's scheme.
 FailureOr<Value> QuantizeWeightsPass::quantize(LinearOp linear,
-                                               const WeightTarget &target) {
+                                               const WeightTarget &target,
+                                               StringRef label) {
   SchemeAttr scheme = target.scheme;
   auto type = cast<RankedTensorType>(linear.getWeight().getType());
   int64_t rows = type.getDimSize(0), columns = type.getDimSize(1);
@@ -82,24 +113,38 @@ FailureOr<Value> QuantizeWeightsPass::quantize(LinearOp linear,
   auto zeros = RankedTensorType::get(shape, scheme.getStorage());
   OpBuilder builder(linear);
   Location loc = linear.getLoc();
-  auto rtn = RtnOp::create(builder, loc, codes, scales,
-                           zeroPoints ? zeros : RankedTensorType(),
-                           linear.getWeight(), scheme);
-  Value storedScales = rtn.getScales();
+  RankedTensorType zeroType = zeroPoints ? zeros : RankedTensorType();
+  Operation *rounding;
+  if (method == "gptq")
+    rounding = GptqOp::create(
+        builder, loc, codes, scales, zeroType, linear.getWeight(),
+        loadMoments(linear, label, columns), scheme,
+        builder.getF64FloatAttr(damping), builder.getI64IntegerAttr(blockSize),
+        actOrder ? builder.getUnitAttr() : UnitAttr(),
+        staticGroups ? builder.getUnitAttr() : UnitAttr());
+  else
+    rounding = RtnOp::create(builder, loc, codes, scales, zeroType,
+                             linear.getWeight(), scheme);
+  Value storedScales = rounding->getResult(1);
   if (target.doubleQuant)
     storedScales = quantizeTwice(builder, loc, storedScales);
   return Value(DequantizeOp::create(
-      builder, loc, type.clone(builder.getF32Type()), rtn.getCodes(),
-      storedScales, rtn.getZeroPoints(), scheme));
+      builder, loc, type.clone(builder.getF32Type()), rounding->getResult(0),
+      storedScales, zeroPoints ? rounding->getResult(2) : Value(), scheme));
 }
 
 void QuantizeWeightsPass::runOnOperation() {
   FailureOr<WeightTarget> target = checkOptions();
   if (failed(target))
     return signalPassFailure();
+  if (method == "gptq")
+    getOperation()->setAttr(kStatisticsAttr,
+                            StringAttr::get(&getContext(), statistics));
+  UniqueLabels labels;
   // A weight's new value, made before its first user in program order.
   DenseMap<Value, Value> converted;
   WalkResult result = getOperation().walk([&](LinearOp linear) {
+    std::string label = labels.take(linear);
     if (keepLmHead && isLmHead(linear))
       return WalkResult::advance();
     Value weight = linear.getWeight();
@@ -109,7 +154,7 @@ void QuantizeWeightsPass::runOnOperation() {
     if (!value && target->type)
       value = convertParameter(weight, target->type, linear);
     if (!value) {
-      FailureOr<Value> rounded = quantize(linear, *target);
+      FailureOr<Value> rounded = quantize(linear, *target, label);
       if (failed(rounded))
         return WalkResult::interrupt();
       value = *rounded;

@@ -141,3 +141,21 @@ std::vector<Launch> qlm::readLaunches(FieldReader &reader, const char *key,
   }
   return launches;
 }
+
+std::optional<std::pair<std::string, int64_t>>
+qlm::parseObserveLabel(const std::string &label) {
+  size_t prefix = std::string(format::kObservePrefix).size();
+  size_t colon = label.rfind(':');
+  if (label.compare(0, prefix, format::kObservePrefix) != 0 || colon < prefix ||
+      label.size() - colon - 1 > 9)
+    return std::nullopt;
+  int64_t features = 0;
+  for (char c : label.substr(colon + 1)) {
+    if (c < '0' || c > '9')
+      return std::nullopt;
+    features = 10 * features + (c - '0');
+  }
+  if (features == 0)
+    return std::nullopt;
+  return std::pair(label.substr(prefix, colon - prefix), features);
+}

@@ -22,7 +22,7 @@
 // DOUBLE: error: double-quant needs weights=nf4, got 'int4'
 // NF4INT8: error: {{.*}}activations=int8-dynamic needs weights of integer codes, got nf4-g64 in lm_head
 // NEGATIVE: error: group-size must be positive, got -32
-// METHOD: error: method must be rtn, got 'gptq'
+// METHOD: error: method=gptq needs statistics of a calibration
 // TABLE: error: table-type must be source or f32, got 'f8'
 // ZERO: error: zero-points needs weights=int8 or weights=int4, got 'bf16'
 // ACTIVATIONS: error: activations must be none, bf16 or int8-dynamic, got 'int4'

@@ -225,12 +225,10 @@ def test_interrupt_leaves_nothing(large_model, tmp_path):
 
 
 @pytest.mark.parametrize("arguments, message", [
-    (["--weights", "nf4"],
-     "--weights nf4 is not supported yet (supported: f32, bf16, f16, int8, "
-     "int4)"),
-    (["--weights", "fp8"], "--weights fp8 is not supported yet"),
-    (["--method", "gptq"],
-     "--method gptq is not supported yet (supported: rtn)"),
+    (["--weights", "int4", "--method", "gptq"],
+     "method=gptq needs statistics of a calibration"),
+    (["--weights", "int4", "--method", "awq"],
+     "--method awq is not supported yet (supported: rtn, gptq)"),
     (["--target", "cuda"],
      "--target cuda is not supported yet (supported: cpu)"),
     (["--activations", "int8-static"],

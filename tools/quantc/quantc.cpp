@@ -10,10 +10,13 @@
 //
 //===----------------------------------------------------------------------===//
 
+#include "Calibration.h"
 #include "qlm/Pipelines/Pipelines.h"
 #include "llvm/ADT/STLExtras.h"
+#include "llvm/ADT/ScopeExit.h"
 #include "llvm/ADT/StringExtras.h"
 #include "llvm/Support/CommandLine.h"
+#include "llvm/Support/FileSystem.h"
 #include "llvm/Support/Format.h"
 #include "llvm/Support/Path.h"
 #include "llvm/Support/Process.h"
@@ -86,7 +89,35 @@ struct Arguments {
                            cl::desc("Gives each scale a zero point")};
   cl::opt<std::string> method{"method", cl::init("rtn"), cl::cat(category),
                               cl::value_desc("NAME"),
-                              cl::desc("How codes are found: rtn")};
+                              cl::desc("How codes are found: rtn or gptq")};
+  cl::opt<std::string> calibration{
+      "calibration", cl::cat(category), cl::value_desc("FILE"),
+      cl::desc("Text, or JSON lines with \"text\", that gptq calibrates on")};
+  cl::opt<std::string> statistics{
+      "statistics", cl::cat(category), cl::value_desc("FILE"),
+      cl::desc("Where calibration keeps its statistics; without "
+               "--calibration, where they are read from")};
+  NumberOption calibrationTokens{"calibration-tokens", cl::init("32768"),
+                                 cl::cat(category), cl::value_desc("N"),
+                                 cl::desc("Most tokens to calibrate on")};
+  NumberOption calibrationWindow{
+      "calibration-window", cl::init("0"), cl::cat(category),
+      cl::value_desc("N"),
+      cl::desc("Tokens that calibration sees together (default: those of a "
+               "step)")};
+  NumberOption memoryLimit{
+      "memory-limit", cl::init("0"), cl::cat(category), cl::value_desc("MB"),
+      cl::desc("Most memory for statistics; more passes are made where it is "
+               "less than all take (default: 4096)")};
+  cl::opt<std::string> damping{
+      "damping", cl::init("0.01"), cl::cat(category), cl::value_desc("X"),
+      cl::desc("gptq: part of the mean second moment added to each")};
+  cl::opt<bool> actOrder{
+      "act-order", cl::cat(category),
+      cl::desc("gptq: columns with the largest second moments first")};
+  cl::opt<bool> staticGroups{
+      "static-groups", cl::cat(category),
+      cl::desc("gptq: scales of groups from the weight as given")};
   cl::opt<std::string> activations{
       "activations", cl::init("none"), cl::cat(category),
       cl::value_desc("TYPE"),
@@ -189,7 +220,7 @@ static int checkArguments(const Arguments &arguments) {
        arguments.granularity,
        {"default", "tensor", "channel", "group"},
        {}},
-      {"method", arguments.method, {"rtn"}, {"gptq", "awq", "llm.int8"}},
+      {"method", arguments.method, {"rtn", "gptq"}, {"awq", "llm.int8"}},
       {"activations",
        arguments.activations,
        {"none", "bf16", "int8-dynamic"},
@@ -212,7 +243,9 @@ static int checkArguments(const Arguments &arguments) {
     return fail("an output is needed: quantc MODEL -o PKG", kWrongUsage);
   for (const NumberOption *option :
        {&arguments.groupSize, &arguments.maxBatch, &arguments.maxContext,
-        &arguments.maxStepTokens, &arguments.pageTokens, &arguments.threads}) {
+        &arguments.maxStepTokens, &arguments.pageTokens, &arguments.threads,
+        &arguments.calibrationTokens, &arguments.calibrationWindow,
+        &arguments.memoryLimit}) {
     int64_t value = 0;
     bool given = option->getNumOccurrences() > 0;
     llvm::StringRef text = option->getValue();
@@ -221,6 +254,12 @@ static int checkArguments(const Arguments &arguments) {
                       text + "'",
                   kWrongUsage);
   }
+  double damping = 0;
+  if (!llvm::to_float(llvm::StringRef(arguments.damping), damping) ||
+      !(damping >= 0 && damping <= 1))
+    return fail("--damping must be a number from 0 to 1, got '" +
+                    arguments.damping + "'",
+                kWrongUsage);
   return 0;
 }
 
@@ -281,6 +320,15 @@ public:
                    << formatBytes(progress.bytesTotal) << ", " << progress.item;
   }
 
+  void show(const std::string &text) {
+    auto now = std::chrono::steady_clock::now();
+    if (!enabled || (shown && now - last < std::chrono::milliseconds(100)))
+      return;
+    last = now;
+    shown = true;
+    llvm::errs() << "\r\033[K" << text;
+  }
+
   void clear() {
     if (shown)
       llvm::errs() << "\r\033[K";
@@ -315,6 +363,10 @@ static CompileOptions makeOptions(const Arguments &arguments) {
   options.doubleQuant = arguments.doubleQuant;
   options.zeroPoints = arguments.zeroPoints;
   options.method = arguments.method;
+  options.statistics = arguments.statistics;
+  (void)llvm::to_float(llvm::StringRef(arguments.damping), options.damping);
+  options.actOrder = arguments.actOrder;
+  options.staticGroups = arguments.staticGroups;
   options.activations = arguments.activations;
   options.keepLmHead = arguments.keepLmHead;
   options.targetCpu = arguments.targetCpu;
@@ -326,6 +378,18 @@ static CompileOptions makeOptions(const Arguments &arguments) {
   options.maxStepTokens = getNumber(arguments.maxStepTokens);
   options.threads = getNumber(arguments.threads);
   return options;
+}
+
+static CalibrationArguments makeCalibration(const Arguments &arguments,
+                                            ProgressLine &line) {
+  CalibrationArguments calibration;
+  calibration.text = arguments.calibration;
+  calibration.statistics = arguments.statistics;
+  calibration.window = getNumber(arguments.calibrationWindow);
+  calibration.maxTokens = getNumber(arguments.calibrationTokens);
+  calibration.memoryLimit = getNumber(arguments.memoryLimit) * 1000000;
+  calibration.progress = [&](const std::string &text) { line.show(text); };
+  return calibration;
 }
 
 static int compile(const Arguments &arguments) {
@@ -345,6 +409,17 @@ static int compile(const Arguments &arguments) {
   std::signal(SIGTERM, [](int) { interrupted = true; });
 
   auto start = std::chrono::steady_clock::now();
+  std::string temporary;
+  llvm::scope_exit cleanup([&] {
+    if (!temporary.empty())
+      (void)llvm::sys::fs::remove(temporary);
+  });
+  if (!arguments.calibration.empty())
+    if (llvm::Error error = calibrateModel(
+            options, makeCalibration(arguments, line), temporary)) {
+      line.clear();
+      return fail(llvm::toString(std::move(error)), kBadInput);
+    }
   llvm::Expected<CompileSummary> summary = compileModel(options);
   line.clear();
   if (!summary)

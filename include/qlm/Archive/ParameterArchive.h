@@ -28,6 +28,12 @@ public:
   /// \p folder is what `qlm.source` says.
   explicit ParameterArchive(llvm::StringRef folder) : folder(folder) {}
 
+  /// Lets \p file stand for the file at \p path, anywhere. Call it before any
+  /// other function.
+  void setPath(llvm::StringRef file, llvm::StringRef path) {
+    paths[file] = path.str();
+  }
+
   /// The tensor \p key of \p file, a path relative to the folder. Fails when
   /// the path leaves the folder, the file is malformed, or has no such key.
   llvm::Expected<const ArchiveTensor *> find(llvm::StringRef file,
@@ -40,6 +46,7 @@ public:
 
 private:
   std::string folder;
+  llvm::StringMap<std::string> paths;
   std::mutex mutex;
   llvm::StringMap<std::unique_ptr<SafetensorsFile>> files;
 };

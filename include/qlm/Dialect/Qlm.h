@@ -43,6 +43,11 @@ inline constexpr llvm::StringLiteral kModelAttr = "qlm.model";
 inline constexpr llvm::StringLiteral kSourceAttr = "qlm.source";
 /// Module attribute, a dictionary: the KV and memory plan made by Lower.
 inline constexpr llvm::StringLiteral kPlanAttr = "qlm.plan";
+/// Module attribute: the safetensors file of statistics that parameters of the
+/// file `kStatisticsFile` are in.
+inline constexpr llvm::StringLiteral kStatisticsAttr = "qlm.statistics";
+/// The `file` of a `qlm.parameter` that lies in the statistics.
+inline constexpr llvm::StringLiteral kStatisticsFile = "statistics";
 /// Attribute of a step function's arguments: a name in
 /// `qlm::format::kStepArgumentNames`, or "cache".
 inline constexpr llvm::StringLiteral kStepAttr = "qlm.step";

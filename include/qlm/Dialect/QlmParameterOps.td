@@ -139,6 +139,53 @@ def Qlm_RtnOp : Qlm_DefinedPureOp<"rtn"> {
   }];
 }
 
+def Qlm_GptqOp : Qlm_Op<"gptq", [Pure]> {
+  let summary = "Quantizes a weight, making up for the error of each column";
+  let description = [{
+    GPTQ (Frantar et al., arXiv 2210.17323, algorithm 1). With
+    `H = secondMoments + damping * mean(diag) * I` and the upper triangular `U`
+    with `UᵀU = H⁻¹`, for the columns k in order:
+
+    - where a group begins, its scale and zero point are found as `qlm.rtn`
+      finds them, from the weight as it is by then;
+    - `codes[:, k]` are those of `w[:, k]`, `v` what they stand for;
+    - `w[:, j] -= (w[:, k] - v) / U[k, k] * U[k, j]` for the columns j after k.
+
+    A column whose second moment is 0 becomes 0 first. With `actOrder`, columns
+    with the largest second moments come first, and scales are those of the
+    weight as given, as they also are with `staticGroups`; groups are columns
+    side by side always. Where H is not positive definite, the damping is
+    raised tenfold, up to 1.
+
+    Constraints:
+    - (C1) `weight` is a static matrix `[rows, columns]`, and `secondMoments`
+      `[columns, columns]` f32.
+    - (C2) results are as those of `qlm.rtn`; the scheme is by channel or by
+      group.
+    - (C3) `damping` is not negative, `blockSize` positive.
+
+    Made by `qlm-quantize-weights`; evaluated by Package, with
+    `qlm/Quantize/Gptq.h`.
+
+    ```mlir
+    %c, %s = qlm.gptq %w, %h {scheme = #qlm.scheme<i4, group, 128, range [-8, 7], bound 7.5, scales f16>}
+        : tensor<64x256xbf16>, tensor<256x256xf32> to tensor<64x256xi4>, tensor<64x2xf16>
+    ```
+  }];
+  let arguments = (ins Qlm_FloatTensor:$weight, Qlm_F32Tensor:$secondMoments,
+                       Qlm_SchemeAttr:$scheme,
+                       DefaultValuedAttr<F64Attr, "0.01">:$damping,
+                       DefaultValuedAttr<I64Attr, "128">:$blockSize,
+                       UnitAttr:$actOrder, UnitAttr:$staticGroups);
+  let results = (outs Qlm_CodeTensor:$codes, Qlm_ScaleTensor:$scales,
+                      Optional<Qlm_CodeTensor>:$zeroPoints);
+  let assemblyFormat = [{
+    $weight `,` $secondMoments attr-dict `:` type($weight) `,`
+    type($secondMoments) `to` type($codes) `,` type($scales)
+    (`,` type($zeroPoints)^)?
+  }];
+}
+
 def Qlm_QuantizeScalesOp : Qlm_DefinedPureOp<"quantize_scales"> {
   let summary = "Quantizes the scales of a weight: double quantization";
   let description = [{

@@ -90,6 +90,28 @@ def Qlm_DynamicQuantizeOp : Qlm_DefinedPureOp<"dynamic_quantize"> {
   }];
 }
 
+def Qlm_ObserveOp : Qlm_Op<"observe"> {
+  let summary = "Shows the inputs of a linear to the calibrator";
+  let description = [{
+    Computes nothing. When the package runs under `qlm::calibrate`
+    (`qlm/Calibrate/Calibrate.h`), the rows of `input` are counted in the
+    statistics of the operation's location, "layers.0.qkv"; elsewhere it is a
+    launch that does nothing.
+
+    Constraints:
+    - (C1) `input` is `[tokens, features]` f32 with known features.
+
+    Made by `qlm-insert-observers`; Lower makes it a launch with the label
+    "observe:<location>:<features>".
+
+    ```mlir
+    qlm.observe %x : tensor<?x256xf32>
+    ```
+  }];
+  let arguments = (ins Qlm_F32Tensor:$input);
+  let assemblyFormat = "$input attr-dict `:` type($input)";
+}
+
 def Qlm_QuantizedLinearOp
     : Qlm_DefinedPureOp<"quantized_linear", [AttrSizedOperandSegments]> {
   let summary = "Multiplies by a quantized weight, folding its scales";

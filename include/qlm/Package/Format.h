@@ -83,6 +83,9 @@
 // max_rows are at least the rows that the step, or the bucket that a captured
 // step stands for, has at most. A launch must have one for the largest step.
 //
+// A launch whose label is "observe:LABEL:FEATURES" does nothing but show the
+// rows of its first argument, float32 [rows, FEATURES], to a calibration.
+//
 // A "checksum" is FNV-1a over 64-bit words, mixed in four lanes, as 16 hex
 // digits (class Checksum below), of a whole file. It finds damage, not malice.
 // The manifest's own is taken with kNoChecksum in its place.
@@ -167,6 +170,8 @@ inline constexpr const char kTokenizerFile[] = "tokenizer.json";
 inline constexpr const char kGenerationConfigFile[] = "generation_config.json";
 inline constexpr const char kTokenizerConfigFile[] = "tokenizer_config.json";
 inline constexpr const char kConfigFile[] = "config.json";
+/// Begins the label of a launch that a calibration watches.
+inline constexpr const char kObservePrefix[] = "observe:";
 /// Names of the tensors in weights.safetensors that only align the next one.
 inline constexpr const char kPaddingPrefix[] = "__pad.";
 

@@ -89,7 +89,16 @@ struct CompileOptions {
   /// nf4: quantize the scales too.
   bool doubleQuant = false;
   bool zeroPoints = false;
+  /// "rtn" or "gptq"; gptq needs `statistics`, a file that qlm::calibrate
+  /// wrote.
   std::string method = "rtn";
+  std::string statistics;
+  double damping = 0.01;
+  int64_t blockSize = 128;
+  bool actOrder = false;
+  bool staticGroups = false;
+  /// Makes a package for qlm::calibrate: with observers, of float weights.
+  bool observe = false;
   /// "none", "bf16" or "int8-dynamic".
   std::string activations = "none";
   bool keepLmHead = false;

@@ -58,8 +58,33 @@ struct QuantizeOptions : public PassPipelineOptions<QuantizeOptions> {
       llvm::cl::init(false)};
   Option<std::string> method{
       *this, "method",
-      llvm::cl::desc("How codes are found: rtn (round to nearest)"),
+      llvm::cl::desc("How codes are found: rtn (round to nearest) or gptq"),
       llvm::cl::init("rtn")};
+  Option<bool> observe{
+      *this, "observe",
+      llvm::cl::desc("Observes the input of each linear, for calibration"),
+      llvm::cl::init(false)};
+  Option<std::string> statistics{
+      *this, "statistics",
+      llvm::cl::desc("The file of statistics that gptq needs"),
+      llvm::cl::init("")};
+  Option<double> damping{
+      *this, "damping",
+      llvm::cl::desc("gptq: added to the second moments' diagonal, as a part "
+                     "of its mean"),
+      llvm::cl::init(0.01)};
+  Option<int64_t> blockSize{
+      *this, "block-size",
+      llvm::cl::desc("gptq: columns whose errors are handed on together"),
+      llvm::cl::init(128)};
+  Option<bool> actOrder{
+      *this, "act-order",
+      llvm::cl::desc("gptq: columns with the largest second moments first"),
+      llvm::cl::init(false)};
+  Option<bool> staticGroups{
+      *this, "static-groups",
+      llvm::cl::desc("gptq: scales from the weight as given"),
+      llvm::cl::init(false)};
   Option<bool> keepLmHead{
       *this, "keep-lm-head",
       llvm::cl::desc("Leaves the weight of the linear that makes the logits "

@@ -10,6 +10,24 @@
 
 include "mlir/Pass/PassBase.td"
 
+def InsertObservers : Pass<"qlm-insert-observers", "::mlir::ModuleOp"> {
+  let summary = "Observes the input of each linear";
+  let description = [{
+    ```mlir
+    %y = qlm.linear %x, %w : tensor<?x256xf32>, tensor<64x256xbf16> -> tensor<?x64xf32> loc("layers.0.q")
+    ```
+    becomes
+    ```mlir
+    qlm.observe %x : tensor<?x256xf32> loc("layers.0.q")
+    %y = qlm.linear %x, %w : tensor<?x256xf32>, tensor<64x256xbf16> -> tensor<?x64xf32> loc("layers.0.q")
+    ```
+
+    Names are those that `qlm-quantize-weights` looks statistics up by: of the
+    location, with a number where two linears have one.
+  }];
+  let dependentDialects = ["::mlir::qlm::QlmDialect"];
+}
+
 def QuantizeWeights : Pass<"qlm-quantize-weights", "::mlir::ModuleOp"> {
   let summary = "Gives the weight of each linear its stored type";
   let description = [{
@@ -32,6 +50,11 @@ def QuantizeWeights : Pass<"qlm-quantize-weights", "::mlir::ModuleOp"> {
     With `double-quant`, the scales of `weights=nf4` go through
     `qlm.quantize_scales` and `qlm.dequantize_scales`.
 
+    With `method=gptq`, `qlm.gptq` takes the place of `qlm.rtn`, with the
+    second moments of the linear's inputs from `statistics`; they are
+    parameters of the file "statistics", which the module attribute
+    `qlm.statistics` names.
+
     With a float type, converts the weights that have another one
     (`qlm.convert`). Norms, biases and the embedding table keep their type;
     `table-type=f32` converts the table. Linears that share a weight share its
@@ -53,7 +76,17 @@ def QuantizeWeights : Pass<"qlm-quantize-weights", "::mlir::ModuleOp"> {
     Option<"zeroPoints", "zero-points", "bool", /*default=*/"false",
            "Gives each scale a zero point (unsigned codes)">,
     Option<"method", "method", "std::string", /*default=*/"\"rtn\"",
-           "How codes are found: rtn (round to nearest)">,
+           "How codes are found: rtn (round to nearest) or gptq">,
+    Option<"statistics", "statistics", "std::string", /*default=*/"\"\"",
+           "The file of statistics that gptq needs">,
+    Option<"damping", "damping", "double", /*default=*/"0.01",
+           "gptq: added to the second moments' diagonal, as a part of its mean">,
+    Option<"blockSize", "block-size", "int64_t", /*default=*/"128",
+           "gptq: columns whose errors are handed on together">,
+    Option<"actOrder", "act-order", "bool", /*default=*/"false",
+           "gptq: columns with the largest second moments first">,
+    Option<"staticGroups", "static-groups", "bool", /*default=*/"false",
+           "gptq: scales from the weight as given">,
     Option<"keepLmHead", "keep-lm-head", "bool", /*default=*/"false",
            "Leaves the weight of the linear that makes the logits as it is">,
     Option<"tableType", "table-type", "std::string", /*default=*/"\"source\"",

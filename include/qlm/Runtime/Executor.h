@@ -13,6 +13,7 @@
 #include "qlm/Runtime/StepBatch.h"
 #include "qlm/Runtime/StepProfile.h"
 
+#include <functional>
 #include <memory>
 
 namespace qlm {
@@ -91,12 +92,22 @@ public:
   /// null).
   void setProfile(StepProfile *newProfile) { profile = newProfile; }
 
+  /// Sees rows lo .. hi - 1 of a value that launch \p launch observes (label
+  /// "observe:..."); \p rows is its first row. Called while a step runs, from
+  /// any of its threads, for different rows.
+  using Observer = std::function<void(size_t launch, const float *rows,
+                                      int64_t lo, int64_t hi)>;
+  /// From now on shows observed values to \p newObserver (or nobody, when
+  /// empty). On the processor only.
+  void setObserver(Observer newObserver) { observer = std::move(newObserver); }
+
 protected:
   explicit Executor(const Package &package) : package(package) {}
 
   const Package &package;
   std::unique_ptr<StepBatch> step;
   StepProfile *profile = nullptr;
+  Observer observer;
 };
 
 } // namespace qlm

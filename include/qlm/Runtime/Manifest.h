@@ -171,6 +171,11 @@ struct Launch {
   int64_t flopsPerRow = 0;
 };
 
+/// The label and the features of what a launch observes, from a label
+/// "observe:LABEL:FEATURES"; nothing where it is of another form.
+std::optional<std::pair<std::string, int64_t>>
+parseObserveLabel(const std::string &label);
+
 /// manifest.json, checked.
 struct Manifest {
   std::string checksum; ///< of the manifest's text; empty if it says none

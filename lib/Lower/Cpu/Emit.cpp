@@ -77,6 +77,7 @@ static FailureOr<KernelInfo> emitBody(Operation *op,
       .Case(
           [&](SwigluQuantizeOp op) { return emitSwigluQuantize(op, request); })
       .Case([&](SelectRowsOp op) { return emitSelectRows(op, request); })
+      .Case([&](ObserveOp op) { return emitObserve(op, request); })
       .Case([&](PackedLinearOp op) { return emitPackedLinear(op, request); })
       .Default([](Operation *op) {
         InFlightDiagnostic diagnostic =

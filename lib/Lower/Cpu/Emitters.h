@@ -66,6 +66,7 @@ FailureOr<KernelInfo> emitSwigluQuantize(SwigluQuantizeOp op,
                                          const KernelRequest &request);
 FailureOr<KernelInfo> emitSelectRows(SelectRowsOp op,
                                      const KernelRequest &request);
+FailureOr<KernelInfo> emitObserve(ObserveOp op, const KernelRequest &request);
 FailureOr<KernelInfo> emitPackedLinear(PackedLinearOp op,
                                        const KernelRequest &request);
 

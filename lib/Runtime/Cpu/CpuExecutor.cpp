@@ -87,6 +87,8 @@ void CpuExecutor::bind() {
                       launch.tiles,
                       isOnLogitRows(launch),
                       std::make_unique<TileQueue>(pool.size())};
+    bound.isObserved = !launch.arguments.empty() &&
+                       parseObserveLabel(launch.label).has_value();
     for (const LaunchArgument &argument : launch.arguments)
       bound.buffers.push_back(address(argument));
     launches.push_back(std::move(bound));
@@ -118,7 +120,10 @@ void CpuExecutor::runThread(int index) {
       auto [lo, hi] = launch.queue->take(index);
       if (lo == hi)
         break;
-      launch.kernel(launch.buffers.data(), &sizes, lo, hi, privateScratch);
+      if (launch.isObserved && observer)
+        observer(i, static_cast<const float *>(launch.buffers[0]), lo, hi);
+      else
+        launch.kernel(launch.buffers.data(), &sizes, lo, hi, privateScratch);
       launch.queue->finish(hi - lo);
     }
     launch.queue->wait();

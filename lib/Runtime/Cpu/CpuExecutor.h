@@ -38,6 +38,7 @@ private:
     Tiles tiles;
     bool onLogitRows; ///< rows are those of the logits, not the tokens
     std::unique_ptr<TileQueue> queue;
+    bool isObserved = false;
   };
 
   CpuExecutor(const Package &package, int threads);

@@ -1,0 +1,81 @@
+//===- Gptq.h - Rounding that makes up for its errors -----------*- C++ -*-===//
+//
+// Part of the QLM project, under the Apache License v2.0 with LLVM Exceptions.
+// SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
+//
+//===----------------------------------------------------------------------===//
+//
+// GPTQ (Frantar et al., arXiv 2210.17323): columns are rounded one by one, and
+// the error of each is made up for in the columns after it, so that
+// `W x` changes least over the inputs seen.
+//
+//===----------------------------------------------------------------------===//
+
+#ifndef QLM_QUANTIZE_GPTQ_H
+#define QLM_QUANTIZE_GPTQ_H
+
+#include "qlm/Quantize/Numerics.h"
+
+#include <functional>
+#include <vector>
+
+namespace qlm::numerics {
+
+/// How GPTQ goes over a weight.
+struct GptqOptions {
+  /// Added to the diagonal, as a part of its mean. Where the matrix still
+  /// isn't positive definite, ten times as much, up to 1.
+  double damping = 0.01;
+  /// Columns whose errors are handed on together.
+  int64_t blockSize = 128;
+  /// Columns with the largest second moments first ("desc_act"). Scales of
+  /// groups are then those of the weight as given ("static groups"), so that
+  /// groups stay neighbours in the file.
+  bool actOrder = false;
+  /// Scales of groups from the weight as given, not as changed by errors.
+  bool staticGroups = false;
+};
+
+/// The second moments of a linear's inputs, made ready for rounding its
+/// weight: with H = E[x xᵀ] + damping, the upper triangular U with
+/// UᵀU = H⁻¹. Immutable once made; threads may share it.
+class GptqFactor {
+public:
+  /// From \p moments `[columns, columns]`, row-major; only the lower triangle
+  /// is read. Needs 20 bytes for each of its elements. False when the matrix is
+  /// not positive definite with a damping of 1, or not finite.
+  bool compute(const float *moments, int64_t columns,
+               const GptqOptions &options);
+
+  int64_t getColumns() const { return columns; }
+  /// The damping that was enough.
+  double getDamping() const { return damping; }
+  /// Columns whose inputs were always 0; their weights become 0.
+  int64_t getDeadColumns() const { return deadColumns; }
+
+private:
+  friend RoundingResult quantizeGptq(float *weights, int64_t rows,
+                                     int64_t columns, const Scheme &scheme,
+                                     const GptqFactor &factor,
+                                     const GptqOptions &options, uint8_t *codes,
+                                     float *scales, uint8_t *zeroPoints);
+
+  int64_t columns = 0;
+  double damping = 0;
+  int64_t deadColumns = 0;
+  std::vector<int64_t> order; ///< column visited i-th; empty: as they stand
+  std::vector<bool> dead;     ///< by column as it stands
+  std::vector<float> upper;   ///< [columns, columns], in the order visited
+};
+
+/// Rounds \p weights `[rows, columns]`, which are changed. Outputs as
+/// `quantizeRtn`; granularity channel or group. Rows don't depend on each
+/// other, so a weight may be given in parts, from several threads.
+RoundingResult quantizeGptq(float *weights, int64_t rows, int64_t columns,
+                            const Scheme &scheme, const GptqFactor &factor,
+                            const GptqOptions &options, uint8_t *codes,
+                            float *scales, uint8_t *zeroPoints);
+
+} // namespace qlm::numerics
+
+#endif // QLM_QUANTIZE_GPTQ_H

@@ -1,0 +1,71 @@
+//===- Observer.h - Statistics of one linear's inputs -----------*- C++ -*-===//
+//
+// Part of the QLM project, under the Apache License v2.0 with LLVM Exceptions.
+// SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
+//
+//===----------------------------------------------------------------------===//
+
+#ifndef QLM_LIB_CALIBRATE_OBSERVER_H
+#define QLM_LIB_CALIBRATE_OBSERVER_H
+
+#include <cstdint>
+#include <string>
+#include <vector>
+
+namespace qlm {
+
+/// One tensor of the statistics file, f32.
+struct Statistic {
+  std::string name; ///< "layers.0.qkv.absmax"
+  std::vector<int64_t> shape;
+
+  int64_t elements() const {
+    int64_t product = 1;
+    for (int64_t size : shape)
+      product *= size;
+    return product;
+  }
+};
+
+/// What the inputs of one linear have been so far. Formulas:
+/// qlm/Calibrate/Calibrate.h.
+class LinearObserver {
+public:
+  static constexpr int64_t kBins = 2048;
+
+  LinearObserver(std::string label, int64_t features);
+
+  const std::string &getLabel() const { return label; }
+  int64_t getFeatures() const { return features; }
+
+  /// Room for \p rows rows; filled by `put` from any thread, then added by
+  /// `addRows` from one.
+  void reserveRows(int64_t rows);
+  void put(int64_t row, const float *values, int64_t count);
+  /// Adds the rows put since `reserveRows`. False when one isn't finite.
+  bool addRows();
+
+  /// The tensors that `finish` gives, in its order.
+  std::vector<Statistic> getStatistics() const;
+  std::vector<std::vector<float>> finish();
+
+private:
+  void addRanges(int64_t rows);
+  std::vector<float> findThresholds() const;
+
+  std::string label;
+  int64_t features;
+  int64_t rowsSeen = 0, stepsSeen = 0;
+  std::vector<float> pending; ///< [rows, features]
+  std::vector<float> moments; ///< sums, lower triangle
+  std::vector<float> absmax;
+  std::vector<double> magnitudes;
+  float smallest = 0, largest = 0;
+  double averageSmallest = 0, averageLargest = 0;
+  std::vector<double> histogram;
+  float histogramTop = 0;
+};
+
+} // namespace qlm
+
+#endif // QLM_LIB_CALIBRATE_OBSERVER_H

@@ -1,0 +1,99 @@
+//===- Calibration.cpp - Statistics before compiling ----------------------===//
+//
+// Part of the QLM project, under the Apache License v2.0 with LLVM Exceptions.
+// SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
+//
+//===----------------------------------------------------------------------===//
+
+#include "Calibration.h"
+
+#include "qlm/Calibrate/Calibrate.h"
+#include "llvm/ADT/ScopeExit.h"
+#include "llvm/Support/FileSystem.h"
+#include "llvm/Support/Format.h"
+#include "llvm/Support/Process.h"
+#include "llvm/Support/raw_ostream.h"
+
+#include <algorithm>
+#include <chrono>
+
+using namespace mlir::qlm;
+namespace fs = llvm::sys::fs;
+
+static llvm::Error makeError(const llvm::Twine &message) {
+  return llvm::createStringError(llvm::inconvertibleErrorCode(), message);
+}
+
+/// The package that calibration runs: float weights, this processor.
+static CompileOptions makeObserved(const CompileOptions &options,
+                                   const std::string &folder, int64_t window) {
+  CompileOptions observed;
+  observed.model = options.model;
+  observed.output = folder;
+  observed.producer = options.producer;
+  observed.weights = "f32";
+  observed.observe = true;
+  observed.threads = options.threads;
+  observed.maxBatch = 1;
+  observed.maxContext = options.maxContext;
+  observed.maxStepTokens = window ? window : options.maxStepTokens;
+  observed.cancelled = options.cancelled;
+  return observed;
+}
+
+/// "calibrate: layers.0.qkv, 1024 of 4096 tokens, 12 s left".
+static std::string describe(const ::qlm::CalibrationProgress &progress,
+                            double seconds) {
+  std::string line;
+  llvm::raw_string_ostream stream(line);
+  stream << "calibrate: from " << progress.labels << ", " << progress.tokensDone
+         << " of " << progress.tokensTotal << " tokens";
+  if (progress.tokensDone > 0) {
+    double part =
+        static_cast<double>(progress.tokensTotal - progress.tokensDone) /
+        static_cast<double>(progress.tokensDone);
+    stream << ", " << llvm::format("%.0f s left", seconds * part);
+  }
+  return line;
+}
+
+llvm::Error calibrateModel(CompileOptions &options,
+                           const CalibrationArguments &arguments,
+                           std::string &temporary) {
+  std::string suffix = std::to_string(llvm::sys::Process::getProcessId());
+  std::string base = options.output.empty() ? "quantc" : options.output;
+  while (base.size() > 1 && base.back() == '/')
+    base.pop_back();
+  std::string folder = base + ".calibration-" + suffix;
+  std::string statistics = arguments.statistics;
+  if (statistics.empty())
+    temporary = statistics = base + ".statistics-" + suffix + ".safetensors";
+  llvm::scope_exit cleanup([&] { (void)fs::remove_directories(folder); });
+  auto compiled = compileModel(makeObserved(options, folder, arguments.window));
+  if (!compiled)
+    return compiled.takeError();
+
+  ::qlm::CalibrationOptions calibration;
+  calibration.package = folder;
+  calibration.text = arguments.text;
+  calibration.output = statistics;
+  calibration.window = arguments.window;
+  calibration.maxTokens = arguments.maxTokens;
+  if (arguments.memoryLimit)
+    calibration.memoryLimit = arguments.memoryLimit;
+  calibration.threads = static_cast<int>(options.threads);
+  calibration.cancelled = options.cancelled;
+  auto start = std::chrono::steady_clock::now();
+  calibration.progress = [&](const ::qlm::CalibrationProgress &progress) {
+    std::chrono::duration<double> spent =
+        std::chrono::steady_clock::now() - start;
+    if (arguments.progress)
+      arguments.progress(describe(progress, spent.count()));
+  };
+  ::qlm::Result<::qlm::CalibrationSummary> summary =
+      ::qlm::calibrate(calibration);
+  if (!summary.ok())
+    return makeError(summary.status().message());
+  options.statistics = statistics;
+  return llvm::Error::success();
+}
