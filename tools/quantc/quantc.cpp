@@ -205,7 +205,7 @@ static void setTarget(const Arguments &arguments, CompileOptions &options) {
 static int checkArguments(const Arguments &arguments) {
   const Choice choices[] = {
       {"target",
-       llvm::StringRef(arguments.target).split(':').first.str(),
+       llvm::StringRef(arguments.target).split(':').first,
        {"cpu", "cuda"},
        {}},
       {"target-cpu",
