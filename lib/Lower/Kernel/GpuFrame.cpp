@@ -51,6 +51,11 @@ GpuKernelFrame::GpuKernelFrame(LLVM::LLVMFuncOp function)
   auto threads = function->getAttrOfType<DenseI32ArrayAttr>(
       NVVM::NVVMDialect::getReqntidAttrName());
   blockThreads = threads[0];
+  // "sm_80" and "sm_89" have no dependent launches, "sm_90a" has.
+  auto kernels = function->getParentOfType<gpu::GPUModuleOp>();
+  auto chip = kernels ? kernels->getAttrOfType<StringAttr>(kChipAttr)
+                      : StringAttr();
+  isDependent = !chip || !chip.getValue().starts_with("sm_8");
   b.setNativeBFloat16(true);
   b.setInsertionPoint(function.getBody().front().getTerminator());
 }
@@ -177,10 +182,14 @@ void GpuKernelFrame::syncWarp() {
 }
 
 void GpuKernelFrame::waitForPrevious() {
+  if (!isDependent)
+    return;
   NVVM::GriddepcontrolOp::create(b, b.getLoc(), NVVM::GridDepActionKind::wait);
 }
 
 void GpuKernelFrame::launchDependents() {
+  if (!isDependent)
+    return;
   NVVM::GriddepcontrolOp::create(b, b.getLoc(),
                                  NVVM::GridDepActionKind::launch_dependents);
 }

@@ -107,7 +107,7 @@ public:
   /// Waits until the kernels before are done and their writes visible. Every
   /// thread that reads or writes what an earlier kernel touched calls it
   /// first; only weights and step arguments may be read before. Nothing but a
-  /// dependent launch makes it wait.
+  /// dependent launch makes it wait; nothing on chips that have none.
   void waitForPrevious();
   /// Lets the next kernel start its blocks as this one's leave.
   void launchDependents();
@@ -165,6 +165,8 @@ private:
   LLVM::LLVMFuncOp function;
   KernelBuilder b;
   int64_t blockThreads;
+  /// Whether the chip has dependent launches.
+  bool isDependent;
   int64_t staticBytes = 0;
   int64_t sharedCount = 0;
   Ptr foldScratch;
