@@ -27,6 +27,7 @@ Choices mlir::qlm::cuda::chooseKernels(Operation *op,
       .Case([&](RmsNormOp op) { return chooseOne(op, emitRmsNorm); })
       .Case([&](RopeAppendOp op) { return chooseOne(op, emitRopeAppend); })
       .Case([&](SwigluOp op) { return chooseOne(op, emitSwiglu); })
+      .Case([&](ConvertOp op) { return chooseOne(op, emitConvert); })
       .Case([&](DynamicQuantizeOp op) {
         return chooseOne(op, emitDynamicQuantize);
       })

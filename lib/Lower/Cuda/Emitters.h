@@ -105,6 +105,7 @@ FailureOr<CudaKernel> emitRmsNormQuantize(RmsNormQuantizeOp op,
                                           const CudaRequest &request);
 FailureOr<CudaKernel> emitSwigluQuantize(SwigluQuantizeOp op,
                                          const CudaRequest &request);
+FailureOr<CudaKernel> emitConvert(ConvertOp op, const CudaRequest &request);
 FailureOr<CudaKernel> emitSelectRows(SelectRowsOp op,
                                      const CudaRequest &request);
 /// Any layout, any shape: one warp for 16 output features, up to 8 rows.

@@ -1,4 +1,4 @@
-//===- Gathers.cpp - Emits qlm.embedding and qlm.select_rows --------------===//
+//===- Gathers.cpp - Emits what copies rows: embedding, select, convert ---===//
 //
 // Part of the QLM project, under the Apache License v2.0 with LLVM Exceptions.
 // SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
@@ -9,7 +9,9 @@
 //              result [tokens, features].
 // select_rows: input [tokens, features], rows i32 [logitRows],
 //              result [logitRows, features].
-// A block copies one row: result[r, :] = source[numbers[r], :].
+// convert:     input [rows, features], result [rows, features].
+// A block copies one row, rounding it to the result's type: result[r, :] =
+// source[numbers[r], :], of convert source[r, :].
 //
 //===----------------------------------------------------------------------===//
 
@@ -55,4 +57,25 @@ mlir::qlm::cuda::emitSelectRows(SelectRowsOp op, const CudaRequest &request) {
   return emitGather(request, /*numbers=*/1, /*source=*/0,
                     getElement(op.getInput()), getElement(op.getResult()),
                     getFeatures(op.getInput()));
+}
+
+FailureOr<CudaKernel> mlir::qlm::cuda::emitConvert(ConvertOp op,
+                                                   const CudaRequest &request) {
+  RowSplit split(getFeatures(op.getResult()));
+  Type from = getElement(op->getOperand(0)), to = getElement(op.getResult());
+  GpuKernelFrame frame(request.createKernel(split.threads()));
+  forBlockRow(frame, request.rows, [&](Val row) {
+    Ptr input =
+        RowSplit::row(frame, frame.buffer(0), from, row, split.getFeatures());
+    Ptr result =
+        RowSplit::row(frame, frame.buffer(1), to, row, split.getFeatures());
+    split.forEach(frame, [&](Val first) {
+      split.store(frame, result, to, first,
+                  split.load(frame, input, from, first));
+    });
+  });
+  CudaKernel kernel;
+  kernel.grid = request.blocksPerRow(1);
+  kernel.blockThreads = frame.threads();
+  return kernel;
 }

@@ -32,6 +32,7 @@
 
 #include "Rows.h"
 #include "qlm/Package/Format.h"
+#include "qlm/Package/Tables.h"
 
 using namespace mlir;
 using namespace mlir::qlm;
@@ -82,7 +83,9 @@ private:
   /// The word that lane (row, quad) of a fragment has for the cell; 16-bit
   /// weights have two of them.
   Val loadWord(Val cell, int64_t quad, int64_t second);
+  Val decode(Val code);
   Val loadScale(Val column);
+  Val loadDoubleScale(Val group);
   /// Element (m, column) of the input.
   Val loadInput(int64_t m, Val column);
   /// Adds one cell to the sums of all rows.
@@ -99,7 +102,8 @@ private:
   KernelBuilder &b;
   int64_t buffer = 0;
 
-  Ptr inputs, inputScales, weight, scales, zeroPoints, bias, residual, result;
+  Ptr inputs, inputScales, weight, scales, superScales, zeroPoints, bias;
+  Ptr residual, result;
   Val rowBlock, firstRow, rowCount, feature;
 };
 } // namespace
@@ -109,6 +113,7 @@ int64_t PlainLinear::cellColumns() const {
   case LayoutKind::BFloat16:
     return 2;
   case LayoutKind::Int8:
+  case LayoutKind::Float8:
     return 4;
   case LayoutKind::Int4:
     return 8;
@@ -185,7 +190,7 @@ SmallVector<Val> PlainLinear::loadCodes(Val cell) {
       weight.at(frame.wide(cell) * (kFeatures * 4)).element(b.i32(), feature);
   Val word = place.load(b.i32());
   SmallVector<Val> codes;
-  if (kind == LayoutKind::Int8) {
+  if (kind == LayoutKind::Int8 || kind == LayoutKind::Float8) {
     for (int64_t i = 0; i < 4; ++i)
       codes.push_back((word >> (8 * i)) & 0xff);
     return codes;
@@ -200,6 +205,11 @@ SmallVector<Val> PlainLinear::loadWeights(Val cell) {
   if (scheme) {
     SmallVector<Val> codes =
         isFragment() ? loadFragment(cell) : loadCodes(cell);
+    if (!scheme.isUniform()) {
+      for (Val &code : codes)
+        code = decode(code);
+      return codes;
+    }
     // Codes are offset; a symmetric scheme has its offset as zero point.
     Val zero =
         b.constant(b.i32(), kind == LayoutKind::Fragment8x8 ? 0 : zeroCode());
@@ -228,7 +238,36 @@ SmallVector<Val> PlainLinear::loadWeights(Val cell) {
   return {pair.lane(0), pair.lane(1)};
 }
 
+/// What a code that isn't uniform stands for.
+Val PlainLinear::decode(Val code) {
+  if (scheme.getCodebook() == Codebook::Float8)
+    return frame.fromE4M3(b.truncate(code, b.i8()));
+  return frame.constantTable(::qlm::format::kNormalFloat4)
+      .element(b.f32(), code)
+      .load(b.f32());
+}
+
+/// A scale that is a code itself: map[code] * absmax + offset.
+Val PlainLinear::loadDoubleScale(Val group) {
+  Val code = b.extendUnsigned(scales.at(frame.wide(group) * kFeatures)
+                                  .element(b.i8(), feature)
+                                  .load(b.i8()),
+                              b.i32());
+  int64_t groups = columns / scheme.getColumnsPerScale(columns);
+  Val index = (rowBlock * kFeatures + feature) * groups + group;
+  // Features past the last one have no scales.
+  Val last = b.constant(b.i32(), features * groups - 1);
+  Val block = b.min(index, last) / ::qlm::format::kDoubleBlock;
+  Val absmax = superScales.at(4).element(b.f32(), block).load(b.f32());
+  Val mapped = frame.constantTable(::qlm::format::kDynamicMap)
+                   .element(b.f32(), code)
+                   .load(b.f32());
+  return mapped * absmax + superScales.load(b.f32());
+}
+
 Val PlainLinear::loadScale(Val column) {
+  if (superScales)
+    return loadDoubleScale(column / scheme.getColumnsPerScale(columns));
   Type element = getElement(op.getScales());
   Val group = column / scheme.getColumnsPerScale(columns);
   Ptr line = scales.at(frame.wide(group) *
@@ -295,6 +334,8 @@ CudaKernel PlainLinear::emit() {
   weight = next();
   if (op.getScales())
     scales = next();
+  if (op.getSuperScales())
+    superScales = next().readOnly();
   if (op.getZeroPoints())
     zeroPoints = next();
   if (op.getBias())

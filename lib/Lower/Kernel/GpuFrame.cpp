@@ -53,8 +53,8 @@ GpuKernelFrame::GpuKernelFrame(LLVM::LLVMFuncOp function)
   blockThreads = threads[0];
   // "sm_80" and "sm_89" have no dependent launches, "sm_90a" has.
   auto kernels = function->getParentOfType<gpu::GPUModuleOp>();
-  auto chip = kernels ? kernels->getAttrOfType<StringAttr>(kChipAttr)
-                      : StringAttr();
+  auto chip =
+      kernels ? kernels->getAttrOfType<StringAttr>(kChipAttr) : StringAttr();
   isDependent = !chip || !chip.getValue().starts_with("sm_8");
   b.setNativeBFloat16(true);
   b.setInsertionPoint(function.getBody().front().getTerminator());
@@ -161,6 +161,30 @@ Ptr GpuKernelFrame::dynamicShared() {
         declareShared(function, b, (function.getSymName() + "_dynamic").str(),
                       /*bytes=*/0, /*alignment=*/1024, LLVM::Linkage::External);
   return dynamic;
+}
+
+Ptr GpuKernelFrame::constantTable(ArrayRef<float> values) {
+  auto kernels = function->getParentOfType<gpu::GPUModuleOp>();
+  auto attribute = DenseElementsAttr::get(
+      RankedTensorType::get({static_cast<int64_t>(values.size())}, b.f32()),
+      values);
+  LLVM::GlobalOp global;
+  for (auto other : kernels.getOps<LLVM::GlobalOp>())
+    if (other.getValueOrNull() == attribute)
+      global = other;
+  if (!global) {
+    OpBuilder::InsertionGuard guard(b);
+    b.setInsertionPointToStart(&kernels.getBodyRegion().front());
+    std::string name = "table" + std::to_string(values.size());
+    for (int64_t same = 1; kernels.lookupSymbol(name); ++same)
+      name =
+          "table" + std::to_string(values.size()) + "_" + std::to_string(same);
+    auto type = LLVM::LLVMArrayType::get(b.f32(), values.size());
+    global = LLVM::GlobalOp::create(b, b.getLoc(), type, /*isConstant=*/true,
+                                    LLVM::Linkage::Internal, name, attribute,
+                                    /*alignment=*/16, kConstantSpace);
+  }
+  return Ptr(LLVM::AddressOfOp::create(b, b.getLoc(), global), &b).readOnly();
 }
 
 //===----------------------------------------------------------------------===//

@@ -42,6 +42,7 @@ inline constexpr int64_t kWarpThreads = 32;
 /// Address spaces of NVIDIA's processors in LLVM.
 inline constexpr unsigned kGlobalSpace = 1;
 inline constexpr unsigned kSharedSpace = 3;
+inline constexpr unsigned kConstantSpace = 4;
 /// Memory and registers of one block that no kernel may exceed statically.
 inline constexpr int64_t kStaticSharedLimit = 48 * 1024;
 /// Attribute of a `gpu.module`: the processor it is for, e.g. "sm_90a".
@@ -97,6 +98,9 @@ public:
   Ptr dynamicShared();
   /// Bytes of static shared memory so far.
   int64_t sharedBytes() const { return staticBytes; }
+
+  /// A table of f32 in constant memory, the same for all kernels of a module.
+  Ptr constantTable(ArrayRef<float> values);
 
   // Order.
   /// All threads of the block arrive, and see what the others wrote.
