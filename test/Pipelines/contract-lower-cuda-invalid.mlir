@@ -67,7 +67,7 @@ module attributes {qlm.stage = "lower", qlm.source = "/m", qlm.model = #model, q
   qlm.parameter @e : tensor<4x8xf32> from "m.safetensors" key "e"
   gpu.module @kernels_sm_90a attributes {qlm.chip = "sm_90a", qlm.cubin} {
     llvm.func @f(%x: !llvm.ptr<1>, %w: !llvm.ptr<1>, %y: !llvm.ptr<1>, %sizes: !llvm.ptr<1>) attributes {nvvm.kernel, nvvm.reqntid = array<i32: 32>} {
-      // expected-error@+1 {{contract after lower: GPU kernels must be in the LLVM and NVVM dialects, got arith.constant}}
+      // expected-error@+2 {{contract after lower: GPU kernels must be in the LLVM and NVVM dialects, got arith.constant}}
       // expected-note@+1 {{qlm-lower-kernels-to-nvvm}}
       %c = arith.constant 0 : i32
       llvm.return

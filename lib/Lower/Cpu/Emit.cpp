@@ -45,11 +45,17 @@ static bool isForGpu(Operation *op) {
   if (auto attention = dyn_cast<PagedAttentionOp>(op);
       attention && attention.getKeysByToken())
     return true;
-  auto isNarrow = [](Value value) {
+  // Linears and conversions know bf16, and refuse the rest themselves.
+  if (isa<ConvertOp>(op))
+    return false;
+  auto isNarrow = [&](Value value) {
     auto type = dyn_cast<RankedTensorType>(value.getType());
-    return type && type.isDynamicDim(0) &&
-           isa<FloatType>(type.getElementType()) &&
-           !type.getElementType().isF32();
+    if (!type || !type.isDynamicDim(0) ||
+        !isa<FloatType>(type.getElementType()) ||
+        type.getElementType().isF32())
+      return false;
+    return !isa<PackedLinearOp>(op) || !type.getElementType().isBF16() ||
+           value.getDefiningOp() == op;
   };
   return llvm::any_of(op->getOperands(), isNarrow) ||
          llvm::any_of(op->getResults(), isNarrow);
