@@ -9,6 +9,7 @@
 #include "StepRows.h"
 #include "qlm/Lower/Cpu/Kernels.h"
 #include "qlm/Lower/Passes.h"
+#include "qlm/Package/Format.h"
 
 namespace mlir::qlm {
 #define GEN_PASS_DEF_EMITCPUKERNELS

@@ -107,7 +107,7 @@ class ColumnRounder {
 public:
   ColumnRounder(const Scheme &scheme, int64_t columns, float *scales,
                 uint8_t *zeroPoints)
-      : scheme(scheme), one(scheme), perRow(scheme.getScalesPerRow(columns)),
+      : one(scheme), perRow(scheme.getScalesPerRow(columns)),
         perScale(scheme.getColumnsPerScale(columns)), scales(scales),
         zeroPoints(zeroPoints) {
     one.granularity = Granularity::Channel;
@@ -138,7 +138,6 @@ public:
   }
 
 private:
-  const Scheme &scheme;
   Scheme one; ///< of a single value
   int64_t perRow, perScale;
   float *scales;
