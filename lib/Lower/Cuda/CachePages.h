@@ -5,7 +5,8 @@
 //
 //===----------------------------------------------------------------------===//
 //
-// A layer's cache: [pages, 2, kvHeads, width] as QlmPlannedOps.td has it.
+// A layer's cache: [pages, 2, kvHeads, width] as QlmPlannedOps.td has it. Rows
+// of tokens whose bytes divide by 128 are swizzled as AttentionShape.h says.
 //
 //===----------------------------------------------------------------------===//
 
@@ -53,9 +54,15 @@ struct CachePages {
   }
   /// Bytes from \p head's first to feature \p k of the token in \p slot.
   kernel::Val offset(int64_t kind, kernel::Val slot, kernel::Val k) const {
-    kernel::Val index =
-        kind == 1 || keysByToken ? slot * headDim + k : k * pageTokens + slot;
-    return index * elementBytes();
+    if (kind == 0 && !keysByToken)
+      return (k * pageTokens + slot) * elementBytes();
+    if (!keysByToken || headDim * elementBytes() % 128)
+      return (slot * headDim + k) * elementBytes();
+    // Planes of 128 bytes a token; their 16-byte chunks change places.
+    kernel::Val byte = k * elementBytes();
+    kernel::Val chunk = ((byte >> 4) ^ slot) & 7;
+    return (byte >> 7) * (pageTokens * 128) + slot * 128 + (chunk << 4) +
+           (byte & 15);
   }
   /// The scale (f32) of the token in \p slot.
   kernel::Ptr scale(kernel::GpuKernelFrame &frame, kernel::Ptr head,

@@ -51,10 +51,3 @@ Choices mlir::qlm::cuda::choosePackedLinear(PackedLinearOp op,
              return emitPlainLinear(op, request);
            }}};
 }
-
-Choices mlir::qlm::cuda::choosePagedAttention(PagedAttentionOp op,
-                                              const CudaRequest &request) {
-  return {{"plain", [=](const CudaRequest &request) {
-             return emitPlainAttention(op, request);
-           }}};
-}

@@ -8,9 +8,10 @@
 // Buffers: qkv [tokens, (heads + 2 * kvHeads) * headDim],
 //          table f32 [context, headDim / 2, 2], cache, positions,
 //          token sequences, block tables i32, query [tokens, heads * headDim].
-// A block does one token; a warp one head at a time: first the heads of
-// queries, then of keys, then of values. Lane l has features l, l + 32, ... of
-// the first half of the head and their partners in the second.
+// A warp does one head of a token: first come the heads of queries, then of
+// keys, then of values; a token's heads take several blocks, so that a step of
+// one token waits for one head's loads only. Lane l has features l, l + 32, ...
+// of the first half of the head and their partners in the second.
 //
 //===----------------------------------------------------------------------===//
 
@@ -46,6 +47,13 @@ Val mlir::qlm::cuda::emitCode(GpuKernelFrame &frame, Val value, Type element) {
     return b.truncate(b.toInteger(b.roundEven(bounded), b.i32()), b.i8());
   Val sign = (b.bitcast(bounded, b.i32()) >> 24) & 0x80;
   return b.truncate(toE4M3(b, b.abs(bounded)) | sign, b.i8());
+}
+
+/// Blocks of a token, a warp for each head of queries, keys and values.
+static int64_t blocksPerToken(RopeAppendOp op) {
+  int64_t heads = static_cast<int64_t>(op.getHeads()) +
+                  2 * static_cast<int64_t>(op.getKvHeads());
+  return llvm::divideCeil(heads, kThreads / kWarpThreads);
 }
 
 namespace {
@@ -148,7 +156,12 @@ void RopeAppend::storeCache(Ptr page, int64_t kind, Val head, Val slot,
 }
 
 void RopeAppend::emit(SizeKind rows) {
-  forBlockRow(frame, rows, [&](Val token) {
+  int64_t parts = blocksPerToken(op);
+  Val token = frame.block() / parts, part = frame.block() % parts;
+  Val count = frame.size(rows);
+  frame.waitForPrevious();
+  frame.launchDependents();
+  b.ifThen(token < count, [&] {
     auto number = [&](int64_t buffer) {
       return frame.buffer(buffer).element(b.i32(), token).load(b.i32());
     };
@@ -165,20 +178,18 @@ void RopeAppend::emit(SizeKind rows) {
     auto at = [&](Ptr base, Type element, Val head) {
       return base.at(head * (headDim * element.getIntOrFloatBitWidth() / 8));
     };
-    frame.forStride(
-        frame.warp(), b.constant(b.i32(), heads + 2 * kvHeads), frame.warps(),
-        [&](Val head) {
-          Pairs x = load(at(qkv, input, head));
-          b.ifThen(head < heads, [&] {
-            storeQuery(at(result, query, head), rotate(x, angles));
-          });
-          b.ifThen((head >= heads) & (head < heads + kvHeads), [&] {
-            storeCache(page, /*kind=*/0, head - heads, slot, rotate(x, angles));
-          });
-          b.ifThen(head >= heads + kvHeads, [&] {
-            storeCache(page, /*kind=*/1, head - (heads + kvHeads), slot, x);
-          });
-        });
+    Val head = part * frame.warps() + frame.warp();
+    b.ifThen(head < heads + 2 * kvHeads, [&] {
+      Pairs x = load(at(qkv, input, head));
+      b.ifThen(head < heads,
+               [&] { storeQuery(at(result, query, head), rotate(x, angles)); });
+      b.ifThen((head >= heads) & (head < heads + kvHeads), [&] {
+        storeCache(page, /*kind=*/0, head - heads, slot, rotate(x, angles));
+      });
+      b.ifThen(head >= heads + kvHeads, [&] {
+        storeCache(page, /*kind=*/1, head - (heads + kvHeads), slot, x);
+      });
+    });
   });
 }
 
@@ -186,7 +197,7 @@ FailureOr<CudaKernel>
 mlir::qlm::cuda::emitRopeAppend(RopeAppendOp op, const CudaRequest &request) {
   RopeAppend(op, request).emit(request.rows);
   CudaKernel kernel;
-  kernel.grid = request.blocksPerRow(1);
+  kernel.grid = request.blocksPerRow(blocksPerToken(op));
   kernel.blockThreads = kThreads;
   return kernel;
 }

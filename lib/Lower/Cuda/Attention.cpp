@@ -1,0 +1,175 @@
+//===- Attention.cpp - Chooses kernels of qlm.paged_attention -------------===//
+//
+// Part of the QLM project, under the Apache License v2.0 with LLVM Exceptions.
+// SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
+//
+//===----------------------------------------------------------------------===//
+//
+// | step                       | kernel                                   |
+// |----------------------------|------------------------------------------|
+// | each sequence has one row  | decode: split over the context           |
+// | others, f16 or bf16 cache, | wgmma                                    |
+// | headDim 64, 128, 256,      |                                          |
+// | sm_90a                     |                                          |
+// | others                     | prefill: mma.sync                        |
+// | f32 cache, odd headDim     | plain: one warp for a token's head       |
+//
+// In all of them a row's bits depend on its own keys alone. Decode and the
+// others sum in different orders; with batch-invariant the decode kernel takes
+// every step, a row at a time.
+//
+//===----------------------------------------------------------------------===//
+
+#include "Attention.h"
+#include "Emitters.h"
+
+#include "mlir/Dialect/LLVMIR/NVVMDialect.h"
+
+using namespace mlir;
+using namespace mlir::qlm;
+using namespace mlir::qlm::cuda;
+using namespace mlir::qlm::kernel;
+
+/// Features of a head that the kernels' registers hold.
+static constexpr int64_t kMaxHeadDim = 256;
+static constexpr int64_t kSliceKeys = 16;
+
+static std::optional<KvType> getKvType(PagedAttentionOp op) {
+  Type type = getElementTypeOrSelf(op.getCache().getType());
+  if (std::optional<Type> codes = op.getCodes())
+    type = *codes;
+  if (type.isF16())
+    return KvType::F16;
+  if (type.isBF16())
+    return KvType::BF16;
+  if (type.isInteger(8))
+    return KvType::I8;
+  if (isa<Float8E4M3FNType>(type))
+    return KvType::F8E4M3;
+  return std::nullopt;
+}
+
+/// The shape that the fast kernels see, or none where they don't serve it.
+static std::optional<AttentionShape> getShape(PagedAttentionOp op,
+                                              const Target &target) {
+  std::optional<KvType> kv = getKvType(op);
+  if (!kv || !op.getKeysByToken())
+    return std::nullopt;
+  AttentionShape shape;
+  shape.heads = op.getHeads();
+  shape.kvHeads = op.getKvHeads();
+  shape.pageTokens = op.getPageTokens();
+  auto query = cast<RankedTensorType>(op.getQuery().getType());
+  shape.headDim = query.getDimSize(1) / shape.heads;
+  shape.kv = *kv;
+  shape.query = query.getElementType();
+  shape.result = getElementTypeOrSelf(op.getResult().getType());
+  shape.scale = op.getScale().convertToDouble();
+  shape.chip = target.capability;
+  // Rows are read in 16 bytes, pages in slices of 16 keys.
+  bool isServed = shape.rowBytes() % 16 == 0 && shape.headDim % 8 == 0 &&
+                  shape.headDim <= kMaxHeadDim &&
+                  shape.pageTokens % kSliceKeys == 0;
+  if (!isServed)
+    return std::nullopt;
+  return shape;
+}
+
+static AttentionBuffers getBuffers(GpuKernelFrame &frame,
+                                   const CudaRequest &request) {
+  AttentionBuffers buffers;
+  buffers.query = frame.buffer(0);
+  buffers.cache = frame.buffer(1);
+  buffers.positions = frame.buffer(2);
+  buffers.tokenSequences = frame.buffer(3);
+  buffers.blockTables = frame.buffer(4);
+  buffers.result = frame.buffer(5);
+  if (request.workspace >= 0)
+    buffers.workspace = frame.buffer(request.workspace);
+  buffers.shared = frame.dynamicShared();
+  buffers.tokens = frame.size(SizeKind::Tokens);
+  buffers.sequences = frame.size(SizeKind::Sequences);
+  buffers.maxPages = frame.maxPagesPerSequence();
+  return buffers;
+}
+
+static CudaKernel emitDecode(const AttentionShape &shape,
+                             const DecodePlan &plan,
+                             const CudaRequest &request) {
+  GpuKernelFrame frame(request.createKernel(plan.threads()));
+  emitDecodeAttention(frame.builder(), shape, plan, AttentionRows::All,
+                      getBuffers(frame, request));
+  CudaKernel kernel;
+  kernel.grid = request.blocksPerRow(plan.blocksPerRow(shape));
+  kernel.blockThreads = plan.threads();
+  kernel.sharedBytes = plan.sharedBytes(shape);
+  return kernel;
+}
+
+/// Prefilling of either kind.
+template <typename Plan, typename Emit>
+static CudaKernel emitTiles(const AttentionShape &shape, const Plan &plan,
+                            const CudaRequest &request, Emit emit) {
+  GpuKernelFrame frame(request.createKernel(plan.threads()));
+  // One block a processor: its registers are then given to warpgroups as they
+  // need them.
+  if (std::is_same_v<Plan, WgmmaPlan>)
+    frame.getFunction()->setAttr(NVVM::NVVMDialect::getMinctasmAttrName(),
+                                 frame.builder().getI32IntegerAttr(1));
+  emit(frame.builder(), shape, plan, AttentionRows::All,
+       getBuffers(frame, request));
+  CudaKernel kernel;
+  kernel.grid = request.blocksPerRow(shape.heads, plan.blockRows());
+  kernel.blockThreads = plan.threads();
+  kernel.sharedBytes = plan.sharedBytes(shape);
+  return kernel;
+}
+
+Choices cuda::choosePagedAttention(PagedAttentionOp op,
+                                   const CudaRequest &request) {
+  std::optional<AttentionShape> shape = getShape(op, request.target);
+  DecodePlan plan;
+  bool isServed = shape.has_value();
+  if (isServed) {
+    plan = DecodePlan::get(*shape, request.options.batchInvariant
+                                       ? request.maxRows()
+                                       : request.limits.sequences);
+    plan.isEarly = !request.options.batchInvariant;
+    isServed = plan.sharedBytes(*shape) <= request.target.sharedLimit;
+  }
+  if (!isServed)
+    return {{"plain", [=](const CudaRequest &request) {
+               return emitPlainAttention(op, request);
+             }}};
+  Choices choices;
+  Choice decode{"decode", [=](const CudaRequest &request) {
+                  return FailureOr<CudaKernel>(
+                      emitDecode(*shape, plan, request));
+                }};
+  decode.decodeOnly = !request.options.batchInvariant;
+  if (int64_t bytes = plan.scratchBytes(*shape))
+    decode.scratchBytes = bytes;
+  choices.push_back(decode);
+  if (request.options.batchInvariant)
+    return choices;
+  WgmmaPlan wgmma = WgmmaPlan::get(*shape);
+  if (WgmmaPlan::serves(*shape) &&
+      wgmma.sharedBytes(*shape) <= request.target.sharedLimit) {
+    choices.push_back({"wgmma", [=](const CudaRequest &request) {
+                         return FailureOr<CudaKernel>(emitTiles(
+                             *shape, wgmma, request, emitWgmmaAttention));
+                       }});
+    return choices;
+  }
+  PrefillPlan prefill = PrefillPlan::get(*shape);
+  if (prefill.sharedBytes(*shape) <= request.target.sharedLimit)
+    choices.push_back({"prefill", [=](const CudaRequest &request) {
+                         return FailureOr<CudaKernel>(emitTiles(
+                             *shape, prefill, request, emitPrefillAttention));
+                       }});
+  else
+    choices.push_back({"plain", [=](const CudaRequest &request) {
+                         return emitPlainAttention(op, request);
+                       }});
+  return choices;
+}

@@ -1,0 +1,108 @@
+//===- Attention.h - Kernels of qlm.paged_attention on CUDA -----*- C++ -*-===//
+//
+// Part of the QLM project, under the Apache License v2.0 with LLVM Exceptions.
+// SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
+//
+//===----------------------------------------------------------------------===//
+
+#ifndef QLM_LIB_LOWER_CUDA_ATTENTION_H
+#define QLM_LIB_LOWER_CUDA_ATTENTION_H
+
+#include "AttentionShape.h"
+
+namespace mlir::qlm::cuda {
+
+/// What the kernels of attention read and write; sizes are i32.
+struct AttentionBuffers {
+  /// `query` and `result` are `[tokens, heads * headDim]`, `workspace` is
+  /// there where the variant needs one.
+  kernel::Ptr query, cache, positions, tokenSequences, blockTables, result,
+      workspace;
+  /// Dynamic shared memory, aligned to 1024 bytes.
+  kernel::Ptr shared;
+  kernel::Val tokens, sequences, maxPages;
+};
+
+/// Which rows of a step a kernel computes.
+enum class AttentionRows {
+  All,
+  /// Rows that are their sequence's only one (decoding), a block for each
+  /// sequence; rows of other sequences are left alone.
+  Single,
+  /// The others.
+  Several
+};
+
+/// How decoding attention cuts its work.
+struct DecodePlan {
+  /// Blocks that share a token and KV head; a power of two up to 16.
+  int64_t splits;
+  int64_t warps;
+  /// Chunks that bulk copies bring to shared memory ahead of their use; 0:
+  /// warps load their keys and values straight from the pages.
+  int64_t stages;
+  /// Whether chunks before the row's own position may be copied before the
+  /// previous kernel has ended: where each sequence has one row, as only that
+  /// row's key and value are new.
+  bool isEarly;
+  /// The most rows a step has (counters of a workspace).
+  int64_t maxRows;
+
+  static DecodePlan get(const AttentionShape &shape, int64_t maxRows);
+  /// Heads that a block computes, and blocks that the heads of a KV head take.
+  static int64_t rows(const AttentionShape &shape);
+  static int64_t tiles(const AttentionShape &shape);
+
+  int64_t threads() const { return 32 * warps; }
+  /// Blocks of one row.
+  int64_t blocksPerRow(const AttentionShape &shape) const;
+  /// Stages, or the warps' parts, which take their place.
+  int64_t stageBytes(const AttentionShape &shape) const;
+  int64_t sharedBytes(const AttentionShape &shape) const;
+  /// Parts in the workspace, behind its counters; 0 without a workspace.
+  int64_t scratchBytes(const AttentionShape &shape) const;
+};
+
+/// Attention of one query row at a time over the context, split among blocks:
+/// see AttentionDecode.cpp.
+void emitDecodeAttention(kernel::KernelBuilder &b, const AttentionShape &shape,
+                         const DecodePlan &plan, AttentionRows rows,
+                         const AttentionBuffers &buffers);
+
+/// How prefilling attention cuts its work with mma.sync.
+struct PrefillPlan {
+  int64_t warps;
+
+  static PrefillPlan get(const AttentionShape &shape);
+  int64_t threads() const { return 32 * warps; }
+  /// Query rows of one head in a block.
+  int64_t blockRows() const { return 16 * warps; }
+  int64_t sharedBytes(const AttentionShape &shape) const;
+};
+
+/// Flash attention of a step's rows in tiles: see AttentionPrefill.cpp. The
+/// grid has `heads` blocks for every `blockRows` rows.
+void emitPrefillAttention(kernel::KernelBuilder &b, const AttentionShape &shape,
+                          const PrefillPlan &plan, AttentionRows rows,
+                          const AttentionBuffers &buffers);
+
+/// How prefilling attention cuts its work with wgmma.
+struct WgmmaPlan {
+  /// Warpgroups that multiply, 64 query rows each, and keys of a block.
+  int64_t consumers, blockKeys;
+
+  static bool serves(const AttentionShape &shape);
+  static WgmmaPlan get(const AttentionShape &shape);
+  int64_t threads() const { return 128 * (consumers + 1); }
+  int64_t blockRows() const { return 64 * consumers; }
+  int64_t sharedBytes(const AttentionShape &shape) const;
+};
+
+/// The same as emitPrefillAttention for sm_90a: see AttentionWgmma.cpp.
+void emitWgmmaAttention(kernel::KernelBuilder &b, const AttentionShape &shape,
+                        const WgmmaPlan &plan, AttentionRows rows,
+                        const AttentionBuffers &buffers);
+
+} // namespace mlir::qlm::cuda
+
+#endif // QLM_LIB_LOWER_CUDA_ATTENTION_H

@@ -1,0 +1,651 @@
+//===- AttentionDecode.cpp - Attention of single rows, split --------------===//
+//
+// Part of the QLM project, under the Apache License v2.0 with LLVM Exceptions.
+// SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
+//
+//===----------------------------------------------------------------------===//
+//
+// Flash decoding (Dao et al., 2023): the keys of a token are shared among
+// `splits` blocks of `warps` warps. Sixteen keys meet all query heads of their
+// KV head at once, as the 16 rows of a tensor core's operand (a group of 4
+// heads leaves 12 rows idle; loads, not products, are what takes the time):
+//
+//   keys      0      16     32     48     64     80     96 ...
+//   chunk     0 (split 0)               1 (split 1)           (4 warps)
+//             warp 0  warp 1  warp 2  warp 3  warp 0 ...
+//
+// Split s takes chunks s, s + splits, ... in ascending order, and a warp its
+// 16 keys of each, with an online softmax of its own. Parts are then combined
+// warp by warp in the block and split by split among blocks. The order of sums
+// depends on positions alone, never on other rows or on the grid.
+//
+// Phases: find the row, load queries, for each chunk (load keys and values,
+// multiply, softmax, multiply), combine warps, combine splits, store.
+//
+// Registers (headDim 128, f16): 32 keys, 32 values, 16 queries, 32 outputs for
+// groups up to 8 heads (else 64); about 150 in all. No shared memory but for
+// combining.
+//
+// Tested by test/Lower/Cuda against float64, timed by benchmarks/kernels/cuda.
+//
+//===----------------------------------------------------------------------===//
+
+#include "Attention.h"
+#include "AttentionFragments.h"
+#include "qlm/Lower/Cuda/Kernels.h"
+
+#include <limits>
+
+using namespace mlir;
+using namespace mlir::qlm;
+using namespace mlir::qlm::cuda;
+using namespace mlir::qlm::kernel;
+
+static constexpr int64_t kTileRows = 16, kBlockKeys = 16;
+/// Shared memory that lets two blocks share a processor.
+static constexpr int64_t kStagedBytes = 96 * 1024;
+static constexpr int64_t kMinStages = 2, kMaxStages = 4;
+static constexpr double kLog2E = 1.44269504088896341;
+
+int64_t DecodePlan::rows(const AttentionShape &shape) {
+  return std::min(shape.group(), kTileRows);
+}
+int64_t DecodePlan::tiles(const AttentionShape &shape) {
+  return llvm::divideCeil(shape.group(), kTileRows);
+}
+
+DecodePlan DecodePlan::get(const AttentionShape &shape, int64_t maxRows) {
+  // About 128 blocks for one row: as many as the machine has processors.
+  int64_t items = shape.kvHeads * tiles(shape), splits = 4;
+  while (splits < 16 && splits * items < 128)
+    splits *= 2;
+  // A counter for each item in the workspace.
+  if (maxRows * items * 4 > kCounterBytes)
+    splits = 1;
+  DecodePlan plan{splits, /*warps=*/4, /*stages=*/0, /*isEarly=*/false,
+                  maxRows};
+  // Where a chunk is a page, it is copied as it is.
+  if (shape.chip >= 90 && shape.pageTokens == plan.warps * kBlockKeys)
+    plan.stages = std::clamp<int64_t>(kStagedBytes / (2 * shape.headBytes()),
+                                      kMinStages, kMaxStages);
+  return plan;
+}
+
+int64_t DecodePlan::blocksPerRow(const AttentionShape &shape) const {
+  return splits * shape.kvHeads * tiles(shape);
+}
+/// Floats of one part: outputs, maxima and sums of the rows, in whole vectors.
+static int64_t partFloats(const AttentionShape &shape) {
+  return llvm::alignTo(DecodePlan::rows(shape) * (shape.headDim + 2), 4);
+}
+int64_t DecodePlan::stageBytes(const AttentionShape &shape) const {
+  int64_t parts = (warps + 1) * partFloats(shape) * 4;
+  int64_t staged = stages * 2 * shape.headBytes();
+  return llvm::alignTo(std::max(staged, parts), 16);
+}
+int64_t DecodePlan::sharedBytes(const AttentionShape &shape) const {
+  return stageBytes(shape) + stages * 2 * 8;
+}
+int64_t DecodePlan::scratchBytes(const AttentionShape &shape) const {
+  if (splits == 1)
+    return 0;
+  return maxRows * blocksPerRow(shape) * partFloats(shape) * 4;
+}
+
+namespace {
+/// A part of attention in memory: `[rows, headDim]` outputs, `[rows]` maxima,
+/// `[rows]` sums, all f32.
+struct Part {
+  Ptr outputs, maxima, sums;
+  Part(Ptr base, int64_t rows, int64_t headDim)
+      : outputs(base), maxima(base.at(rows * headDim * 4)),
+        sums(base.at(rows * (headDim + 1) * 4)) {}
+};
+
+class DecodeEmitter {
+public:
+  DecodeEmitter(KernelBuilder &b, const AttentionShape &shape,
+                const DecodePlan &plan, AttentionRows which,
+                const AttentionBuffers &buffers)
+      : b(b), ptx(b), shape(shape), plan(plan), which(which), buffers(buffers),
+        fragments(b, shape), rows(DecodePlan::rows(shape)),
+        rowSets(rows > 8 ? 2 : 1) {}
+
+  void emit();
+
+private:
+  void findItem();
+  void emitRow();
+  void findRow(function_ref<void()> body);
+  void loadQueries();
+  SmallVector<Val> attend();
+  Fragments::Block loadBlock(Val first);
+  SmallVector<Val> attendBlock(Val first, Val stage, ArrayRef<Val> state);
+  void initStages();
+  void startCopies();
+  void copyChunk(Val index);
+  void refill(Val index, Val count);
+  Val stageAddress(Val stage);
+  Val stageBarrier(Val stage, int64_t which);
+  void waitForPrevious() {
+    if (shape.chip >= 90)
+      ptx.waitForPrevious();
+  }
+  int64_t chunkKeys() const { return plan.warps * kBlockKeys; }
+  void storeWarp(ArrayRef<Val> state);
+  void combineWarps(const Part &total);
+  void combineParts(Ptr parts);
+  void combineSplits();
+  using LoadOutputs = function_ref<SmallVector<Val>(int64_t split, Val index)>;
+  using LoadRow = function_ref<std::pair<Val, Val>(int64_t split, Val row)>;
+  void combine(Val lo, Val hi, LoadRow loadRow, LoadOutputs loadOutputs);
+  Val loadIndex(Ptr list, Val index) {
+    return list.element(b.i32(), index).load(b.i32());
+  }
+  Part warpPart(Val warp) {
+    return Part(buffers.shared.at(warp * (partFloats(shape) * 4)), rows,
+                shape.headDim);
+  }
+  Val infinity() {
+    return b.constant(b.f32(), -std::numeric_limits<double>::infinity());
+  }
+  /// Zero where a maximum is -infinity (no key seen), so that differences
+  /// with it are numbers.
+  Val finite(Val maximum) {
+    return b.select(maximum == infinity(), b.constant(b.f32(), 0.0), maximum);
+  }
+
+  KernelBuilder &b;
+  Ptx ptx;
+  const AttentionShape &shape;
+  DecodePlan plan;
+  AttentionRows which;
+  const AttentionBuffers &buffers;
+  Fragments fragments;
+  int64_t rows, rowSets;
+
+  // i32 of the block: its split; token, KV head and tile of heads; the keys
+  // the token sees, the first of them.
+  Val thread, warp, split, item, token, kvHead, firstHead, position, sequence,
+      keys, start;
+  /// The first chunk with a key; the split's chunks: first, first + splits, ...
+  /// below last.
+  Val startChunk, firstChunk, lastChunk;
+  Val sharedAddress;
+  Ptr pages;
+  SmallVector<Val> low, high;
+};
+} // namespace
+
+void DecodeEmitter::emit() {
+  findItem();
+  if (shape.chip >= 90)
+    ptx.launchDependents();
+  if (plan.stages) {
+    sharedAddress = ptx.address(buffers.shared);
+    initStages();
+  }
+  findRow([&] { emitRow(); });
+}
+
+void DecodeEmitter::findItem() {
+  thread = ptx.thread();
+  warp = thread >> 5;
+  Val block = ptx.block();
+  split = block % plan.splits;
+  item = block / plan.splits;
+  int64_t tiles = DecodePlan::tiles(shape);
+  firstHead = (item % tiles) * kTileRows;
+  kvHead = item / tiles % shape.kvHeads;
+  token = item / (tiles * shape.kvHeads);
+}
+
+/// Calls \p body where the block has a row. Positions and sequences are loaded
+/// before it is known whether the row exists: their buffers hold those of the
+/// largest step.
+void DecodeEmitter::findRow(function_ref<void()> body) {
+  if (which == AttentionRows::All) {
+    position = loadIndex(buffers.positions, token);
+    sequence = loadIndex(buffers.tokenSequences, token);
+    b.ifThen(token < buffers.tokens, [&] { body(); });
+    return;
+  }
+  // The block is of a sequence: its first row is the first place whose
+  // sequence is not less. Rows are in the order of sequences.
+  sequence = token;
+  b.ifThen(sequence < buffers.sequences, [&] {
+    Val zero = constantLike(sequence, int64_t(0));
+    // Where each sequence has one row, row and sequence are the same.
+    Val isDecode = buffers.tokens == buffers.sequences;
+    Val steps = b.select(isDecode, zero, constantLike(sequence, int64_t(31)));
+    auto range = b.forRange(
+        zero, steps, 1, {sequence, buffers.tokens},
+        [&](Val, ArrayRef<Val> bounds) {
+          Val middle = (bounds[0] + bounds[1]) >> 1;
+          Val inside = b.min(middle, buffers.tokens - 1);
+          Val isBelow = (bounds[0] < bounds[1]) &
+                        (loadIndex(buffers.tokenSequences, inside) < sequence);
+          return SmallVector<Val>{
+              b.select(isBelow, middle + 1, bounds[0]),
+              b.select(isBelow, bounds[1], b.max(bounds[0], middle))};
+        });
+    token = range[0];
+    position = loadIndex(buffers.positions, token);
+    Val next = b.min(token + 1, buffers.tokens - 1);
+    Val isSingle = (token + 1 == buffers.tokens) |
+                   (loadIndex(buffers.tokenSequences, next) != sequence);
+    b.ifThen(isSingle, [&] { body(); });
+  });
+}
+
+void DecodeEmitter::emitRow() {
+  keys = position + 1;
+  start = constantLike(keys, int64_t(0));
+  if (shape.window)
+    start = b.max(start, keys - shape.window);
+  lastChunk = (keys + (chunkKeys() - 1)) / chunkKeys();
+  startChunk = start / chunkKeys();
+  // The first of the split's chunks that isn't before the window.
+  Val skipped = b.max(startChunk - split, constantLike(split, int64_t(0)));
+  firstChunk =
+      split + (skipped + (plan.splits - 1)) / plan.splits * plan.splits;
+  pages = buffers.blockTables.element(b.i32(), sequence * buffers.maxPages);
+  // Splits without keys have no part.
+  b.ifThen(firstChunk < lastChunk, [&] {
+    if (plan.stages)
+      startCopies();
+    else
+      waitForPrevious();
+    loadQueries();
+    SmallVector<Val> state = attend();
+    if (plan.stages)
+      ptx.barrier();
+    storeWarp(state);
+    ptx.barrier();
+    combineSplits();
+  });
+}
+
+//===----------------------------------------------------------------------===//
+// Stages
+//===----------------------------------------------------------------------===//
+
+/// Shared memory: stages of [2][head's part of a page], their barriers (full,
+/// empty); parts of warps take the stages' place in the end.
+Val DecodeEmitter::stageAddress(Val stage) {
+  return sharedAddress + stage * (2 * shape.headBytes());
+}
+Val DecodeEmitter::stageBarrier(Val stage, int64_t which) {
+  return sharedAddress +
+         (stage * 8 + (plan.stageBytes(shape) + which * 8 * plan.stages));
+}
+
+void DecodeEmitter::initStages() {
+  b.ifThen(thread == 0, [&] {
+    for (int64_t i = 0; i < plan.stages; ++i) {
+      Val stage = constantLike(thread, i);
+      ptx.initBarrier(stageBarrier(stage, 0), 1);
+      ptx.initBarrier(stageBarrier(stage, 1), plan.warps);
+    }
+    ptx.fenceBarriers();
+  });
+  ptx.barrier();
+}
+
+/// Starts to copy the split's chunk of number \p index to its stage.
+void DecodeEmitter::copyChunk(Val index) {
+  Val stage = index % plan.stages, chunk = firstChunk + index * plan.splits;
+  Val page = b.extendSigned(loadIndex(pages, chunk), b.i64());
+  Val offset = (page * (2 * shape.kvHeads) + b.extendSigned(kvHead, b.i64())) *
+               shape.headBytes();
+  Ptr keyPart = buffers.cache.at(offset);
+  Val full = stageBarrier(stage, 0), target = stageAddress(stage);
+  Val bytes = constantLike(stage, shape.headBytes());
+  ptx.arriveExpecting(full, bytes * 2);
+  ptx.bulkCopy(target, keyPart, bytes, full);
+  ptx.bulkCopy(target + bytes, keyPart.at(shape.kvHeads * shape.headBytes()),
+               bytes, full);
+}
+
+/// Fills the stages. Chunks that earlier steps completed are copied while the
+/// previous kernel still runs, the others after it.
+void DecodeEmitter::startCopies() {
+  Val zero = constantLike(thread, int64_t(0));
+  Val count = b.min((lastChunk - firstChunk + (plan.splits - 1)) / plan.splits,
+                    constantLike(thread, plan.stages));
+  Val early = zero;
+  if (plan.isEarly) {
+    Val done = position / chunkKeys();
+    early = b.max(zero, b.min(count, (done - firstChunk + (plan.splits - 1)) /
+                                         plan.splits));
+    early = b.select(done > firstChunk, early, zero);
+  }
+  b.ifThen(thread == 0,
+           [&] { b.forRange(zero, early, 1, [&](Val i) { copyChunk(i); }); });
+  waitForPrevious();
+  b.ifThen(thread == 0,
+           [&] { b.forRange(early, count, 1, [&](Val i) { copyChunk(i); }); });
+}
+
+void DecodeEmitter::loadQueries() {
+  int64_t bytes = shape.query.getIntOrFloatBitWidth() / 8;
+  Val head = kvHead * shape.group() + firstHead;
+  Val feature = (token * shape.heads + head) * shape.headDim;
+  Ptr queries = buffers.query.at(b.extendSigned(feature, b.i64()) * bytes);
+  // Heads of this tile.
+  Val count = b.min(constantLike(head, rows), shape.group() - firstHead);
+  auto load = [&](int64_t offset) {
+    Val row = fragments.group() + offset;
+    Ptr query = queries.at(b.min(row, count - 1) * (shape.headDim * bytes));
+    return fragments.loadQuery(query, row < count);
+  };
+  low = load(0);
+  if (rowSets == 2)
+    high = load(8);
+}
+
+/// State: maxima [rowSets] (of scores times log2 e), sums [rowSets], outputs
+/// [tiles][2 * rowSets].
+SmallVector<Val> DecodeEmitter::attend() {
+  SmallVector<Val> state(rowSets, infinity());
+  state.append(rowSets + fragments.outputTiles() * 2 * rowSets,
+               b.constant(b.f32(), 0.0));
+  Val zero = constantLike(split, int64_t(0));
+  Val count = (lastChunk - firstChunk + (plan.splits - 1)) / plan.splits;
+  return b.forRange(
+      zero, count, 1, state, [&](Val index, ArrayRef<Val> before) {
+        Val chunk = firstChunk + index * plan.splits, stage;
+        if (plan.stages) {
+          stage = index % plan.stages;
+          refill(index, count);
+          ptx.waitBarrier(stageBarrier(stage, 0), (index / plan.stages) & 1);
+        }
+        Val key = chunk * chunkKeys() + warp * kBlockKeys;
+        Val isSeen = key < keys;
+        if (shape.window)
+          isSeen = isSeen & (key + kBlockKeys > start);
+        using Values = function_ref<SmallVector<Val>()>;
+        auto attend = [&] { return attendBlock(key, stage, before); };
+        auto pass = [&] { return SmallVector<Val>(before); };
+        auto next = b.ifElse(isSeen, Values(attend), Values(pass));
+        if (plan.stages)
+          b.ifThen((thread & 31) == 0,
+                   [&] { ptx.arrive(stageBarrier(stage, 1)); });
+        return next;
+      });
+}
+
+/// Before chunk \p index: copies the next chunk to the stage of the one before,
+/// when all warps have read it.
+void DecodeEmitter::refill(Val index, Val count) {
+  Val done = index - 1, next = done + plan.stages;
+  b.ifThen((thread == 0) & (done >= 0) & (next < count), [&] {
+    ptx.waitBarrier(stageBarrier(done % plan.stages, 1),
+                    (done / plan.stages) & 1);
+    copyChunk(next);
+  });
+}
+
+/// Loads the warp's keys and values of a chunk straight from their page.
+Fragments::Block DecodeEmitter::loadBlock(Val first) {
+  Val page =
+      b.extendSigned(loadIndex(pages, first / shape.pageTokens), b.i64());
+  Val offset = (page * (2 * shape.kvHeads) + b.extendSigned(kvHead, b.i64())) *
+               shape.headBytes();
+  Ptr keyPart = buffers.cache.at(offset);
+  Ptr valuePart = keyPart.at(shape.kvHeads * shape.headBytes());
+  Fragments::Block block;
+  fragments.loadKeys(block, keyPart, first % shape.pageTokens);
+  fragments.loadValues(block, valuePart, first % shape.pageTokens);
+  return block;
+}
+
+SmallVector<Val> DecodeEmitter::attendBlock(Val first, Val stage,
+                                            ArrayRef<Val> state) {
+  // Load.
+  Fragments::Block block;
+  Ptr keyPart, valuePart;
+  Val slot = warp * kBlockKeys;
+  if (plan.stages) {
+    keyPart = buffers.shared.at(stage * (2 * shape.headBytes()));
+    valuePart = keyPart.at(shape.headBytes());
+    fragments.loadKeys(block, keyPart, slot);
+  } else {
+    block = loadBlock(first);
+  }
+
+  // Multiply, mask.
+  SmallVector<Val> scores = fragments.multiplyKeys(block, low, high);
+  SmallVector<Val> valid;
+  for (int64_t i = 0; i < 4; ++i) {
+    Val key = first + fragments.quad() * 2 + (8 * (i / 2) + i % 2);
+    Val isSeen = key < keys;
+    if (shape.window)
+      isSeen = isSeen & (key >= start);
+    valid.push_back(isSeen);
+  }
+  for (int64_t i = 0; i < 8; ++i)
+    scores[i] = b.select(valid[2 * (i / 4) + i % 2], scores[i], infinity());
+
+  // Softmax, the first row set in scores 0, 1, 4, 5.
+  SmallVector<Val> next(state), weights(8, b.constant(b.f32(), 0.0));
+  Val factor = b.constant(b.f32(), shape.scale * kLog2E);
+  for (int64_t set = 0; set < rowSets; ++set) {
+    int64_t at[] = {2 * set, 2 * set + 1, 2 * set + 4, 2 * set + 5};
+    Val largest = ptx.larger(ptx.larger(scores[at[0]], scores[at[1]]),
+                             ptx.larger(scores[at[2]], scores[at[3]]));
+    largest = ptx.larger(largest, ptx.shuffleXor(largest, 1));
+    largest = ptx.larger(largest, ptx.shuffleXor(largest, 2));
+    Val maximum = ptx.larger(state[set], largest * factor);
+    Val correction = ptx.exp2(state[set] - maximum);
+    for (int64_t i : at)
+      weights[i] = ptx.exp2(b.fma(scores[i], factor, -maximum));
+    Val sum =
+        (weights[at[0]] + weights[at[1]]) + (weights[at[2]] + weights[at[3]]);
+    next[set] = maximum;
+    next[rowSets + set] = b.fma(state[rowSets + set], correction, sum);
+    for (int64_t tile = 0; tile < fragments.outputTiles(); ++tile)
+      for (int64_t i = 0; i < 2; ++i) {
+        Val &output = next[2 * rowSets + (tile * rowSets + set) * 2 + i];
+        output = output * correction;
+      }
+  }
+
+  // Multiply with the values.
+  if (plan.stages)
+    fragments.loadValues(block, valuePart, slot);
+  SmallVector<Val> outputs;
+  Val zero = b.constant(b.f32(), 0.0);
+  for (int64_t tile = 0; tile < fragments.outputTiles(); ++tile)
+    for (int64_t i = 0; i < 4; ++i)
+      outputs.push_back(
+          i < 2 * rowSets ? next[2 * rowSets + tile * 2 * rowSets + i] : zero);
+  fragments.multiplyValues(block, weights, valid, outputs, rowSets == 2);
+  for (int64_t tile = 0; tile < fragments.outputTiles(); ++tile)
+    for (int64_t i = 0; i < 2 * rowSets; ++i)
+      next[2 * rowSets + tile * 2 * rowSets + i] = outputs[4 * tile + i];
+  return next;
+}
+
+/// Writes the warp's part to shared memory.
+void DecodeEmitter::storeWarp(ArrayRef<Val> state) {
+  Part part = warpPart(warp);
+  for (int64_t set = 0; set < rowSets; ++set) {
+    Val row = fragments.group() + 8 * set;
+    Val sum = state[rowSets + set];
+    sum = sum + ptx.shuffleXor(sum, 1);
+    sum = sum + ptx.shuffleXor(sum, 2);
+    b.ifThen(row < rows, [&] {
+      b.ifThen(fragments.quad() == 0, [&] {
+        part.maxima.element(b.f32(), row).store(state[set]);
+        part.sums.element(b.f32(), row).store(sum);
+      });
+      SmallVector<Val> outputs;
+      for (int64_t tile = 0; tile < fragments.outputTiles(); ++tile)
+        for (int64_t i = 0; i < 4; ++i)
+          outputs.push_back(
+              state[2 * rowSets + (tile * rowSets + (i / 2) % rowSets) * 2 +
+                    i % 2]);
+      fragments.storeOutputs(part.outputs.at(row * (shape.headDim * 4)),
+                             outputs, /*high=*/set == 1,
+                             b.constant(b.f32(), 1.0), b.f32());
+    });
+  }
+}
+
+/// Sums the warps' parts to \p total, in the order of warps.
+void DecodeEmitter::combineWarps(const Part &total) {
+  auto forWarps = [&](Val row, function_ref<void(Part, Val weight)> body) {
+    Val maximum = infinity();
+    SmallVector<Val> maxima;
+    for (int64_t w = 0; w < plan.warps; ++w) {
+      Part part = warpPart(constantLike(warp, w));
+      maxima.push_back(part.maxima.element(b.f32(), row).load(b.f32()));
+      maximum = ptx.larger(maximum, maxima.back());
+    }
+    for (int64_t w = 0; w < plan.warps; ++w)
+      body(warpPart(constantLike(warp, w)),
+           ptx.exp2(maxima[w] - finite(maximum)));
+    return maximum;
+  };
+  b.ifThen(thread < rows, [&] {
+    Val sum = b.constant(b.f32(), 0.0);
+    Val maximum = forWarps(thread, [&](Part part, Val weight) {
+      sum =
+          b.fma(part.sums.element(b.f32(), thread).load(b.f32()), weight, sum);
+    });
+    total.maxima.element(b.f32(), thread).store(maximum);
+    total.sums.element(b.f32(), thread).store(sum);
+  });
+  int64_t vectors = rows * shape.headDim / 4;
+  b.forRange(
+      thread, constantLike(thread, vectors), plan.threads(), [&](Val index) {
+        Val row = index / (shape.headDim / 4);
+        Val sum = b.zero(b.vec(4, b.f32()));
+        forWarps(row, [&](Part part, Val weight) {
+          Val output = part.outputs.at(index * 16).load(b.vec(4, b.f32()), 16);
+          sum = b.fma(output, b.broadcast(weight, 4), sum);
+        });
+        total.outputs.at(index * 16).store(sum, 16);
+      });
+}
+
+/// Sums vectors lo .. hi - 1 (i32, by thread; four elements each) of the
+/// splits' parts, in the order of splits, and stores them.
+void DecodeEmitter::combine(Val lo, Val hi, LoadRow loadRow,
+                            LoadOutputs loadOutputs) {
+  constexpr int64_t kLanes = 4;
+  Val head = kvHead * shape.group() + firstHead;
+  Val count = b.min(constantLike(head, rows), shape.group() - firstHead);
+  hi = b.min(hi, count * (shape.headDim / kLanes));
+  int64_t bytes = shape.result.getIntOrFloatBitWidth() / 8;
+  Val feature = (token * shape.heads + head) * shape.headDim;
+  Ptr results = buffers.result.at(b.extendSigned(feature, b.i64()) * bytes);
+  b.forRange(lo + thread, hi, plan.threads(), [&](Val index) {
+    Val row = index / (shape.headDim / kLanes);
+    SmallVector<std::pair<Val, Val>> parts;
+    SmallVector<SmallVector<Val>> outputs;
+    for (int64_t s = 0; s < plan.splits; ++s) {
+      parts.push_back(loadRow(s, row));
+      outputs.push_back(loadOutputs(s, index));
+    }
+    Val maximum = infinity(), sum = b.constant(b.f32(), 0.0);
+    for (auto [other, partSum] : parts)
+      maximum = ptx.larger(maximum, other);
+    SmallVector<Val> totals(kLanes, sum);
+    for (int64_t s = 0; s < plan.splits; ++s) {
+      Val weight = ptx.exp2(parts[s].first - maximum);
+      sum = b.fma(parts[s].second, weight, sum);
+      for (int64_t i = 0; i < kLanes; ++i)
+        totals[i] = b.fma(outputs[s][i], weight, totals[i]);
+    }
+    Val inverse = 1.0 / sum;
+    for (Val &total : totals)
+      total = total * inverse;
+    if (bytes == 4) {
+      Val vector = b.zero(b.vec(kLanes, b.f32()));
+      for (int64_t i = 0; i < kLanes; ++i)
+        vector = b.insert(vector, totals[i], i);
+      results.at(index * 16).store(vector, 16);
+      return;
+    }
+    HalfType half = shape.result.isBF16() ? HalfType::BF16 : HalfType::F16;
+    Val vector = b.zero(b.vec(2, b.i32()));
+    for (int64_t i = 0; i < 2; ++i)
+      vector =
+          b.insert(vector, ptx.pack(totals[2 * i], totals[2 * i + 1], half), i);
+    results.at(index * 8).store(vector, 8);
+  });
+}
+
+/// Combines parts in memory: that of split 0 at \p parts, and so on. Splits
+/// without keys have none; the block's own stands for it, with weight zero.
+void DecodeEmitter::combineParts(Ptr parts) {
+  Val own = constantLike(split, int64_t(0)), count = lastChunk - startChunk;
+  if (plan.splits > 1)
+    own = split;
+  auto exists = [&](int64_t s) {
+    // Chunks startChunk, startChunk + 1, ... are of splits in turn.
+    return ((s - startChunk) & (plan.splits - 1)) < count;
+  };
+  auto part = [&](int64_t s) {
+    Val place = b.select(exists(s), constantLike(split, s), own);
+    return Part(parts.at(place * (partFloats(shape) * 4)), rows, shape.headDim);
+  };
+  combine(
+      constantLike(thread, int64_t(0)),
+      constantLike(thread, rows * shape.headDim / 4),
+      [&](int64_t s, Val row) {
+        Val maximum = part(s).maxima.element(b.f32(), row).load(b.f32());
+        return std::make_pair(b.select(exists(s), maximum, infinity()),
+                              part(s).sums.element(b.f32(), row).load(b.f32()));
+      },
+      [&](int64_t s, Val index) {
+        Val vector = part(s).outputs.at(index * 16).load(b.vec(4, b.f32()), 16);
+        SmallVector<Val> elements;
+        for (int64_t i = 0; i < 4; ++i)
+          elements.push_back(vector.lane(i));
+        return elements;
+      });
+}
+
+void DecodeEmitter::combineSplits() {
+  if (plan.splits == 1) {
+    Part total = warpPart(constantLike(warp, plan.warps));
+    combineWarps(total);
+    ptx.barrier();
+    combineParts(total.outputs);
+    return;
+  }
+  int64_t bytes = partFloats(shape) * 4;
+  Ptr parts = buffers.workspace.at(kCounterBytes)
+                  .at(b.extendSigned(item, b.i64()) * (plan.splits * bytes));
+  combineWarps(Part(parts.at(split * bytes), rows, shape.headDim));
+  // Release the part, count it, acquire the others'; shared memory tells all
+  // threads.
+  ptx.assemble("fence.acq_rel.gpu;", "~{memory}", {}, {}, true);
+  ptx.barrier();
+  Ptr counter = buffers.workspace.element(b.i32(), item);
+  Ptr flag = buffers.shared;
+  Val last =
+      b.min(constantLike(split, plan.splits), lastChunk - startChunk) - 1;
+  b.ifThen(thread == 0, [&] {
+    Val before = ptx.assemble("atom.acq_rel.gpu.global.add.u32 $0, [$1], 1;",
+                              "=r,l,~{memory}", b.i32(), {b.val(counter.get())},
+                              true)[0];
+    flag.store(before);
+    b.ifThen(before == last,
+             [&] { counter.store(constantLike(before, int64_t(0))); });
+  });
+  ptx.barrier();
+  b.ifThen(flag.load(b.i32()) == last, [&] {
+    ptx.assemble("fence.acq_rel.gpu;", "~{memory}", {}, {}, true);
+    combineParts(parts);
+  });
+}
+
+void cuda::emitDecodeAttention(KernelBuilder &b, const AttentionShape &shape,
+                               const DecodePlan &plan, AttentionRows rows,
+                               const AttentionBuffers &buffers) {
+  DecodeEmitter(b, shape, plan, rows, buffers).emit();
+}
