@@ -1,14 +1,14 @@
-// AMX multiplies where a scale's columns are whole steps of 64; what is left,
-// and targets without AMX, stay with vectors.
+// AMX multiplies where a scale's columns are whole steps of 64 or 32; other
+// columns, few rows, and targets without AMX stay with vectors.
 
 // RUN: quant-opt %s --qlm-plan-memory --qlm-emit-cpu-kernels="target-cpu=sapphirerapids" | FileCheck %s
 // RUN: quant-opt %s --qlm-plan-memory --qlm-emit-cpu-kernels="target-cpu=x86-64-v4" | FileCheck %s --check-prefix=V4
 // RUN: quant-opt %s --qlm-plan-memory --qlm-emit-cpu-kernels="target-cpu=sapphirerapids" --qlm-lower-kernels-to-llvm | FileCheck %s --check-prefix=LLVM
 
 // Of the int4 linear: sums of 48 rows' two groups, 16 rows that fill no
-// register, totals of 64 rows by 2 blocks, sums of 32 rows by 2 blocks, and the
-// codes of 2 blocks of 128 columns.
-// CHECK: scratch_bytes = 18816 : i64
+// register, totals of 64 rows by 2 blocks, sums of 32 rows by 2 blocks for
+// two groups, and the codes of 2 blocks of 128 columns.
+// CHECK: scratch_bytes = 22912 : i64
 // V4: scratch_bytes = 264 : i64
 // V4-NOT: llvm.x86.t
 #row = #qlm.scheme<i8, row, range [-127, 127], bound 127.0, scales f32>

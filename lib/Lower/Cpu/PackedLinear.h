@@ -110,10 +110,11 @@ struct AmxPlan {
   int64_t stepColumns = 0;  ///< that one instruction multiplies
   int64_t columnBytes = 0;  ///< of a column of a block, unpacked
   int64_t chunkColumns = 0; ///< that all rows go through before the next
+  int64_t passGroups = 1;   ///< whose sums are scaled in one pass
   int64_t rowBlock = 0;     ///< rows whose totals are kept
   int64_t tail = 0;         ///< rows that fill no register, [16, columns]
   int64_t totals = 0; ///< [pairs, row tiles, blocks, 16, 16] of four bytes
-  int64_t sums = 0;   ///< int32 sums of a patch and group, of several groups
+  int64_t sums = 0;   ///< int32 sums of a patch, for each group of a pass
   int64_t codes = 0;  ///< unpacked int4 codes of a chunk of two blocks
   int64_t end = 0;
 
@@ -230,7 +231,7 @@ private:
   void emitAmxSums(const AmxPatch &patch, Val column, Val end, Ptr sums,
                    bool adds);
   Val getAmxSum(Val sum, Val row, Val group, Val zeroPoint);
-  void emitAmxScaled(const AmxPatch &patch, Val group, Ptr sums);
+  void emitAmxScaled(const AmxPatch &patch, Val firstGroup, Ptr sums);
   void emitAmxResult(const AmxPatch &patch);
 
   const LinearShape shape;

@@ -60,6 +60,9 @@ static constexpr int64_t kPatchRows = AmxPlan::kRowTiles * kTileRows;
 /// there is AMX). The rest is left to what streams through.
 static constexpr int64_t kFirstLevelBytes = 24 << 10;
 static constexpr int64_t kSecondLevelBytes = 1 << 20;
+/// Groups and columns of a pass at most: their sums share the first level.
+static constexpr int64_t kMostPassGroups = 4;
+static constexpr int64_t kPassColumns = 256;
 
 bool AmxPlan::isFor(const LinearShape &shape, const Target &target) {
   if (shape.byteActivations)
@@ -71,7 +74,8 @@ bool AmxPlan::isFor(const LinearShape &shape, const Target &target) {
 /// \p count in equal parts, each a multiple of \p unit and at most \p most
 /// where that is possible.
 static int64_t getPart(int64_t count, int64_t unit, int64_t most) {
-  int64_t parts = llvm::divideCeil(count, std::max(unit, most));
+  int64_t largest = std::max(unit, most / unit * unit);
+  int64_t parts = llvm::divideCeil(count, largest);
   return llvm::alignTo(llvm::divideCeil(count, parts), unit);
 }
 
@@ -86,7 +90,13 @@ AmxPlan AmxPlan::get(const LinearShape &shape, const LinearTuning &tuning,
   if (shape.groupColumns % plan.stepColumns != 0)
     plan.stepColumns /= 2;
   plan.columnBytes = kTileRows * shape.inputBytes;
-  int64_t unit = shape.groups > 1 ? shape.groupColumns : plan.stepColumns;
+  // Totals are read and written once a pass.
+  while (shape.groups % (2 * plan.passGroups) == 0 &&
+         2 * plan.passGroups <= kMostPassGroups &&
+         2 * plan.passGroups * shape.groupColumns <= kPassColumns)
+    plan.passGroups *= 2;
+  int64_t unit = shape.groups > 1 ? plan.passGroups * shape.groupColumns
+                                  : plan.stepColumns;
   int64_t mostColumns = tuning.chunkColumns
                             ? tuning.chunkColumns
                             : kFirstLevelBytes / (kBlocks * plan.columnBytes);
@@ -108,7 +118,7 @@ AmxPlan AmxPlan::get(const LinearShape &shape, const LinearTuning &tuning,
     take(allRows * shape.groups * 4);
   plan.tail = take(kTileRows * shape.columns * shape.inputBytes);
   plan.totals = take(pairs * plan.rowBlock * kBlocks * kTileBytes);
-  plan.sums = take(shape.groups > 1 ? patchBytes : 0);
+  plan.sums = take(shape.groups > 1 ? plan.passGroups * patchBytes : 0);
   plan.codes = take(shape.layout == LayoutKind::Int4
                         ? kBlocks * plan.chunkColumns * plan.columnBytes
                         : 0);

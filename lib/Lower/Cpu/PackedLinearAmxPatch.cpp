@@ -24,6 +24,7 @@ static constexpr int64_t kBlocks = AmxPlan::kBlocks;
 static constexpr int64_t kTileRows = AmxPlan::kTileRows;
 static constexpr int64_t kTileBytes = AmxPlan::kTileBytes;
 static constexpr int64_t kTileSize = kTileRows * kTileBytes;
+static constexpr int64_t kPatchSize = AmxPlan::kRowTiles * kBlocks * kTileSize;
 /// Steps that are written out one after the other.
 static constexpr int64_t kUnrolledSteps = 4;
 /// Rows of each block whose sums are scaled in one round.
@@ -48,12 +49,17 @@ void LinearEmitter::emitAmxPatch(const AmxPanel &panel, int64_t rowTiles,
   if (shape.groups == 1) {
     emitAmxSums(patch, panel.column, panel.end, patch.totals, /*adds=*/true);
   } else {
-    b.forRange(panel.column, panel.end, shape.groupColumns, [&](Val column) {
-      Ptr sums = rowSums.at(amx.sums);
-      emitAmxSums(patch, column, column + shape.groupColumns, sums,
-                  /*adds=*/false);
-      emitAmxScaled(patch, column / shape.groupColumns, sums);
-    });
+    int64_t columns = shape.groupColumns;
+    b.forRange(panel.column, panel.end, amx.passGroups * columns,
+               [&](Val column) {
+                 Ptr sums = rowSums.at(amx.sums);
+                 for (int64_t g = 0; g < amx.passGroups; ++g) {
+                   Val first = column + g * columns;
+                   emitAmxSums(patch, first, first + columns,
+                               sums.at(g * kPatchSize), /*adds=*/false);
+                 }
+                 emitAmxScaled(patch, column / columns, sums);
+               });
   }
   b.ifThen(panel.end == shape.columns, [&] { emitAmxResult(patch); });
 }
@@ -140,28 +146,37 @@ Val LinearEmitter::getAmxSum(Val sum, Val row, Val group, Val zeroPoint) {
   return b.toFloat(sum, b.f32());
 }
 
-/// Adds the sums of a group, scaled, to the totals.
-void LinearEmitter::emitAmxScaled(const AmxPatch &patch, Val group, Ptr sums) {
+/// Adds the sums of a pass's groups, scaled, to the totals in their order.
+void LinearEmitter::emitAmxScaled(const AmxPatch &patch, Val firstGroup,
+                                  Ptr sums) {
   VectorType ints = b.vec(lanes, b.i32()), floats = b.vec(lanes, b.f32());
-  Val scale[kBlocks], zero[kBlocks];
-  for (int64_t s = 0; s < kBlocks; ++s) {
-    scale[s] = loadScale(patch.panel.blocks[s], group, 0);
-    if (shape.zeroPoints && shape.layout == LayoutKind::Int8)
-      zero[s] = loadZeroPoint(patch.panel.blocks[s], group, 0);
-  }
+  /// Of a group and block.
+  SmallVector<Val> scales, zeros;
+  for (int64_t g = 0; g < amx.passGroups; ++g)
+    for (int64_t s = 0; s < kBlocks; ++s) {
+      Val block = patch.panel.blocks[s];
+      bool hasZero = shape.zeroPoints && shape.layout == LayoutKind::Int8;
+      scales.push_back(loadScale(block, firstGroup + g, 0));
+      zeros.push_back(hasZero ? loadZeroPoint(block, firstGroup + g, 0)
+                              : Val());
+    }
+  auto addRow = [&](Val row, int64_t r, int64_t s) {
+    Val place = row * kTileBytes + (r * kBlocks + s) * kTileSize;
+    Ptr at = patch.totals.at(place);
+    Val total = at.load(floats, kTileBytes);
+    for (int64_t g = 0; g < amx.passGroups; ++g) {
+      Val sum = sums.at(place + g * kPatchSize).load(ints, kTileBytes);
+      sum = getAmxSum(sum, patch.firstRow + r * kTileRows + row, firstGroup + g,
+                      zeros[g * kBlocks + s]);
+      total = b.fma(scales[g * kBlocks + s], sum, total);
+    }
+    at.store(total, kTileBytes);
+  };
   for (int64_t r = 0; r < patch.rowTiles; ++r)
     b.forRange(b.index(0), b.index(kTileRows), kScaledRows, [&](Val first) {
       for (int64_t i = 0; i < kScaledRows; ++i)
-        for (int64_t s = 0; s < kBlocks; ++s) {
-          Val row = first + i;
-          Val place = row * kTileBytes + (r * kBlocks + s) * kTileSize;
-          Val sum =
-              getAmxSum(sums.at(place).load(ints, kTileBytes),
-                        patch.firstRow + r * kTileRows + row, group, zero[s]);
-          Ptr total = patch.totals.at(place);
-          total.store(b.fma(scale[s], sum, total.load(floats, kTileBytes)),
-                      kTileBytes);
-        }
+        for (int64_t s = 0; s < kBlocks; ++s)
+          addRow(first + i, r, s);
     });
 }
 
