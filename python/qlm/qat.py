@@ -1,0 +1,314 @@
+# Part of the QLM project, under the Apache License v2.0 with LLVM Exceptions.
+# SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
+"""Quantization-aware training of PyTorch modules, with the compiler's numerics.
+
+``prepare`` lets each linear and convolution compute with the weights that the
+compiler will store; the user's own loop trains; ``convert`` gives the trained
+module back, and ``export_llama`` a folder that ``qlm.compile`` takes with the
+same options:
+
+    qat.prepare(model, weights="int4", group_size=32, skip=("lm_head",))
+    ...                                            # the user's training loop
+    qat.export_llama(model, "tiny-llama", "trained")
+    qlm.compile("trained", "trained.qlm", weights="int4", group_size=32,
+                keep_lm_head=True)
+
+Training keeps float32 weights, and the compiler rounds those: by the same
+arithmetic, so the package holds the codes that training saw. A gradient passes
+through rounding as if it weren't there (straight-through estimator; Bengio et
+al., arXiv 1308.3432).
+
+PyTorch is an optional dependency: ``pip install qlm[qat]``.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import struct
+from pathlib import Path
+
+try:
+    import torch
+    from torch import nn
+    from torch.nn.utils import fusion, parametrize
+except ImportError as error:  # pragma: no cover
+    raise ImportError("qlm.qat needs PyTorch: pip install torch") from error
+
+__all__ = [
+    "FakeQuantize",
+    "convert",
+    "export_llama",
+    "fake_quantize",
+    "fake_quantize_rows",
+    "prepare",
+]
+
+_KINDS = ("int8", "int4")
+
+
+def _rounded(weight, kind: str, group_size: int, zero_points: bool):
+    """The values of the codes of float32 weights, as `qlm.rtn` defines them."""
+    rows = weight.shape[0]
+    matrix = weight.reshape(rows, -1)
+    groups = matrix.reshape(rows, -1, group_size) if group_size else matrix[:, None]
+    low, high = (-127.0, 127.0) if kind == "int8" else (-8.0, 7.0)
+    bound = 127.0 if kind == "int8" else 7.5
+    if zero_points:
+        low, high = 0.0, 255.0 if kind == "int8" else 15.0
+        smallest = groups.amin(-1, keepdim=True).clamp(max=0)
+        largest = groups.amax(-1, keepdim=True).clamp(min=0)
+        scale = (largest - smallest) / high
+    else:
+        scale = groups.abs().amax(-1, keepdim=True) / bound
+    if kind == "int4":
+        scale = scale.half().float()
+    divisor = torch.where(scale == 0, torch.ones_like(scale), scale)
+    zero = torch.zeros_like(scale)
+    if zero_points:
+        zero = torch.clamp(torch.round(-smallest / divisor), 0, high)
+    codes = torch.clamp(torch.round(groups / divisor) + zero, low, high)
+    values = torch.where(scale == 0, torch.zeros_like(codes), codes - zero) * scale
+    return values.reshape(weight.shape)
+
+
+def fake_quantize(
+    weight, kind: str = "int4", group_size: int = 0, zero_points: bool = False
+):
+    """Round weights to the values that the compiler's codes stand for.
+
+    Parameters
+    ----------
+    weight : float32 tensor [rows, ...]
+    kind : str
+        "int8" or "int4".
+    group_size : int
+        Columns that share a scale; 0 gives each row one.
+    zero_points : bool
+
+    Returns
+    -------
+    tensor of the weight's shape
+        Its gradient is the weight's, unchanged.
+    """
+    if kind not in _KINDS:
+        raise ValueError(f"weights must be int8 or int4, got '{kind}'")
+    columns = weight[0].numel()
+    if group_size and columns % group_size:
+        raise ValueError(
+            f"group size must divide the columns, got {group_size} and {columns}"
+        )
+    with torch.no_grad():
+        change = _rounded(weight.float(), kind, group_size, zero_points) - weight
+    return weight + change
+
+
+def fake_quantize_rows(x):
+    """Round activations as `--activations int8-dynamic` does, a scale a row.
+
+    Parameters
+    ----------
+    x : float32 tensor [..., features]
+    """
+    with torch.no_grad():
+        largest = x.abs().amax(-1, keepdim=True)
+        inverse = 127.0 / largest
+        codes = torch.clamp(torch.round(x * inverse), -127, 127)
+        codes = torch.where(x == 0, torch.zeros_like(codes), codes)
+        change = codes * (largest / 127.0) - x
+    return x + change
+
+
+class FakeQuantize(nn.Module):
+    """A parametrization that rounds a weight whenever it is used."""
+
+    def __init__(self, kind: str, group_size: int, zero_points: bool):
+        super().__init__()
+        self.kind, self.group_size = kind, group_size
+        self.zero_points = zero_points
+
+    def forward(self, weight):
+        return fake_quantize(
+            weight, self.kind, self.group_size, self.zero_points
+        )
+
+    def right_inverse(self, weight):
+        return weight
+
+
+def _fold_batch_norms(module) -> None:
+    """Fold each BatchNorm into the linear or convolution before it."""
+    for child in module.children():
+        _fold_batch_norms(child)
+    if not isinstance(module, nn.Sequential):
+        return
+    names = list(module._modules)
+    for name, following in zip(names, names[1:]):
+        layer, norm = module._modules[name], module._modules[following]
+        if isinstance(layer, nn.Linear) and isinstance(norm, nn.BatchNorm1d):
+            fold = fusion.fuse_linear_bn_weights
+        elif isinstance(layer, (nn.Conv1d, nn.Conv2d)) and isinstance(
+            norm, (nn.BatchNorm1d, nn.BatchNorm2d)
+        ):
+            fold = fusion.fuse_conv_bn_weights
+        else:
+            continue
+        layer.weight, layer.bias = fold(
+            layer.weight, layer.bias, norm.running_mean, norm.running_var,
+            norm.eps, norm.weight, norm.bias,
+        )  # fmt: skip
+        module._modules[following] = nn.Identity()
+
+
+def _round_inputs(_, inputs):
+    return (fake_quantize_rows(inputs[0]), *inputs[1:])
+
+
+def prepare(
+    module,
+    weights: str = "int4",
+    group_size: int | None = None,
+    zero_points: bool = False,
+    activations: str = "none",
+    skip: tuple[str, ...] = (),
+):
+    """Let a module's linears and convolutions compute with rounded weights.
+
+    Batch norms behind a linear or convolution of an ``nn.Sequential`` are
+    folded into it first, by their running statistics.
+
+    Parameters
+    ----------
+    module : torch.nn.Module
+        Changed in place.
+    weights : str
+        "int8" (a scale for each row) or "int4" (a scale for each group).
+    group_size : int, optional
+        By default 128 for int4 and rows for int8.
+    zero_points : bool
+    activations : str
+        "none" or "int8-dynamic".
+    skip : names
+        Modules whose name is one of these, or ends in it, stay as they are.
+
+    Returns
+    -------
+    list of str
+        Names of the modules prepared.
+
+    Raises
+    ------
+    ValueError
+        For an unknown type, or a group size that doesn't divide the columns.
+    """
+    if weights not in _KINDS:
+        raise ValueError(f"weights must be int8 or int4, got '{weights}'")
+    if activations not in ("none", "int8-dynamic"):
+        raise ValueError(
+            f"activations must be none or int8-dynamic, got '{activations}'"
+        )
+    if group_size is None:
+        group_size = 128 if weights == "int4" else 0
+    _fold_batch_norms(module)
+    prepared = []
+    for name, layer in module.named_modules():
+        if not isinstance(layer, (nn.Linear, nn.Conv1d, nn.Conv2d)):
+            continue
+        if any(name == s or name.endswith("." + s) for s in skip):
+            continue
+        columns = layer.weight[0].numel()
+        if group_size and columns % group_size:
+            raise ValueError(
+                f"group size must divide the columns, got {group_size} and "
+                f"{columns} in {name}"
+            )
+        prepared.append((name, layer))
+    for _, layer in prepared:
+        parametrize.register_parametrization(
+            layer, "weight", FakeQuantize(weights, group_size, zero_points)
+        )
+        if activations == "int8-dynamic":
+            layer._qlm_hook = layer.register_forward_pre_hook(_round_inputs)
+    return [name for name, _ in prepared]
+
+
+def convert(module, rounded: bool = False):
+    """Take the rounding out again.
+
+    Parameters
+    ----------
+    module : torch.nn.Module
+        One that `prepare` has changed; changed in place and returned.
+    rounded : bool
+        Leave the rounded weights, for running in PyTorch, and not the trained
+        ones, which the compiler rounds to the same.
+    """
+    for layer in module.modules():
+        if parametrize.is_parametrized(layer, "weight") and isinstance(
+            layer.parametrizations.weight[0], FakeQuantize
+        ):
+            parametrize.remove_parametrizations(
+                layer, "weight", leave_parametrized=rounded
+            )
+        if hasattr(layer, "_qlm_hook"):
+            layer._qlm_hook.remove()
+            del layer._qlm_hook
+    return module
+
+
+def _write_safetensors(path: Path, tensors: dict) -> None:
+    """Write float32 tensors."""
+    header, offset = {}, 0
+    for name, tensor in tensors.items():
+        end = offset + 4 * tensor.numel()
+        header[name] = {
+            "dtype": "F32",
+            "shape": list(tensor.shape),
+            "data_offsets": [offset, end],
+        }
+        offset = end
+    text = json.dumps(header).encode()
+    text += b" " * (-len(text) % 8)
+    partial = path.with_suffix(".partial")
+    with partial.open("wb") as file:
+        file.write(struct.pack("<Q", len(text)) + text)
+        for tensor in tensors.values():
+            file.write(tensor.contiguous().numpy().tobytes())
+    os.replace(partial, path)
+
+
+def export_llama(module, source: str | os.PathLike, output: str | os.PathLike):
+    """Write a trained LLaMA as a folder for ``qlm.compile``.
+
+    Parameters
+    ----------
+    module : torch.nn.Module
+        Its state has Hugging Face's names; converted here if it isn't yet.
+    source : path
+        The folder it came from: config and tokenizer are copied.
+    output : path
+        The folder to write; it may exist.
+
+    Returns
+    -------
+    Path
+    """
+    convert(module)
+    source, output = Path(source), Path(output)
+    output.mkdir(parents=True, exist_ok=True)
+    config = json.loads((source / "config.json").read_text())
+    config["torch_dtype"] = "float32"
+    (output / "config.json").write_text(json.dumps(config, indent=2))
+    for name in ("tokenizer.json", "tokenizer_config.json",
+                 "generation_config.json"):  # fmt: skip
+        if (source / name).exists():
+            shutil.copy(source / name, output / name)
+    tensors = {
+        name: tensor.detach().float().cpu()
+        for name, tensor in module.state_dict().items()
+    }
+    if config.get("tie_word_embeddings"):
+        tensors.pop("lm_head.weight", None)
+    _write_safetensors(output / "model.safetensors", tensors)
+    return output
