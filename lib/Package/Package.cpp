@@ -292,8 +292,16 @@ fillFolder(ModuleOp module, StringRef folder, const PackageOptions &options) {
   summary.moduleBytes = input.getCodeBytes();
   summary.peakBytes =
       manifest->getObject("plan")->getInteger("peak_bytes").value_or(0);
-  if (llvm::Error error = writeManifest(folder, std::move(*manifest)))
+  if (llvm::Error error = writeManifest(folder, *manifest))
     return std::move(error);
+  if (options.judge) {
+    auto card = options.judge(folder);
+    if (!card)
+      return card.takeError();
+    (*manifest)["accuracy"] = std::move(*card);
+    if (llvm::Error error = writeManifest(folder, std::move(*manifest)))
+      return std::move(error);
+  }
   return summary;
 }
 

@@ -198,6 +198,7 @@ llvm::Expected<CompileSummary> Compilation::package() {
   packageOptions.activations = options.activations;
   packageOptions.threads = options.threads;
   packageOptions.cancelled = options.cancelled;
+  packageOptions.judge = options.judge;
   packageOptions.progress = [&](const PackageProgress &progress) {
     if (options.progress)
       options.progress({Stage::Package, progress.item, progress.bytesDone,

@@ -11,6 +11,7 @@
 //===----------------------------------------------------------------------===//
 
 #include "Calibration.h"
+#include "Judge.h"
 #include "qlm/Pipelines/Pipelines.h"
 #include "llvm/ADT/STLExtras.h"
 #include "llvm/ADT/ScopeExit.h"
@@ -97,6 +98,20 @@ struct Arguments {
       "statistics", cl::cat(category), cl::value_desc("FILE"),
       cl::desc("Where calibration keeps its statistics; without "
                "--calibration, where they are read from")};
+  cl::opt<bool> observe{
+      "observe", cl::cat(category),
+      cl::desc("Keeps observers in the package, for quant-run eval --layers")};
+  cl::opt<std::string> evaluation{
+      "evaluation", cl::cat(category), cl::value_desc("FILE"),
+      cl::desc("Text to measure the package on, against float32 weights: the "
+               "manifest's accuracy card")};
+  cl::opt<std::string> maxKl{
+      "max-kl", cl::cat(category), cl::value_desc("X"),
+      cl::desc("With --evaluation: refuses to write a package whose KL is "
+               "above this")};
+  NumberOption evaluationTokens{"evaluation-tokens", cl::init("8192"),
+                                cl::cat(category), cl::value_desc("N"),
+                                cl::desc("Most tokens to measure on")};
   NumberOption calibrationTokens{"calibration-tokens", cl::init("32768"),
                                  cl::cat(category), cl::value_desc("N"),
                                  cl::desc("Most tokens to calibrate on")};
@@ -245,7 +260,7 @@ static int checkArguments(const Arguments &arguments) {
        {&arguments.groupSize, &arguments.maxBatch, &arguments.maxContext,
         &arguments.maxStepTokens, &arguments.pageTokens, &arguments.threads,
         &arguments.calibrationTokens, &arguments.calibrationWindow,
-        &arguments.memoryLimit}) {
+        &arguments.evaluationTokens, &arguments.memoryLimit}) {
     int64_t value = 0;
     bool given = option->getNumOccurrences() > 0;
     llvm::StringRef text = option->getValue();
@@ -254,6 +269,15 @@ static int checkArguments(const Arguments &arguments) {
                       text + "'",
                   kWrongUsage);
   }
+  double maxKl = 0;
+  if (!arguments.maxKl.empty() &&
+      (!llvm::to_float(llvm::StringRef(arguments.maxKl), maxKl) ||
+       !(maxKl >= 0)))
+    return fail("--max-kl must be a number that is not negative, got '" +
+                    arguments.maxKl + "'",
+                kWrongUsage);
+  if (!arguments.maxKl.empty() && arguments.evaluation.empty())
+    return fail("--max-kl needs a text: --evaluation FILE", kWrongUsage);
   double damping = 0;
   if (!llvm::to_float(llvm::StringRef(arguments.damping), damping) ||
       !(damping >= 0 && damping <= 1))
@@ -365,6 +389,7 @@ static CompileOptions makeOptions(const Arguments &arguments) {
   options.method = arguments.method;
   options.statistics = arguments.statistics;
   (void)llvm::to_float(llvm::StringRef(arguments.damping), options.damping);
+  options.observe = arguments.observe;
   options.actOrder = arguments.actOrder;
   options.staticGroups = arguments.staticGroups;
   options.activations = arguments.activations;
@@ -392,6 +417,19 @@ static CalibrationArguments makeCalibration(const Arguments &arguments,
   return calibration;
 }
 
+static JudgeArguments makeJudge(const Arguments &arguments,
+                                ProgressLine &line) {
+  JudgeArguments judge;
+  judge.text = arguments.evaluation;
+  judge.maxTokens = getNumber(arguments.evaluationTokens);
+  double limit = 0;
+  if (!arguments.maxKl.empty() &&
+      llvm::to_float(llvm::StringRef(arguments.maxKl), limit))
+    judge.maxKl = limit;
+  judge.progress = [&](const std::string &text) { line.show(text); };
+  return judge;
+}
+
 static int compile(const Arguments &arguments) {
   CompileOptions options = makeOptions(arguments);
   bool quiet = arguments.quiet;
@@ -409,6 +447,10 @@ static int compile(const Arguments &arguments) {
   std::signal(SIGTERM, [](int) { interrupted = true; });
 
   auto start = std::chrono::steady_clock::now();
+  if (!arguments.evaluation.empty())
+    options.judge = [&](llvm::StringRef folder) {
+      return judgePackage(folder.str(), options, makeJudge(arguments, line));
+    };
   std::string temporary;
   llvm::scope_exit cleanup([&] {
     if (!temporary.empty())

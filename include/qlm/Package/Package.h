@@ -16,6 +16,7 @@
 #include "mlir/IR/BuiltinOps.h"
 #include "llvm/ADT/StringRef.h"
 #include "llvm/Support/Error.h"
+#include "llvm/Support/JSON.h"
 
 #include <functional>
 #include <string>
@@ -53,6 +54,11 @@ struct PackageOptions {
   /// Asked now and then, from any thread; true stops the work with the error
   /// "interrupted". May be empty.
   std::function<bool()> cancelled;
+  /// Looks at the finished package, in a folder beside `output`, before it gets
+  /// its name: returns the accuracy card for the manifest, or an error, with
+  /// which nothing is written. May be empty.
+  std::function<llvm::Expected<llvm::json::Object>(llvm::StringRef folder)>
+      judge;
 };
 
 /// What was written, for a summary.

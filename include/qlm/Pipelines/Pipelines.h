@@ -17,6 +17,7 @@
 #include "mlir/Pass/Pass.h"
 #include "llvm/ADT/StringRef.h"
 #include "llvm/Support/Error.h"
+#include "llvm/Support/JSON.h"
 
 #include <cstdint>
 #include <functional>
@@ -97,6 +98,9 @@ struct CompileOptions {
   int64_t blockSize = 128;
   bool actOrder = false;
   bool staticGroups = false;
+  /// See PackageOptions::judge.
+  std::function<llvm::Expected<llvm::json::Object>(llvm::StringRef folder)>
+      judge;
   /// Makes a package for qlm::calibrate: with observers, of float weights.
   bool observe = false;
   /// "none", "bf16" or "int8-dynamic".
