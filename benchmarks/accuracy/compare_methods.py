@@ -1,0 +1,192 @@
+# Part of the QLM project, under the Apache License v2.0 with LLVM Exceptions.
+# SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
+"""Prints one table of every method's accuracy on one model and text.
+
+    compare_methods.py MODEL --text FILE --calibration FILE [--group-size G]
+        [--qat FOLDER] [--max-tokens N] [--only NAME ...] [--bin DIR]
+
+Each row is a package made by quantc and measured by quant-run against the
+float32 one: bits a weight of the quantized linears, bytes of all weights,
+perplexity, KL, top-1 agreement, and the seconds and peak memory that making
+it took. QAT's row is a folder that train_qat.py merged. Where bitsandbytes is
+installed, its NF4 and LLM.int8 weights are dequantized by itself into a folder
+and measured in float32 the same way.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import platform
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+import numpy as np
+
+ROOT = Path(__file__).resolve().parents[2]
+sys.path.insert(0, str(ROOT / "test" / "python"))
+
+
+def methods(group: int, calibration: Path) -> dict[str, list[str]]:
+    """quantc's options of each row."""
+    g = ["--group-size", str(group)]
+    gptq = ["--method", "gptq", "--calibration", str(calibration)]
+    return {
+        "bf16": ["--weights", "bf16"],
+        "int8 channel": ["--weights", "int8"],
+        "int8 tensor": ["--weights", "int8", "--granularity", "tensor"],
+        "int8 tensor, zero points": [
+            "--weights", "int8", "--granularity", "tensor", "--zero-points"],
+        "W8A8 dynamic": ["--weights", "int8", "--activations", "int8-dynamic"],
+        "fp8 channel": ["--weights", "fp8"],
+        "int4 RTN": ["--weights", "int4", *g],
+        "int4 RTN, zero points": ["--weights", "int4", *g, "--zero-points"],
+        "nf4 g64": ["--weights", "nf4"],
+        "nf4 g64, double": ["--weights", "nf4", "--double-quant"],
+        "int4 GPTQ": ["--weights", "int4", *g, *gptq],
+        "int4 GPTQ, act order": ["--weights", "int4", *g, *gptq, "--act-order"],
+        "int4 GPTQ, zero points": [
+            "--weights", "int4", *g, *gptq, "--zero-points"],
+        "nf4 g64 GPTQ": ["--weights", "nf4", *gptq],
+        "int4 W4A8 dynamic": [
+            "--weights", "int4", *g, "--activations", "int8-dynamic"],
+        "int4 RTN, head kept": ["--weights", "int4", *g, "--keep-lm-head"],
+        "int4 GPTQ, head kept": [
+            "--weights", "int4", *g, *gptq, "--keep-lm-head"],
+    }  # fmt: skip
+
+
+class Bench:
+    """Makes and measures packages in a folder of their own."""
+
+    def __init__(self, args, folder: Path):
+        self.args, self.folder = args, folder
+        self.reference = folder / "reference"
+        self.make(args.model, self.reference, [])
+
+    def make(self, model, package, options) -> tuple[float, float]:
+        """Compiles; returns seconds and peak MB."""
+        command = [self.args.bin / "quantc", model, "-o", package, "--quiet",
+                   *options]
+        start = time.time()
+        process = subprocess.Popen([str(word) for word in command])
+        _, status, usage = os.wait4(process.pid, 0)
+        if status:
+            raise SystemExit(f"quantc failed on {options}")
+        return time.time() - start, usage.ru_maxrss / 1000
+
+    def measure(self, package) -> dict:
+        command = [self.args.bin / "quant-run", "eval", package, "--text",
+                   self.args.text, "--reference", self.reference, "--json"]
+        if self.args.max_tokens:
+            command += ["--max-tokens", self.args.max_tokens]
+        done = subprocess.run([str(word) for word in command], check=True,
+                              capture_output=True, text=True)
+        return json.loads(done.stdout)
+
+    def row(self, name: str, model, options) -> str:
+        package = self.folder / "package"
+        seconds, memory = self.make(model, package, options)
+        measured = self.measure(package)
+        size = (package / "weights.safetensors").stat().st_size
+        shutil.rmtree(package)
+        return (f"| {name} | {size / 1e6:.2f} | {measured['perplexity']:.3f} | "
+                f"{measured['kl']:.5f} | {measured['top1_agreement']:.4f} | "
+                f"{seconds:.1f} | {memory:.0f} |")
+
+
+def bitsandbytes_folders(model: Path, folder: Path):
+    """Folders of the model as bitsandbytes rounds and restores it."""
+    import bitsandbytes.functional as bnb
+    import toolchain
+    import torch
+
+    tensors = toolchain.read_safetensors(model / "model.safetensors")
+    config = json.loads((model / "config.json").read_text())
+    config["torch_dtype"] = "float32"
+
+    def nf4(double):
+        def restore(weight):
+            packed, state = bnb.quantize_nf4(
+                weight, blocksize=64, compress_statistics=double)
+            return bnb.dequantize_4bit(packed, state)
+        return restore
+
+    def int8(weight):
+        codes, scales, _ = bnb.int8_vectorwise_quant(weight.half())
+        return codes.float() * (scales[:, None] / 127)
+
+    makers = {"bitsandbytes NF4": nf4(False),
+              "bitsandbytes NF4, double": nf4(True),
+              "bitsandbytes int8": int8}
+    for name, restore in makers.items():
+        target = folder / name.replace(" ", "-")
+        shutil.copytree(model, target)
+        values = {}
+        for key, array in tensors.items():
+            values[key] = np.array(array, np.float32)
+            if key.endswith("_proj.weight"):
+                values[key] = restore(torch.tensor(values[key])).float().numpy()
+        # bitsandbytes leaves the head alone; so does an f32 package.
+        write_safetensors(target / "model.safetensors", values)
+        (target / "config.json").write_text(json.dumps(config))
+        yield name, target
+
+
+def write_safetensors(path: Path, tensors: dict) -> None:
+    header, offset = {}, 0
+    for name, array in tensors.items():
+        header[name] = {"dtype": "F32", "shape": list(array.shape),
+                        "data_offsets": [offset, offset + array.nbytes]}
+        offset += array.nbytes
+    text = json.dumps(header).encode()
+    text += b" " * (-len(text) % 8)
+    with path.open("wb") as file:
+        file.write(len(text).to_bytes(8, "little") + text)
+        for array in tensors.values():
+            file.write(np.ascontiguousarray(array).tobytes())
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.split("\n\n")[0])
+    parser.add_argument("model", type=Path)
+    parser.add_argument("--text", type=Path, required=True)
+    parser.add_argument("--calibration", type=Path, required=True)
+    parser.add_argument("--group-size", type=int, default=128)
+    parser.add_argument("--qat", type=Path)
+    parser.add_argument("--max-tokens", type=int, default=0)
+    parser.add_argument("--only", nargs="*")
+    parser.add_argument("--bin", type=Path, default=ROOT / "build/release/bin")
+    args = parser.parse_args()
+    print(f"{platform.processor() or platform.machine()}, "
+          f"{os.cpu_count()} cores; {args.model.name}, group size "
+          f"{args.group_size}\n")
+    print("| method | MB | perplexity | KL | top-1 | s to make | peak MB |\n"
+          "|---|---|---|---|---|---|---|", flush=True)
+    with tempfile.TemporaryDirectory() as scratch:
+        bench = Bench(args, Path(scratch))
+        print(bench.row("f32", args.model, []), flush=True)
+        for name, options in methods(args.group_size, args.calibration).items():
+            if not args.only or name in args.only:
+                print(bench.row(name, args.model, options), flush=True)
+        if args.qat:
+            options = ["--weights", "int4", "--group-size",
+                       str(args.group_size), "--keep-lm-head"]
+            print(bench.row("int4 QAT, head kept", args.qat, options),
+                  flush=True)
+        try:
+            import bitsandbytes  # noqa: F401
+        except ImportError:
+            return
+        for name, folder in bitsandbytes_folders(args.model, Path(scratch)):
+            if not args.only or name in args.only:
+                print(bench.row(name + " (peer)", folder, []), flush=True)
+
+
+if __name__ == "__main__":
+    main()

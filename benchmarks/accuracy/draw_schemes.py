@@ -1,0 +1,87 @@
+# Part of the QLM project, under the Apache License v2.0 with LLVM Exceptions.
+# SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
+"""Draws what each scheme rounds numbers to, with qlm.functional.
+
+    PYTHONPATH=build/release/python draw_schemes.py docs/quantization.svg
+
+One strip a scheme: the real line from the smallest to the largest weight of
+4,096 normal ones that share a scale, a tick for each value that a code stands
+for, and the root of the mean squared error against the weights' own.
+"""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+import numpy as np
+from qlm import functional as f
+
+WIDTH, LEFT, STRIP = 720, 150, 34
+
+
+def strips(x: np.ndarray) -> list[tuple[str, np.ndarray, float]]:
+    """Name, values and relative error of each scheme, for a row of weights."""
+    group = x.shape[1]
+    made = [
+        ("int8", f.quantize_symmetric(x)),
+        ("int8, zero point", f.quantize_asymmetric(x)),
+        ("int4", f.quantize_per_group(x, group)),
+        ("int4, zero point", f.quantize_per_group(x, group, zero_points=True)),
+        ("nf4", f.quantize_nf4(x, group)),
+        ("fp8 E4M3", f.quantize_fp8(x)),
+    ]
+    rows = []
+    for name, q in made:
+        values = f.dequantize(q)
+        error = float(np.linalg.norm(values - x) / np.linalg.norm(x))
+        rows.append((name, np.unique(values), error))
+    return rows
+
+
+def draw(x: np.ndarray) -> str:
+    """The picture as SVG."""
+    rows = strips(x)
+    height = STRIP * len(rows) + 30
+    low, high = float(x.min()), float(x.max())
+
+    def place(value: float) -> float:
+        return LEFT + (value - low) / (high - low) * (WIDTH - LEFT - 110)
+
+    parts = [
+        f'<svg xmlns="http://www.w3.org/2000/svg" width="{WIDTH}" '
+        f'height="{height}" font-family="sans-serif" font-size="12">',
+        f'<rect width="{WIDTH}" height="{height}" fill="white"/>',
+        f'<text x="{WIDTH - 100}" y="16" fill="#555">error</text>',
+    ]
+    for i, (name, values, error) in enumerate(rows):
+        y = 26 + i * STRIP
+        parts.append(f'<text x="8" y="{y + 14}">{name}</text>')
+        ticks = " ".join(
+            f"M{place(v):.1f} {y}v18"
+            for v in values
+            if low <= v <= high
+        )
+        thin = 0.4 if len(values) > 40 else 1.5
+        parts.append(
+            f'<path d="{ticks}" stroke="#1f5fa8" stroke-width="{thin}"/>'
+        )
+        parts.append(
+            f'<text x="{WIDTH - 100}" y="{y + 14}">{100 * error:.2f} %</text>'
+        )
+    return "\n".join([*parts, "</svg>"]) + "\n"
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.split("\n\n")[0])
+    parser.add_argument("output", type=Path)
+    args = parser.parse_args()
+    rng = np.random.default_rng(0)
+    x = rng.normal(0, 0.02, (1, 4096)).astype(np.float32)
+    args.output.write_text(draw(x))
+    for name, values, error in strips(x):
+        print(f"{name:18} {len(values):4} values, error {100 * error:.2f} %")
+
+
+if __name__ == "__main__":
+    main()
