@@ -56,7 +56,7 @@ def last_json(text: str) -> dict:
 class Bench:
     def __init__(self, a):
         self.a = a
-        self.cores = choose_cores(a.threads)
+        self.cores = a.cores or choose_cores(a.threads)
         self.values: dict[tuple[str, str], list[float]] = {}
         self.failures: list[str] = []
         self.log = open(a.out / "runs.jsonl", "w", encoding="utf-8")
@@ -232,9 +232,13 @@ def main() -> None:
                         default=["llama.cpp", "torch"])
     parser.add_argument("--seconds", type=float, default=600)
     parser.add_argument("--only", default="")
+    parser.add_argument("--cores", default="",
+                        help="as taskset takes them; default: chosen")
     a = parser.parse_args()
     if not shutil.which("taskset"):
         sys.exit("taskset is needed (package util-linux)")
+    # taskset searches names without a slash in PATH.
+    a.quant_run = a.quant_run.resolve()
     a.out.mkdir(parents=True, exist_ok=True)
     begin = time.perf_counter()
     prepare(a)
