@@ -31,9 +31,9 @@ demo: build
 test: build
 	@$(PYTHON) scripts/run_tests.py --build $(BUILD)
 
-# The same without the sanitizer build and its fuzz targets.
+# The same without the sanitizer builds and the fuzz targets.
 test-quick: build
-	@$(PYTHON) scripts/run_tests.py --build $(BUILD) --skip fuzz
+	@$(PYTHON) scripts/run_tests.py --build $(BUILD) --skip fuzz --skip tsan
 
 format: bootstrap
 	@git ls-files '*.cpp' '*.h' | xargs clang-format-22 -i

@@ -3,8 +3,8 @@
 
 The runners: lit (IR in, IR out), GoogleTest, pytest, the format check, the
 check that generated documents are up to date, the check of the arrows
-between folders, and the fuzz targets on their corpora (built with
-AddressSanitizer and UBSan).
+between folders, the fuzz targets on their corpora (built with AddressSanitizer
+and UBSan), and the runtime's tests with ThreadSanitizer.
 """
 
 from __future__ import annotations
@@ -163,9 +163,29 @@ def run_fuzz(build: Path) -> Count:
     return count
 
 
+def run_tsan(build: Path) -> Count:
+    """Builds the runtime's tests with ThreadSanitizer and runs them."""
+    result = run_captured(["make", "--no-print-directory", "configure",
+                           "PRESET=tsan"])
+    if result.returncode == 0:
+        result = run_captured(["cmake", "--build", "build/tsan", "--target",
+                               "RuntimeTests"])
+    if result.returncode:
+        print(result.stdout[-6000:])
+        return Count(0, 1)
+    # The queue's test needs memory that sanitizers multiply.
+    result = run_captured([
+        "build/tsan/bin/tests/RuntimeTests", "--gtest_brief=1",
+        "--gtest_filter=EngineT*:Serving*:Speculation*:KvPages*:Thread*:Tile*"])
+    if result.returncode:
+        print(f"RuntimeTests with ThreadSanitizer:\n{result.stdout[-6000:]}")
+    return Count(int(result.returncode == 0), int(result.returncode != 0))
+
+
 RUNNERS = {"lit": run_lit, "gtest": run_gtest, "pytest": run_pytest,
            "format": check_format, "docs": check_docs,
-           "includes": check_includes, "fuzz": run_fuzz}
+           "includes": check_includes, "fuzz": run_fuzz,
+           "tsan": run_tsan}
 
 
 def main() -> int:

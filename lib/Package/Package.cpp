@@ -239,8 +239,12 @@ copyModelFiles(StringRef modelFolder, StringRef folder) {
   std::vector<PackagedFile> files;
   if (modelFolder.empty())
     return files;
-  for (StringRef name : {format::kTokenizerFile, format::kTokenizerConfigFile,
-                         format::kGenerationConfigFile, format::kConfigFile}) {
+  // The chat template is the server's alone.
+  for (StringRef name :
+       {StringRef(format::kTokenizerFile),
+        StringRef(format::kTokenizerConfigFile),
+        StringRef(format::kGenerationConfigFile),
+        StringRef(format::kConfigFile), StringRef("chat_template.jinja")}) {
     std::string from = join(modelFolder, name);
     if (!fs::exists(from))
       continue;

@@ -5,23 +5,19 @@
 //
 //===----------------------------------------------------------------------===//
 
-#include "qlm/Runtime/Model.h"
-#include "qlm/Runtime/qlm.h"
+#include "CApi.h"
 
 #include <cstdlib>
 #include <cstring>
 
 using namespace qlm;
-
-struct qlm_model {
-  std::unique_ptr<Model> model;
-};
+using namespace qlm::capi;
 
 struct qlm_results {
   std::vector<GenerationResult> results;
 };
 
-static char *copyString(const std::string &text) {
+char *capi::copyString(const std::string &text) {
   char *copy = static_cast<char *>(std::malloc(text.size() + 1));
   if (copy)
     std::memcpy(copy, text.c_str(), text.size() + 1);
@@ -50,7 +46,7 @@ static qlm_status toStatus(StatusCode code) {
   return QLM_INTERNAL;
 }
 
-static qlm_status report(const Status &status, char **error) {
+qlm_status capi::report(const Status &status, char **error) {
   if (error)
     *error = copyString(status.message());
   return toStatus(status.getCode());
@@ -60,8 +56,24 @@ static Status noTokenizer() {
   return Status(StatusCode::Unsupported, "the package has no tokenizer");
 }
 
-static Result<Request> makeRequest(const Model &model,
-                                   const qlm_request &source) {
+qlm_finish_reason capi::toReason(FinishReason reason) {
+  switch (reason) {
+  case FinishReason::Stop:
+    return QLM_FINISH_STOP;
+  case FinishReason::Length:
+    return QLM_FINISH_LENGTH;
+  case FinishReason::Cancelled:
+    return QLM_FINISH_CANCELLED;
+  case FinishReason::Error:
+    return QLM_FINISH_ERROR;
+  case FinishReason::Deadline:
+    return QLM_FINISH_DEADLINE;
+  }
+  return QLM_FINISH_ERROR;
+}
+
+Result<Request> capi::makeRequest(const Model &model,
+                                  const qlm_request &source) {
   Request request;
   if (source.text) {
     Result<std::vector<int32_t>> tokens = model.encode(source.text);
@@ -200,17 +212,7 @@ const int32_t *qlm_result_tokens(const qlm_results *results, size_t index,
 
 qlm_finish_reason qlm_result_finish_reason(const qlm_results *results,
                                            size_t index) {
-  switch (results->results[index].reason) {
-  case FinishReason::Stop:
-    return QLM_FINISH_STOP;
-  case FinishReason::Length:
-    return QLM_FINISH_LENGTH;
-  case FinishReason::Cancelled:
-    return QLM_FINISH_CANCELLED;
-  case FinishReason::Error:
-    return QLM_FINISH_ERROR;
-  }
-  return QLM_FINISH_ERROR;
+  return toReason(results->results[index].reason);
 }
 
 const char *qlm_result_error(const qlm_results *results, size_t index) {

@@ -12,6 +12,7 @@
 
 #include <algorithm>
 #include <fstream>
+#include <iterator>
 #include <sys/stat.h>
 #include <thread>
 
@@ -112,12 +113,27 @@ Result<std::unique_ptr<Model>> Model::load(const std::string &path,
   if (!executor.ok())
     return executor.status();
   model->executor = executor.take();
-  const KvPlan &kv = model->getManifest().plan.kv;
-  model->pages = std::make_unique<KvPages>(kv.pages, kv.pageTokens);
-  model->engine = std::make_unique<Engine>(
-      *model->executor, *model->pages, model->getManifest(),
-      model->tokenizer.get(), eosTokenIds.take());
+  model->eosTokenIds = eosTokenIds.take();
+  QLM_RETURN_IF_ERROR(model->configure(options.engine));
   return model;
+}
+
+Status Model::configure(const EngineOptions &options) {
+  std::lock_guard<std::mutex> guard(mutex);
+  if (engine) {
+    EngineStats stats = engine->getStats();
+    if (stats.waiting + stats.running)
+      return Status(StatusCode::InvalidArgument,
+                    "the engine can't change while " +
+                        std::to_string(stats.waiting + stats.running) +
+                        " texts are on their way");
+  }
+  Result<std::unique_ptr<Engine>> created = Engine::create(
+      *executor, getManifest(), tokenizer.get(), eosTokenIds, options);
+  if (!created.ok())
+    return created.status();
+  engine = created.take();
+  return Status();
 }
 
 Result<std::vector<int32_t>> Model::encode(std::string_view text) const {
@@ -130,29 +146,31 @@ Result<std::vector<int32_t>> Model::encode(std::string_view text) const {
 
 Result<std::vector<GenerationResult>>
 Model::generate(const std::vector<Request> &requests) {
-  std::lock_guard<std::mutex> lock(mutex);
-  std::vector<int64_t> numbers;
-  for (size_t i = 0; i < requests.size(); ++i) {
-    Result<int64_t> number = engine->add(requests[i]);
-    if (!number.ok()) {
-      engine->clear();
+  for (size_t i = 0; i < requests.size(); ++i)
+    if (Status status = engine->check(requests[i]); !status.ok()) {
       std::string which =
           requests.size() == 1 ? "" : "prompt " + std::to_string(i + 1) + ": ";
-      return Status(number.status().getCode(),
-                    which + number.status().message());
+      return Status(status.getCode(), which + status.message());
     }
-    numbers.push_back(*number);
+  std::vector<int64_t> numbers;
+  {
+    std::lock_guard<std::mutex> guard(mutex);
+    for (const Request &request : requests) {
+      numbers.push_back(engine->newNumber());
+      QLM_RETURN_IF_ERROR(engine->add(numbers.back(), request));
+    }
   }
-  while (engine->step())
-    ;
   std::vector<GenerationResult> results;
   for (int64_t number : numbers) {
-    std::optional<GenerationResult> result = engine->take(number);
-    if (!result) {
-      engine->clear();
-      return Status(StatusCode::Internal, "a request was never admitted");
+    std::optional<std::vector<GenerationResult>> taken;
+    // Other callers' steps serve these requests too, and these steps theirs.
+    while (!taken) {
+      std::lock_guard<std::mutex> guard(mutex);
+      taken = engine->take(number);
+      if (!taken && !engine->step() && !(taken = engine->take(number)))
+        return Status(StatusCode::Internal, "a request was lost");
     }
-    results.push_back(std::move(*result));
+    std::move(taken->begin(), taken->end(), std::back_inserter(results));
   }
   return results;
 }
@@ -174,25 +192,27 @@ Status Model::logits(const std::vector<int32_t> &tokens, int64_t chunk,
   int64_t largest = std::min(plan.maxStepTokens, plan.maxLogitRows);
   chunk = chunk == 0 ? largest : std::min(chunk, largest);
 
-  std::vector<int32_t> table;
-  if (!pages->reserve(table, count))
+  KvPages &pages = engine->getPages();
+  PageTable table;
+  if (!pages.reserve(table, count))
     return Status(StatusCode::ResourceExhausted,
                   "no pages are free for " + std::to_string(count) + " tokens");
   StepBatch &batch = executor->batch();
   for (int64_t first = 0; first < count; first += chunk) {
     int64_t rows = std::min(chunk, count - first);
     batch.clear();
-    if (!batch.addSequence(tokens.data() + first, rows, first, table, rows)) {
-      pages->release(table);
+    if (!batch.addSequence(tokens.data() + first, rows, first, table.pages,
+                           rows)) {
+      pages.release(table);
       return Status(StatusCode::Internal, "a chunk does not fit in a step");
     }
     if (Status ran = executor->run(); !ran.ok()) {
-      pages->release(table);
+      pages.release(table);
       return ran;
     }
     for (int64_t row = 0; row < rows; ++row)
       onRow(first + row, executor->logits(row));
   }
-  pages->release(table);
+  pages.release(table);
   return Status();
 }

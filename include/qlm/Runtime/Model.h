@@ -24,6 +24,7 @@
 #include "qlm/Runtime/Package.h"
 #include "qlm/Runtime/Tokenizer.h"
 
+#include <atomic>
 #include <functional>
 #include <memory>
 #include <mutex>
@@ -34,7 +35,7 @@
 namespace qlm {
 
 /// A loaded package with its memory and threads. Calls from several threads
-/// are served one after the other.
+/// share the steps of one engine.
 class Model {
 public:
   struct Options {
@@ -50,11 +51,12 @@ public:
     bool reserveMemory = false;
     /// See Executor::Options.
     std::string cudaDriver = Executor::Options().cudaDriver;
+    EngineOptions engine;
   };
 
   /// Loads the package folder at \p path. Errors: as Package::load,
-  /// Tokenizer::load and Executor::create; InvalidArgument for negative
-  /// threads.
+  /// Tokenizer::load, Executor::create and Engine::create; InvalidArgument
+  /// for negative threads.
   static Result<std::unique_ptr<Model>> load(const std::string &path,
                                              const Options &options);
   ~Model();
@@ -72,8 +74,13 @@ public:
   /// Errors: Unsupported (no tokenizer), and those of Tokenizer::encode.
   Result<std::vector<int32_t>> encode(std::string_view text) const;
 
-  /// Runs all of \p requests, batched, and returns their results in order. A
-  /// request that fails while running has its status in its result.
+  /// Uses the plan in another way from now on. Errors: InvalidArgument, naming
+  /// the option, or when requests are on their way; nothing changes then.
+  Status configure(const EngineOptions &options);
+
+  /// Runs all of \p requests, batched, and returns their results in order,
+  /// one a choice. A request that fails while running has its status in its
+  /// result. Callbacks may come on the thread of another caller.
   /// Errors: InvalidArgument, naming the request, when one breaks a rule;
   /// none is run then.
   Result<std::vector<GenerationResult>>
@@ -87,16 +94,27 @@ public:
   Status logits(const std::vector<int32_t> &tokens, int64_t chunk,
                 const std::function<void(int64_t row, float *logits)> &onRow);
 
+  /// Adds requests and runs steps; only with lock() held.
+  Engine &getEngine() { return *engine; }
+  std::unique_lock<std::mutex> lock() {
+    return std::unique_lock<std::mutex>(mutex);
+  }
+
+  /// Whether the caller may start the model's engine thread: one at a time.
+  bool claimThread() { return !hasThread.exchange(true); }
+  void releaseThread() { hasThread = false; }
+
 private:
   Model() = default;
 
   std::unique_ptr<Package> package;
   std::unique_ptr<Tokenizer> tokenizer;
   std::unique_ptr<Executor> executor;
-  std::unique_ptr<KvPages> pages;
+  std::vector<int32_t> eosTokenIds;
   std::unique_ptr<Engine> engine;
   std::string notes;
   std::mutex mutex;
+  std::atomic<bool> hasThread{false};
 };
 
 /// Fails with InvalidArgument, naming the token, unless every one is at least

@@ -58,8 +58,9 @@ typedef enum qlm_status {
 typedef enum qlm_finish_reason {
   QLM_FINISH_STOP = 0,      ///< a stop string or an end-of-sequence token
   QLM_FINISH_LENGTH = 1,    ///< max_new_tokens or the context's end
-  QLM_FINISH_CANCELLED = 2, ///< the callback returned 0
-  QLM_FINISH_ERROR = 3      ///< see qlm_result_error
+  QLM_FINISH_CANCELLED = 2, ///< the callback returned 0, or qlm_cancel
+  QLM_FINISH_ERROR = 3,     ///< see qlm_result_error
+  QLM_FINISH_DEADLINE = 4   ///< the request's deadline passed
 } qlm_finish_reason;
 
 /// A loaded package with its memory and threads.
@@ -172,6 +173,151 @@ QLM_API const char *qlm_result_error(const qlm_results *results, size_t index);
 QLM_API qlm_status qlm_logits(qlm_model *model, const int32_t *tokens,
                               size_t count, int64_t chunk, float *logits,
                               char **error);
+
+//===----------------------------------------------------------------------===//
+// Serving: requests that come and go while others run
+//===----------------------------------------------------------------------===//
+//
+//   qlm_engine *engine;
+//   qlm_engine_start(model, NULL, &engine, NULL);
+//   int64_t number;
+//   qlm_submit(engine, &request, NULL, &number, NULL);
+//   for (int done = 0; !done;) {
+//     qlm_events *events = qlm_engine_wait(engine, 1.0);
+//     for (size_t i = 0; i < qlm_events_count(events); ++i) {
+//       const qlm_event *event = qlm_events_get(events, i);
+//       fwrite(event->text, 1, event->text_length, stdout);
+//       done |= event->is_last;
+//     }
+//     qlm_events_free(events);
+//   }
+//   qlm_engine_free(engine);
+//
+// Structs that begin with struct_size may grow: their init function sets it,
+// and a newer library reads what the caller's version knows.
+
+/// A model's engine on a thread of its own. Its functions may be called from
+/// any thread.
+typedef struct qlm_engine qlm_engine;
+/// What happened to requests; see qlm_engine_wait.
+typedef struct qlm_events qlm_events;
+
+/// How a package's plan is used; fill it with qlm_engine_options_init first.
+typedef struct qlm_engine_options {
+  size_t struct_size;
+  int64_t max_queue;       ///< requests that may wait; default 1024
+  int64_t kv_pages;        ///< of the KV cache; 0 (default): the plan's
+  int64_t max_step_tokens; ///< 0 (default): the plan's
+  int32_t share_prefixes;  ///< keep prompts' pages for others; default 1
+  int64_t speculate;       ///< tokens proposed in a step; 0 (default): none
+  int32_t adaptive;        ///< propose fewer where it doesn't pay; default 1
+  qlm_model *draft;        ///< proposes; null (default): prompt lookup
+} qlm_engine_options;
+
+/// Says which tokens may follow \p generated [\p count]: sets bit `t % 32` of
+/// `words[t / 32]` for each, all bits are clear before. Called on the engine's
+/// thread. Returns 0 to end the text with an error.
+typedef int32_t (*qlm_mask_callback)(void *user, int64_t choice,
+                                     const int32_t *generated, size_t count,
+                                     uint32_t *words);
+
+/// What a request may ask beside qlm_request; fill it with
+/// qlm_request_options_init first.
+typedef struct qlm_request_options {
+  size_t struct_size;
+  int64_t choices;         ///< continuations of the prompt; default 1
+  int32_t logprobs;        ///< tell tokens' log probabilities; default 0
+  int64_t top_logprobs;    ///< and those of that many likely ones; at most 20
+  int32_t priority;        ///< higher goes first; default 0
+  uint64_t client;         ///< clients that wait get equal shares; default 0
+  int64_t cache_scope;     ///< prefixes are shared inside it; default 0
+  double deadline_seconds; ///< from now; 0 (default): none
+  float frequency_penalty, presence_penalty; ///< default 0
+  const int32_t *bias_tokens; ///< [bias_count], or null (default)
+  const float *bias_values;   ///< [bias_count], added to the tokens' logits
+  size_t bias_count;
+  int32_t speculate;      ///< allow proposals; default 1
+  qlm_mask_callback mask; ///< or null (default)
+  void *mask_user;        ///< given to it
+} qlm_request_options;
+
+/// A token of a text, or the end of one.
+typedef struct qlm_event {
+  int64_t request; ///< number that qlm_submit gave
+  int64_t choice;
+  int32_t is_last; ///< the choice ended; the fields of the end are set
+  int32_t token;
+  const char *text; ///< settled now, of text_length bytes; may be empty
+  size_t text_length;
+  float logprob;
+  const int32_t *top_tokens; ///< [top_count], the most likely first
+  const float *top_logprobs; ///< [top_count]
+  size_t top_count;
+  int64_t generated_tokens; ///< of the choice, so far
+  double seconds;           ///< since qlm_submit
+  // The end's.
+  qlm_finish_reason finish_reason;
+  const char *error; ///< zero-terminated; empty when nothing went wrong
+  int64_t prompt_tokens;
+  int64_t cached_tokens;   ///< of the prompt, not computed again
+  int64_t proposed_tokens; ///< checked ahead of the text, and of these
+  int64_t accepted_tokens; ///< those that came true
+} qlm_event;
+
+/// What an engine holds now, and did since it began; set struct_size first.
+typedef struct qlm_stats {
+  size_t struct_size;
+  int64_t waiting, running;
+  int64_t total_pages, used_pages, idle_pages; ///< idle: kept for others
+  int64_t steps, failed_steps;
+  int64_t prompt_tokens; ///< computed
+  int64_t cached_tokens; ///< of prompts, not computed
+  int64_t generated_tokens;
+  int64_t proposed_tokens, accepted_tokens;
+  int64_t preemptions, evictions;
+  int64_t finished[5]; ///< by qlm_finish_reason
+  double kernel_seconds, proposal_seconds, step_seconds;
+} qlm_stats;
+
+/// Sets the defaults.
+QLM_API void qlm_engine_options_init(qlm_engine_options *options);
+/// Sets the defaults.
+QLM_API void qlm_request_options_init(qlm_request_options *options);
+
+/// Starts an engine for \p model, which must outlive it; \p options may be
+/// null. A model has one engine at a time; qlm_generate shares its steps.
+/// Errors: QLM_INVALID_ARGUMENT (an option out of range, a draft of another
+/// vocabulary, an engine or a call of qlm_generate is on its way).
+QLM_API qlm_status qlm_engine_start(qlm_model *model,
+                                    const qlm_engine_options *options,
+                                    qlm_engine **engine, char **error);
+/// Cancels what is left and stops the thread; null is allowed.
+QLM_API void qlm_engine_free(qlm_engine *engine);
+
+/// Hands over a request; nothing it points to is kept, but callbacks and what
+/// they are given. The request's callback runs on the engine's thread.
+/// Errors: as qlm_generate; QLM_RESOURCE_EXHAUSTED when too many wait or the
+/// engine drains.
+QLM_API qlm_status qlm_submit(qlm_engine *engine, const qlm_request *request,
+                              const qlm_request_options *options,
+                              int64_t *number, char **error);
+/// Ends a request soon, if it hasn't ended. Its last events come in any case.
+QLM_API void qlm_cancel(qlm_engine *engine, int64_t number);
+/// Returns what happened since the last call; waits up to \p seconds for
+/// something to happen. Freed with qlm_events_free.
+QLM_API qlm_events *qlm_engine_wait(qlm_engine *engine, double seconds);
+/// Number of events.
+QLM_API size_t qlm_events_count(const qlm_events *events);
+/// Event \p index, valid until qlm_events_free.
+QLM_API const qlm_event *qlm_events_get(const qlm_events *events, size_t index);
+/// Frees events and all that they point to; null is allowed.
+QLM_API void qlm_events_free(qlm_events *events);
+/// Refuses requests from now on; those accepted go on.
+QLM_API void qlm_engine_drain(qlm_engine *engine);
+/// Requests accepted and not finished.
+QLM_API int64_t qlm_engine_open(const qlm_engine *engine);
+/// Fills \p stats as far as its struct_size says.
+QLM_API void qlm_engine_stats(qlm_engine *engine, qlm_stats *stats);
 
 #ifdef __cplusplus
 }

@@ -5,12 +5,7 @@
 //
 //===----------------------------------------------------------------------===//
 
-#include "qlm/Runtime/Engine.h"
-
-#include "FakeModel.h"
-#include "FakePackage.h"
-#include "qlm/Runtime/Model.h"
-#include "gtest/gtest.h"
+#include "EngineFixture.h"
 
 #include <algorithm>
 #include <cmath>
@@ -19,44 +14,7 @@ using namespace qlm;
 using namespace qlm::test;
 
 namespace {
-class EngineTest : public testing::Test {
-protected:
-  void open(
-      const FakeLimits &limits = {},
-      const std::function<void(const FakePackage &)> &change =
-          [](const FakePackage &) {}) {
-    package = std::make_unique<FakePackage>(limits);
-    change(*package);
-    Model::Options options;
-    options.threads = 2;
-    Result<std::unique_ptr<Model>> loaded =
-        Model::load(package->path(), options);
-    ASSERT_TRUE(loaded.ok()) << loaded.status().message();
-    model = loaded.take();
-  }
-
-  Request ask(const std::string &prompt, int64_t maxNewTokens) {
-    Request request;
-    Result<std::vector<int32_t>> tokens = model->encode(prompt);
-    EXPECT_TRUE(tokens.ok()) << tokens.status().message();
-    request.prompt = tokens.take();
-    request.maxNewTokens = maxNewTokens;
-    return request;
-  }
-
-  GenerationResult run(const Request &request) {
-    Result<std::vector<GenerationResult>> results = model->generate({request});
-    EXPECT_TRUE(results.ok()) << results.status().message();
-    return results->front();
-  }
-
-  std::string refusal(const Request &request) {
-    return model->generate({request}).status().message();
-  }
-
-  std::unique_ptr<FakePackage> package;
-  std::unique_ptr<Model> model;
-};
+class EngineTest : public EngineFixture {};
 } // namespace
 
 TEST_F(EngineTest, ContinuesTheAlphabetToTheEnd) {
@@ -120,7 +78,7 @@ TEST_F(EngineTest, GoesPastTheEndWhenAsked) {
 }
 
 TEST_F(EngineTest, TakesTheEndFromTheGenerationConfig) {
-  open({}, [](const FakePackage &package) {
+  open({}, {}, [](const FakePackage &package) {
     package.write("generation_config.json", R"({"eos_token_id": [3, 9]})");
   });
   EXPECT_EQ(run(ask("a", 20)).tokens, (std::vector<int32_t>{1, 2, 3}));
@@ -214,7 +172,7 @@ TEST_F(EngineTest, RefusesRequestsThatBreakARule) {
 }
 
 TEST_F(EngineTest, WorksOnTokensWithoutATokenizer) {
-  open({}, [](const FakePackage &package) {
+  open({}, {}, [](const FakePackage &package) {
     Json manifest = package.readManifest();
     manifest["files"] = Json::object();
     package.writeManifest(manifest);

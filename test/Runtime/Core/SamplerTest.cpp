@@ -169,3 +169,85 @@ TEST(SamplerTest, ChecksOptions) {
   EXPECT_EQ(message([](auto &o) { o.repetitionPenalty = 0; }),
             "repetition_penalty must be above 0 and at most 100, got 0.000000");
 }
+
+TEST(SamplerTest, TopKKeepsTheLowerIdsAmongEquals) {
+  SamplingOptions options;
+  options.temperature = 1;
+  options.topK = 3;
+  Sampler sampler(options);
+  std::map<int32_t, int> counts;
+  for (int i = 0; i < 2000; ++i) {
+    std::vector<float> logits = {2, 0, 2, 3, 2, 2};
+    ++counts[sampler.sample(logits.data(), 6)->token];
+  }
+  EXPECT_EQ(counts.size(), 3u);
+  EXPECT_TRUE(counts.count(0) && counts.count(2) && counts.count(3));
+}
+
+TEST(SamplerTest, DrawsFromLargeVocabularies) {
+  // Probability by thousands of tokens, whose blocks and walk must agree.
+  constexpr int size = 5003, groups = 7, draws = 30000;
+  SamplingOptions options;
+  options.temperature = 0.7f;
+  Sampler sampler(options);
+  std::vector<float> logits(size);
+  std::vector<double> expected(groups), counts(groups);
+  double sum = 0;
+  for (int i = 0; i < size; ++i) {
+    logits[i] = std::sin(static_cast<float>(i)) * 2;
+    double weight = std::exp(static_cast<double>(logits[i]) / 0.7);
+    expected[i * groups / size] += weight;
+    sum += weight;
+  }
+  for (int i = 0; i < draws; ++i)
+    counts[sampler.sample(logits.data(), size)->token * groups / size] += 1;
+  double chiSquare = 0;
+  for (int i = 0; i < groups; ++i) {
+    double wanted = draws * expected[i] / sum;
+    chiSquare += (counts[i] - wanted) * (counts[i] - wanted) / wanted;
+  }
+  EXPECT_LT(chiSquare, 27.9) << "six degrees of freedom, upper tail 1e-4";
+}
+
+TEST(SamplerTest, PenaltiesCountTheTextAndNotThePrompt) {
+  SamplingOptions options;
+  options.frequencyPenalty = 0.5f;
+  options.presencePenalty = 0.25f;
+  Sampler sampler(options);
+  sampler.see(0, /*isPrompt=*/true);
+  std::vector<float> logits = {2, 1.9f, 1.6f};
+  EXPECT_EQ(sampler.sample(logits.data(), 3)->token, 0);
+  sampler.see(0);
+  EXPECT_EQ(sampler.sample(logits.data(), 3)->token, 1) << "2 - 0.75 < 1.9";
+  sampler.see(1);
+  EXPECT_EQ(sampler.sample(logits.data(), 3)->token, 2);
+  sampler.see(2);
+  sampler.see(2);
+  EXPECT_EQ(sampler.sample(logits.data(), 3)->token, 0) << "1.25, 1.15, 0.35";
+  EXPECT_EQ(logits, (std::vector<float>{2, 1.9f, 1.6f})) << "as they were";
+}
+
+TEST(SamplerTest, BiasesMoveLogits) {
+  SamplingOptions options;
+  options.logitBias = {{2, 3.0f}, {0, -100.0f}, {2, 0.5f}};
+  Sampler sampler(options);
+  std::vector<float> logits = {3, 1, -2};
+  Result<SampledToken> sampled = sampler.sample(logits.data(), 3);
+  EXPECT_EQ(sampled->token, 2) << "-2 + 3 + 0.5 > 1";
+  EXPECT_EQ(logits, (std::vector<float>{3, 1, -2})) << "as they were";
+  double sum = std::exp(3.0) + std::exp(1.0) + std::exp(-2.0);
+  EXPECT_NEAR(sampled->logProbability, -2 - std::log(sum), 1e-5);
+}
+
+TEST(SamplerTest, GuessesWhatWillBeDrawn) {
+  SamplingOptions options;
+  options.temperature = 1.5f;
+  options.seed = 9;
+  Sampler sampler(options), other(options);
+  std::vector<int32_t> guesses;
+  std::vector<float> logits = someLogits;
+  for (int i = 0; i < 20; ++i)
+    guesses.push_back(other.guess(logits.data(), 5, i));
+  for (int i = 0; i < 20; ++i)
+    EXPECT_EQ(sampler.sample(logits.data(), 5)->token, guesses[i]) << i;
+}

@@ -92,6 +92,83 @@ static void checkTokens(qlm_model *model) {
   qlm_tokens_free(tokens);
 }
 
+static int32_t allowEven(void *user, int64_t choice, const int32_t *generated,
+                         size_t count, uint32_t *words) {
+  (void)user, (void)choice;
+  if (count == 3)
+    return 0;
+  words[0] = count == 0 ? 1u << 4 : 1u << (generated[count - 1] + 2);
+  return 1;
+}
+
+/* Reads events until `choices` have ended; the first request's text. */
+static void readEvents(qlm_engine *engine, int choices, char *text,
+                       qlm_event *last) {
+  while (choices > 0) {
+    qlm_events *events = qlm_engine_wait(engine, 10);
+    for (size_t i = 0; i < qlm_events_count(events); ++i) {
+      const qlm_event *event = qlm_events_get(events, i);
+      if (!event->is_last)
+        strncat(text, event->text, event->text_length);
+      if (event->is_last) {
+        *last = *event;
+        /* The event's own text ends with the events. */
+        last->error = strstr(event->error, "callback") ? "callback" : "";
+        --choices;
+      }
+    }
+    qlm_events_free(events);
+  }
+}
+
+static void checkEngine(qlm_model *model) {
+  char *error = NULL, text[64] = "";
+  qlm_engine *engine = NULL, *second = NULL;
+  qlm_engine_options options;
+  qlm_engine_options_init(&options);
+  EXPECT(options.struct_size == sizeof(options) && options.max_queue == 1024);
+  options.kv_pages = 1000;
+  EXPECT(qlm_engine_start(model, &options, &engine, &error) ==
+         QLM_INVALID_ARGUMENT);
+  EXPECT(!strcmp(error, "pages must be from 1 to 48, got 1000"));
+  qlm_string_free(error);
+  EXPECT(qlm_engine_start(model, NULL, &engine, NULL) == QLM_OK);
+  EXPECT(qlm_engine_start(model, NULL, &second, NULL) == QLM_INVALID_ARGUMENT);
+
+  qlm_request request;
+  qlm_request_init(&request);
+  request.text = "abc";
+  request.max_new_tokens = 3;
+  int64_t number = -1;
+  qlm_event last;
+  EXPECT(qlm_submit(engine, &request, NULL, &number, NULL) == QLM_OK);
+  readEvents(engine, 1, text, &last);
+  EXPECT(!strcmp(text, "def") && last.request == number);
+  EXPECT(last.finish_reason == QLM_FINISH_LENGTH && last.prompt_tokens == 3);
+
+  qlm_request_options more;
+  qlm_request_options_init(&more);
+  more.mask = allowEven;
+  request.max_new_tokens = 9;
+  text[0] = 0;
+  EXPECT(qlm_submit(engine, &request, &more, &number, NULL) == QLM_OK);
+  readEvents(engine, 1, text, &last);
+  EXPECT(!strcmp(text, "egi") && last.finish_reason == QLM_FINISH_ERROR);
+  EXPECT(!strcmp(last.error, "callback"));
+
+  qlm_stats stats;
+  stats.struct_size = sizeof(stats);
+  qlm_engine_stats(engine, &stats);
+  EXPECT(stats.generated_tokens == 6 && stats.total_pages == 48);
+  EXPECT(stats.finished[QLM_FINISH_ERROR] == 1 && stats.used_pages == 0);
+  qlm_engine_drain(engine);
+  EXPECT(qlm_submit(engine, &request, NULL, &number, &error) ==
+         QLM_RESOURCE_EXHAUSTED);
+  qlm_string_free(error);
+  EXPECT(qlm_engine_open(engine) == 0);
+  qlm_engine_free(engine);
+}
+
 int main(int argc, char **argv) {
   if (argc != 2)
     return 2;
@@ -111,6 +188,7 @@ int main(int argc, char **argv) {
   checkErrors(model);
   checkGenerate(model);
   checkTokens(model);
+  checkEngine(model);
   qlm_model_free(model);
   return failures != 0;
 }
