@@ -11,28 +11,22 @@
 //
 //===----------------------------------------------------------------------===//
 
+#include "Binding.h"
 #include "qlm/Runtime/Model.h"
 
 #include <nanobind/nanobind.h>
 #include <nanobind/ndarray.h>
 #include <nanobind/stl/optional.h>
+#include <nanobind/stl/pair.h>
+#include <nanobind/stl/shared_ptr.h>
 #include <nanobind/stl/string.h>
-#include <nanobind/stl/unique_ptr.h>
 #include <nanobind/stl/vector.h>
 
 namespace nb = nanobind;
 using namespace nb::literals;
 using namespace qlm;
 
-namespace {
-/// Becomes Python's qlm.Error.
-struct Failure : std::runtime_error {
-  explicit Failure(const Status &status)
-      : std::runtime_error(status.message()) {}
-};
-} // namespace
-
-static std::unique_ptr<Model> load(const std::string &path, int threads,
+static std::shared_ptr<Model> load(const std::string &path, int threads,
                                    bool verify) {
   Model::Options options;
   options.threads = threads;
@@ -51,8 +45,10 @@ static std::vector<int32_t> encode(const Model &model, const std::string &text,
   if (!model.getTokenizer())
     throw Failure(
         Status(StatusCode::Unsupported, "the package has no tokenizer"));
-  Result<std::vector<int32_t>> tokens =
-      model.getTokenizer()->encode(text, addSpecialTokens);
+  Result<std::vector<int32_t>> tokens = [&] {
+    nb::gil_scoped_release release;
+    return model.getTokenizer()->encode(text, addSpecialTokens);
+  }();
   if (!tokens.ok())
     throw Failure(tokens.status());
   return tokens.take();
@@ -111,6 +107,50 @@ generate(Model &model, const std::vector<Request> &requests,
   return results.take();
 }
 
+static void check(Model &model, const Request &request) {
+  Status status = model.getEngine().check(request);
+  if (!status.ok())
+    throw Failure(status);
+}
+
+static int64_t add(Model &model, const Request &request) {
+  nb::gil_scoped_release release;
+  auto guard = model.lock();
+  int64_t number = model.getEngine().newNumber();
+  Status status = model.getEngine().add(number, request);
+  if (!status.ok())
+    throw Failure(status);
+  return number;
+}
+
+static bool step(Model &model) {
+  nb::gil_scoped_release release;
+  auto guard = model.lock();
+  return model.getEngine().step();
+}
+
+static std::optional<std::vector<GenerationResult>> take(Model &model,
+                                                         int64_t number) {
+  nb::gil_scoped_release release;
+  auto guard = model.lock();
+  return model.getEngine().take(number);
+}
+
+static void configure(Model &model, int64_t pages, int64_t maxStepTokens,
+                      bool sharePrefixes, int64_t speculate, bool adaptive,
+                      std::shared_ptr<Model> draft) {
+  EngineOptions options;
+  options.pages = pages;
+  options.maxStepTokens = maxStepTokens;
+  options.sharePrefixes = sharePrefixes;
+  options.speculation.maxTokens = speculate;
+  options.speculation.adaptive = adaptive;
+  options.speculation.draft = std::move(draft);
+  Status status = model.configure(options);
+  if (!status.ok())
+    throw Failure(status);
+}
+
 static nb::ndarray<nb::numpy, float, nb::ndim<2>>
 logits(Model &model, const std::vector<int32_t> &tokens, int64_t chunk) {
   int64_t vocabulary = model.getManifest().model.vocabularySize;
@@ -134,7 +174,8 @@ logits(Model &model, const std::vector<int32_t> &tokens, int64_t chunk) {
 }
 
 NB_MODULE(_runtime, module) {
-  nb::exception<Failure>(module, "Error", PyExc_RuntimeError);
+  nb::exception<Failure> error(module, "Error", PyExc_RuntimeError);
+  nb::exception<Busy>(module, "Busy", error);
 
   nb::class_<Request>(module, "Request")
       .def(nb::init<>())
@@ -143,11 +184,29 @@ NB_MODULE(_runtime, module) {
       .def_rw("stops", &Request::stops)
       .def_rw("ignore_eos", &Request::ignoreEos)
       .def_rw("logprobs", &Request::logProbabilities)
+      .def_rw("top_logprobs", &Request::topLogProbabilities)
+      .def_rw("choices", &Request::choices)
+      .def_rw("priority", &Request::priority)
+      .def_rw("client", &Request::client)
+      .def_rw("cache_scope", &Request::cacheScope)
+      .def_rw("speculate", &Request::speculate)
       .def("sample",
            [](Request &request, float temperature, int64_t topK, float topP,
               float minP, float repetitionPenalty, uint64_t seed) {
-             request.sampling = {temperature,       topK, topP, minP,
-                                 repetitionPenalty, seed};
+             SamplingOptions &sampling = request.sampling;
+             sampling.temperature = temperature;
+             sampling.topK = topK;
+             sampling.topP = topP;
+             sampling.minP = minP;
+             sampling.repetitionPenalty = repetitionPenalty;
+             sampling.seed = seed;
+           })
+      .def("adjust",
+           [](Request &request, float frequencyPenalty, float presencePenalty,
+              const std::vector<std::pair<int32_t, float>> &logitBias) {
+             request.sampling.frequencyPenalty = frequencyPenalty;
+             request.sampling.presencePenalty = presencePenalty;
+             request.sampling.logitBias = logitBias;
            });
 
   nb::class_<GenerationResult>(module, "Result")
@@ -156,6 +215,9 @@ NB_MODULE(_runtime, module) {
       .def_ro("logprobs", &GenerationResult::logProbabilities)
       .def_ro("prompt_tokens", &GenerationResult::promptTokens)
       .def_ro("first_token_seconds", &GenerationResult::firstTokenSeconds)
+      .def_ro("cached_tokens", &GenerationResult::cachedTokens)
+      .def_ro("proposed_tokens", &GenerationResult::proposedTokens)
+      .def_ro("accepted_tokens", &GenerationResult::acceptedTokens)
       .def_prop_ro("finish_reason", [](const GenerationResult &result) {
         return finishReasonName(result.reason);
       });
@@ -165,6 +227,12 @@ NB_MODULE(_runtime, module) {
       .def("decode", &decode, "tokens"_a)
       .def("generate", &generate, "requests"_a, "on_token"_a.none())
       .def("logits", &logits, "tokens"_a, "chunk"_a)
+      .def("check", &check, "request"_a)
+      .def("add", &add, "request"_a)
+      .def("step", &step)
+      .def("take", &take, "number"_a)
+      .def("configure", &configure, "pages"_a, "max_step_tokens"_a,
+           "share_prefixes"_a, "speculate"_a, "adaptive"_a, "draft"_a.none())
       .def_prop_ro("threads", &Model::threads)
       .def_prop_ro("note", &Model::note)
       .def_prop_ro("vocabulary_size",
@@ -182,5 +250,6 @@ NB_MODULE(_runtime, module) {
         return model.getManifest().plan.peakBytes;
       });
 
+  bindEngine(module);
   module.def("load", &load, "path"_a, "threads"_a, "verify"_a);
 }

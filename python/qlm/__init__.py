@@ -8,9 +8,25 @@
 >>> model.generate(["def main("], max_new_tokens=8)[0].text  # doctest: +SKIP
 """
 
-from ._runtime import Error
+from ._runtime import Busy, Error
+from .batcher import ContinuousBatcher
 from .compiler import compile  # noqa: A004 (the compiler's own verb)
+from .engine import EngineOptions, SamplingParams
+from .llm import LLM, CompletionOutput, RequestOutput
 from .model import Model, Result, load
 
-__all__ = ["Error", "Model", "Result", "compile", "load"]
+__all__ = [
+    "LLM",
+    "Busy",
+    "CompletionOutput",
+    "ContinuousBatcher",
+    "EngineOptions",
+    "Error",
+    "Model",
+    "RequestOutput",
+    "Result",
+    "SamplingParams",
+    "compile",
+    "load",
+]
 __version__ = "0.1.0"

@@ -45,12 +45,23 @@ class Result:
     prompt_tokens: int
     logprobs: list[float] = field(default_factory=list)
 
+    @classmethod
+    def of(cls, result: _runtime.Result) -> Result:
+        """Copy what the runtime returned."""
+        return cls(
+            text=result.text,
+            tokens=result.tokens,
+            finish_reason=result.finish_reason,
+            prompt_tokens=result.prompt_tokens,
+            logprobs=result.logprobs,
+        )
+
 
 class Model:
     """A loaded package; made by :func:`load`.
 
-    Calls from several threads are served one after the other, without the
-    interpreter's lock.
+    Calls from several threads share steps and run without the interpreter's
+    lock.
     """
 
     def __init__(self, path: str, threads: int, verify: bool) -> None:
@@ -184,13 +195,7 @@ class Model:
             )
             requests.append(request)
         return [
-            Result(
-                text=result.text,
-                tokens=result.tokens,
-                finish_reason=result.finish_reason,
-                prompt_tokens=result.prompt_tokens,
-                logprobs=result.logprobs,
-            )
+            Result.of(result)
             for result in self._model.generate(requests, on_token)
         ]
 
