@@ -188,7 +188,7 @@ class Engine:
         sink : callable
             Called with each event of the request, on the dispatching thread:
             a token, or, with ``is_last``, the end of a choice. It must not
-            raise or wait.
+            wait; if it raises, the request is cancelled.
 
         Returns
         -------
@@ -249,4 +249,7 @@ class Engine:
                         entry[1] -= 1
                         if entry[1] == 0:
                             del self._sinks[event.request]
-                entry[0](event)
+                try:
+                    entry[0](event)
+                except Exception:  # one reader's fault is nobody else's
+                    self._engine.cancel(event.request)

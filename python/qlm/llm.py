@@ -206,7 +206,8 @@ class LLM:
         events: asyncio.Queue = asyncio.Queue()
 
         def sink(event) -> None:
-            loop.call_soon_threadsafe(events.put_nowait, event)
+            if not loop.is_closed():
+                loop.call_soon_threadsafe(events.put_nowait, event)
 
         output, number = self._start(prompt, params, sink)
         try:
