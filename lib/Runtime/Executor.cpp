@@ -8,14 +8,14 @@
 #include "qlm/Runtime/Executor.h"
 
 #include "Cpu/CpuExecutor.h"
+#include "Cuda/CudaExecutor.h"
 
 using namespace qlm;
 
 Result<std::unique_ptr<Executor>> Executor::create(const Package &package,
                                                    const Options &options) {
   if (package.getManifest().target.isCuda())
-    return Status(StatusCode::Unsupported,
-                  package.getPath() + ": this runtime runs no cuda packages");
+    return CudaExecutor::create(package, options);
   return CpuExecutor::create(package, options.threads, options.reserve);
 }
 

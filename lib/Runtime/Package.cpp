@@ -27,17 +27,23 @@ static std::string toHex(uint64_t checksum) {
   return text;
 }
 
-/// Compares the bytes of a file with the checksum that the manifest gives.
-static Status verify(const void *data, size_t size, const std::string &expected,
-                     const std::string &file) {
-  format::Checksum checksum;
-  checksum.update(data, size);
+Status qlm::compareChecksum(const format::Checksum &checksum,
+                            const std::string &expected,
+                            const std::string &file) {
   std::string actual = toHex(checksum.finish());
   if (actual == expected)
     return Status();
   return Status(StatusCode::Corrupt, file + ": checksum is " + actual +
                                          ", the manifest says " + expected +
                                          "; the file is damaged");
+}
+
+/// Compares the bytes of a file with the checksum that the manifest gives.
+static Status verify(const void *data, size_t size, const std::string &expected,
+                     const std::string &file) {
+  format::Checksum checksum;
+  checksum.update(data, size);
+  return compareChecksum(checksum, expected, file);
 }
 
 static Status checkSize(size_t size, int64_t expected,

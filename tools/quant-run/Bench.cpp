@@ -158,7 +158,7 @@ static Result<Measurement> measure(Model &model, const BenchOptions &options,
         static_cast<double>(model.getExecutor().bytesPerStep()) *
         stepsPerSecond * 1e-9;
   }
-  measurement.peakBytes = peakResidentBytes();
+  measurement.peakBytes = peakMemoryBytes(model);
   return measurement;
 }
 

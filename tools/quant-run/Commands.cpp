@@ -40,6 +40,31 @@ std::unique_ptr<Model> ModelOptions::load(const std::string &package) const {
   return model.take();
 }
 
+static std::string join(const std::vector<std::string> &words) {
+  std::string text;
+  for (const std::string &word : words)
+    text += (text.empty() ? "" : ",") + word;
+  return text;
+}
+
+std::string qlm::tool::describeTarget(const TargetInfo &target) {
+  if (!target.isCuda())
+    return target.cpu + ": " + join(target.features);
+  std::vector<std::string> codes;
+  for (const GpuModule &module : target.chips)
+    codes.push_back(module.chip);
+  if (target.ptx)
+    codes.push_back("PTX " + std::to_string(target.ptx->ptxVersion / 10) + "." +
+                    std::to_string(target.ptx->ptxVersion % 10) + " of " +
+                    target.ptx->chip);
+  return "cuda: " + join(codes);
+}
+
+int64_t qlm::tool::peakMemoryBytes(Model &model) {
+  int64_t device = model.getExecutor().deviceBytes();
+  return device ? device : peakResidentBytes();
+}
+
 void qlm::tool::printJson(const nlohmann::ordered_json &object) {
   std::string text =
       object.dump(-1, ' ', /*ensure_ascii=*/false,

@@ -34,6 +34,14 @@ struct ModelOptions {
   std::unique_ptr<Model> load(const std::string &package) const;
 };
 
+/// What a package runs on, in a line: "x86-64: avx2,fma" or "cuda: sm_90a, PTX
+/// 8.3 of sm_80".
+std::string describeTarget(const TargetInfo &target);
+
+/// Most memory that the model took so far where it runs: of the GPU, or
+/// resident in this process.
+int64_t peakMemoryBytes(Model &model);
+
 /// Prints \p object and a newline on standard output.
 void printJson(const nlohmann::ordered_json &object);
 

@@ -191,7 +191,7 @@ int qlm::tool::runGenerate(int argc, char **argv) {
                {"generated_tokens", generated},
                {"tokens_per_second",
                 seconds > 0 ? static_cast<double>(generated) / seconds : 0.0},
-               {"peak_memory_bytes", peakResidentBytes()}});
+               {"peak_memory_bytes", peakMemoryBytes(*model)}});
   } else {
     printTexts(options, *results);
   }

@@ -17,7 +17,7 @@ using namespace qlm::tool;
 using Json = nlohmann::ordered_json;
 
 namespace {
-/// The launches that share a kernel.
+/// The launches that share a kernel; on a GPU, those of which it is a variant.
 struct KernelUse {
   std::string kernel;
   int64_t launches = 0;
@@ -28,25 +28,24 @@ struct KernelUse {
 static std::vector<KernelUse> countKernels(const Manifest &manifest) {
   std::vector<KernelUse> uses;
   std::map<std::string, size_t> places;
-  for (const Launch &launch : manifest.launches) {
-    auto [place, isNew] = places.try_emplace(launch.kernel, uses.size());
+  auto count = [&](const std::string &kernel, int64_t bytes) {
+    auto [place, isNew] = places.try_emplace(kernel, uses.size());
     if (isNew)
-      uses.push_back({launch.kernel});
+      uses.push_back({kernel});
     ++uses[place->second].launches;
-    uses[place->second].bytes += launch.bytes;
+    uses[place->second].bytes += bytes;
+  };
+  for (const Launch &launch : manifest.launches) {
+    if (launch.variants.empty())
+      count(launch.kernel, launch.bytes);
+    for (const LaunchVariant &variant : launch.variants)
+      count(variant.kernel, launch.bytes);
   }
   return uses;
 }
 
 static double megabytes(int64_t bytes) {
   return static_cast<double>(bytes) * 1e-6;
-}
-
-static std::string join(const std::vector<std::string> &words) {
-  std::string text;
-  for (const std::string &word : words)
-    text += (text.empty() ? "" : ",") + word;
-  return text;
 }
 
 static void printText(const Manifest &manifest) {
@@ -66,8 +65,7 @@ static void printText(const Manifest &manifest) {
               manifest.quantization.method.c_str(),
               manifest.quantization.activations.c_str(),
               megabytes(manifest.weights.bytes));
-  std::printf("target       %s: %s\n", manifest.target.cpu.c_str(),
-              join(manifest.target.features).c_str());
+  std::printf("target       %s\n", describeTarget(manifest.target).c_str());
   std::printf("limits       batch %lld, context %lld, step %lld tokens\n",
               number(plan.maxBatch), number(plan.maxContext),
               number(plan.maxStepTokens));

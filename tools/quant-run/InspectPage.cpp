@@ -7,6 +7,8 @@
 
 #include "InspectPage.h"
 
+#include "Commands.h"
+
 #include <cerrno>
 #include <cstdio>
 #include <cstring>
@@ -67,12 +69,14 @@ static std::string memoryRow(const std::string &name, int64_t bytes,
 
 static std::string tilesText(const Launch &launch) {
   static const char *const names[] = {"1", "tokens", "sequences", "logit rows"};
-  std::string size = names[static_cast<int>(launch.tiles.size)];
-  std::string text = std::to_string(launch.tiles.count);
-  if (launch.tiles.size != TileSize::One)
+  const Tiles &tiles =
+      launch.variants.empty() ? launch.tiles : launch.variants[0].grid;
+  std::string size = names[static_cast<int>(tiles.size)];
+  std::string text = std::to_string(tiles.count);
+  if (tiles.size != TileSize::One)
     text += " × " + size;
-  if (launch.tiles.block != 1)
-    text += " / " + std::to_string(launch.tiles.block);
+  if (tiles.block != 1)
+    text += " / " + std::to_string(tiles.block);
   return text;
 }
 
@@ -102,10 +106,7 @@ static std::string page(const Manifest &manifest) {
                               manifest.quantization.method + ")"});
   text += row({"scheme", manifest.quantization.scheme});
   text += row({"activations", manifest.quantization.activations});
-  std::string features;
-  for (const std::string &feature : manifest.target.features)
-    features += (features.empty() ? "" : ", ") + feature;
-  text += row({"target", manifest.target.cpu + ": " + features});
+  text += row({"target", describeTarget(manifest.target)});
   text += row({"limits", "batch " + number(plan.maxBatch) + ", context " +
                              number(plan.maxContext) + ", step " +
                              number(plan.maxStepTokens) + " tokens"});

@@ -75,6 +75,11 @@ private:
 /// weights nor code are touched. Errors as Package::load.
 Result<Manifest> readManifest(const std::string &path);
 
+/// Fails with Corrupt unless \p checksum, taken over \p file, is \p expected,
+/// which the manifest gives.
+Status compareChecksum(const format::Checksum &checksum,
+                       const std::string &expected, const std::string &file);
+
 /// The whole content of a small file. Errors: NotFound, Io.
 Result<std::string> readFile(const std::string &path);
 

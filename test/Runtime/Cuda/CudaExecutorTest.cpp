@@ -1,0 +1,172 @@
+//===- CudaExecutorTest.cpp - Steps on the fake driver --------------------===//
+//
+// Part of the QLM project, under the Apache License v2.0 with LLVM Exceptions.
+// SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
+//
+//===----------------------------------------------------------------------===//
+
+#include "../Core/FakeModel.h"
+#include "CudaPackage.h"
+#include "FakeCuda.h"
+#include "gtest/gtest.h"
+
+using namespace qlm;
+using namespace qlm::test;
+
+namespace {
+class CudaExecutorTest : public testing::Test {
+protected:
+  void SetUp() override { fakeCudaReset(); }
+  void TearDown() override {
+    model.reset();
+    EXPECT_STREQ(fakeCudaViolations(), "");
+    EXPECT_EQ(fakeCudaLiveObjects(), 0);
+  }
+  void open(
+      const FakeLimits &limits = {},
+      const std::function<void(Json &)> &change = [](Json &) {}) {
+    package = std::make_unique<CudaPackage>(limits, change);
+    Result<std::unique_ptr<Model>> loaded = package->load();
+    ASSERT_TRUE(loaded.ok()) << loaded.status().message();
+    model = loaded.take();
+  }
+  static Request ask(const std::vector<int32_t> &prompt, int64_t count) {
+    Request request;
+    request.prompt = prompt;
+    request.maxNewTokens = count;
+    return request;
+  }
+  std::vector<std::vector<int32_t>> run(const std::vector<Request> &requests) {
+    Result<std::vector<GenerationResult>> results = model->generate(requests);
+    EXPECT_TRUE(results.ok()) << results.status().message();
+    std::vector<std::vector<int32_t>> tokens;
+    for (const GenerationResult &result : *results) {
+      EXPECT_TRUE(result.status.ok()) << result.status.message();
+      tokens.push_back(result.tokens);
+    }
+    return tokens;
+  }
+
+  std::unique_ptr<CudaPackage> package;
+  std::unique_ptr<Model> model;
+};
+using Tokens = std::vector<int32_t>;
+} // namespace
+
+TEST_F(CudaExecutorTest, GivesTheLogitsOfTheDefinition) {
+  open();
+  Tokens tokens = {3, 1, 4, 1, 5, 9, 2, 6, 5, 3, 5, 8, 9};
+  std::vector<float> expected = fakeLogits(tokens);
+  for (int64_t chunk : {0, 1, 3, 5}) {
+    std::vector<float> logits(expected.size(), -1);
+    Status status =
+        model->logits(tokens, chunk, [&](int64_t row, const float *values) {
+          std::copy_n(values, fakeVocabulary, &logits[row * fakeVocabulary]);
+        });
+    ASSERT_TRUE(status.ok()) << status.message();
+    EXPECT_EQ(logits, expected) << "chunk " << chunk;
+  }
+}
+
+TEST_F(CudaExecutorTest, RunsRequestsOfAllLengthsSideBySide) {
+  open();
+  EXPECT_EQ(run({ask({22, 23, 24}, 100), ask({0}, 4),
+                 ask({1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11}, 2), ask({7}, 1)}),
+            (std::vector<Tokens>{
+                {25, 26, 27, 28, fakeEos}, {1, 2, 3, 4}, {12, 13}, {8}}));
+}
+
+TEST_F(CudaExecutorTest, CapturesDecodingOnceForEachPowerOfTwo) {
+  open({/*maxBatch=*/5, /*maxContext=*/64, /*maxStepTokens=*/8});
+  EXPECT_EQ(fakeCudaCalls("cuGraphInstantiateWithFlags"), 4); // 1, 2, 4, 5
+  int launches = fakeCudaCalls("cuLaunchKernelEx");
+  run({ask({0}, 6)});
+  EXPECT_EQ(fakeCudaCalls("cuGraphLaunch"), 6);
+  // What is left to launch is the choice of a token.
+  int sampling = fakeCudaCalls("cuLaunchKernelEx") - launches;
+  EXPECT_TRUE(sampling == 6 || sampling == 0) << sampling;
+  run({ask({0, 1, 2}, 1)});
+  EXPECT_EQ(fakeCudaCalls("cuGraphLaunch"), 6) << "a prompt needs no graph";
+}
+
+TEST_F(CudaExecutorTest, TakesTheFirstVariantThatFits) {
+  open({/*maxBatch=*/4, /*maxContext=*/64, /*maxStepTokens=*/8});
+  // Graphs of 1, 2 and 4 rows: five launches each, of which those of the first
+  // two are the dependent variant.
+  EXPECT_EQ(fakeCudaDependentLaunches(), 10);
+}
+
+TEST_F(CudaExecutorTest, ChoosesTokensOnTheDevice) {
+  open();
+  Executor &executor = model->getExecutor();
+  SamplingOptions greedy, warm, penalized;
+  warm.temperature = 1;
+  penalized.repetitionPenalty = 2;
+  EXPECT_TRUE(executor.canSample(greedy));
+  EXPECT_TRUE(executor.canSample(warm));
+  EXPECT_FALSE(executor.canSample(penalized));
+
+  StepBatch &batch = executor.batch();
+  batch.clear();
+  int32_t tokens[] = {4, 9, fakePoison};
+  for (int32_t i = 0; i < 3; ++i)
+    ASSERT_TRUE(batch.addSequence(&tokens[i], 1, 0, {i}, 1));
+  executor.sampleRow(0, greedy, 0.25);
+  executor.sampleRow(1, warm, 0.5);
+  executor.sampleRow(2, greedy, 0.75);
+  size_t fetched = fakeCudaFetchedBytes();
+  ASSERT_TRUE(executor.run().ok());
+  EXPECT_EQ(fakeCudaFetchedBytes() - fetched, 3 * sizeof(format::SampleResult))
+      << "no logits come to the host";
+  EXPECT_EQ(executor.sampled(0)->token, 5);
+  EXPECT_EQ(executor.sampled(0)->logProbability, 0.25f);
+  EXPECT_EQ(executor.sampled(1)->token, 9);
+  EXPECT_EQ(executor.sampled(2).status().message(),
+            "the model's logits are not finite numbers");
+}
+
+TEST_F(CudaExecutorTest, BringsLogitsWhereARowWantsThem) {
+  open();
+  Executor &executor = model->getExecutor();
+  StepBatch &batch = executor.batch();
+  batch.clear();
+  int32_t tokens[] = {4, 9};
+  for (int32_t i = 0; i < 2; ++i)
+    ASSERT_TRUE(batch.addSequence(&tokens[i], 1, 0, {i}, 1));
+  executor.sampleRow(1, {}, 0);
+  ASSERT_TRUE(executor.run().ok());
+  EXPECT_EQ(executor.sampled(1)->token, 10);
+  std::vector<float> expected = fakeLogits({4});
+  EXPECT_EQ(std::vector<float>(executor.logits(0),
+                               executor.logits(0) + fakeVocabulary),
+            expected);
+}
+
+TEST_F(CudaExecutorTest, TimesEachLaunchWhenAsked) {
+  open();
+  StepProfile profile;
+  model->getExecutor().setProfile(&profile);
+  run({ask({0}, 3)});
+  model->getExecutor().setProfile(nullptr);
+  std::vector<ProfileEntry> entries = profile.summarize(model->getManifest());
+  ASSERT_EQ(entries.size(), 5u);
+  for (const ProfileEntry &entry : entries) {
+    EXPECT_EQ(entry.launches, 3);
+    EXPECT_NEAR(entry.seconds, 3 * 0.5e-3, 1e-9);
+  }
+}
+
+TEST_F(CudaExecutorTest, TakesWhatThePlanSays) {
+  open();
+  const MemoryPlan &plan = model->getManifest().plan;
+  int64_t weights = 2 * fakeVocabulary * fakeHidden * 4;
+  EXPECT_GE(model->getExecutor().deviceBytes(),
+            weights + plan.arenaBytes + plan.kv.poolBytes + plan.logitsBytes +
+                plan.workspaceBytes);
+}
+
+TEST_F(CudaExecutorTest, DoesWithoutSamplingKernels) {
+  open({}, [](Json &manifest) { manifest.erase("sampling"); });
+  EXPECT_FALSE(model->getExecutor().canSample({}));
+  EXPECT_EQ(run({ask({0}, 3)}), (std::vector<Tokens>{{1, 2, 3}}));
+}
