@@ -458,7 +458,7 @@ func.func @f() {
 
 // -----
 
-// expected-error @+1 {{storage must be i8, i4, ui8 or ui4, got 'i16'}}
+// expected-error @+1 {{storage must be i8, i4, ui8, ui4 or f8E4M3FN, got 'i16'}}
 func.func @f() attributes {s = #qlm.scheme<i16, channel, range [-127, 127], bound 127.0, scales f32>} {
   return
 }
@@ -536,7 +536,7 @@ func.func @f() attributes {s = #qlm.scheme<f8E4M3FN, row, bound 448.0, scales f3
 // -----
 
 func.func @f(%s: tensor<3x100xf32>) {
-  // expected-error @+1 {{super must be 'tensor<3xf32>', got 'tensor<2xf32>'}}
+  // expected-error @+1 {{super must be tensor<3xf32>, got tensor<2xf32>}}
   %0, %1 = qlm.quantize_scales %s : tensor<3x100xf32> to tensor<3x100xui8>, tensor<2xf32>
   return
 }
@@ -544,7 +544,7 @@ func.func @f(%s: tensor<3x100xf32>) {
 // -----
 
 func.func @f(%s: tensor<3x100xf32>) {
-  // expected-error @+1 {{codes must have the scales' shape, got 'tensor<3x99xui8>' and 'tensor<3x100xf32>'}}
+  // expected-error @+1 {{codes must have the scales' shape, got tensor<3x99xui8> and tensor<3x100xf32>}}
   %0, %1 = qlm.quantize_scales %s : tensor<3x100xf32> to tensor<3x99xui8>, tensor<3xf32>
   return
 }
@@ -552,7 +552,7 @@ func.func @f(%s: tensor<3x100xf32>) {
 // -----
 
 func.func @f(%c: tensor<300xui8>, %t: tensor<3xf32>) {
-  // expected-error @+1 {{scales must be a static matrix, got 'tensor<300xui8>'}}
+  // expected-error @+1 {{scales must be a static matrix, got tensor<300xui8>}}
   %0 = qlm.dequantize_scales %c, %t : tensor<300xui8>, tensor<3xf32> to tensor<300xf32>
   return
 }
@@ -560,7 +560,7 @@ func.func @f(%c: tensor<300xui8>, %t: tensor<3xf32>) {
 // -----
 
 func.func @f(%c: tensor<3x100xui8>, %t: tensor<3xf32>) {
-  // expected-error @+1 {{result must have the codes' shape, got 'tensor<100x3xf32>' and 'tensor<3x100xui8>'}}
+  // expected-error @+1 {{result must have the codes' shape, got tensor<100x3xf32> and tensor<3x100xui8>}}
   %0 = qlm.dequantize_scales %c, %t : tensor<3x100xui8>, tensor<3xf32> to tensor<100x3xf32>
   return
 }
@@ -576,7 +576,7 @@ func.func @f(%x: tensor<?x64xi8>, %xs: tensor<?xf32>, %c: tensor<3x64xui4>, %s: 
 // -----
 
 func.func @f(%x: tensor<2x64xf32>, %c: tensor<1x8x64xi8>, %s: tensor<1x1x16xi8>, %t: tensor<3xf32>) {
-  // expected-error @+1 {{super scales must be 'tensor<2xf32>', got 'tensor<3xf32>'}}
+  // expected-error @+1 {{super scales must be tensor<2xf32>, got tensor<3xf32>}}
   %0 = qlm.packed_linear %x, %c scales %s super_scales %t {inFeatures = 64 : i64, outFeatures = 3 : i64, layout = #qlm.layout<i4x16x8>, scheme = #qlm.scheme<ui4, group, 64, nf4, scales f32>} : (tensor<2x64xf32>, tensor<1x8x64xi8>, tensor<1x1x16xi8>, tensor<3xf32>) -> tensor<2x3xf32>
   return
 }
@@ -592,7 +592,7 @@ func.func @f(%x: tensor<2x64xf32>, %c: tensor<1x16x64xi8>, %s: tensor<1x1x16xi8>
 // -----
 
 func.func @f(%s: tensor<2xf32>) {
-  // expected-error @+1 {{result must be 'tensor<1x1x16xf32>', got 'tensor<4x1x16xf32>'}}
+  // expected-error @+1 {{result must be tensor<1x1x16xf32>, got tensor<4x1x16xf32>}}
   %0 = qlm.pack %s {layout = #qlm.layout<scale16>, name = "s"} : tensor<2xf32> to tensor<4x1x16xf32>
   return
 }

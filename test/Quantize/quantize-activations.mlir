@@ -1,5 +1,4 @@
 // RUN: quant-opt %s --qlm-quantize-activations="activations=int8-dynamic" | FileCheck %s
-// RUN: quant-opt %s --qlm-quantize-activations="activations=bf16" | FileCheck %s --check-prefix=BF16
 // RUN: quant-opt %s --qlm-quantize-activations | FileCheck %s --check-prefix=NONE
 
 // NONE-NOT: qlm.dynamic_quantize
@@ -26,13 +25,6 @@ func.func @shared(%x: tensor<?x128xf32>) -> (tensor<?x64xf32>, tensor<?x64xf32>)
 
 // CHECK-LABEL: func @negative_float_weight
 // CHECK-SAME: (%[[X:.*]]: tensor<?x128xf32>)
-// bf16 activations are the other way round.
-// BF16-LABEL: func @negative_float_weight
-// BF16-SAME: (%[[X:.*]]: tensor<?x128xf32>)
-// BF16: %[[SHORT:.*]] = qlm.convert %[[X]] : tensor<?x128xf32> to tensor<?x128xbf16>
-// BF16: %[[ROUNDED:.*]] = qlm.convert %[[SHORT]] : tensor<?x128xbf16> to tensor<?x128xf32>
-// BF16: qlm.linear %[[X]], %{{.*}} : tensor<?x128xf32>, tensor<64x128xf32>
-// BF16: qlm.linear %[[ROUNDED]], %{{.*}} : tensor<?x128xf32>, tensor<64x128xbf16>
 func.func @negative_float_weight(%x: tensor<?x128xf32>) -> (tensor<?x64xf32>, tensor<?x64xf32>) {
   %w = qlm.load @w : tensor<64x128xbf16>
   %c, %s = qlm.rtn %w {scheme = #int4} : tensor<64x128xbf16> to tensor<64x128xi4>, tensor<64x2xf16>
