@@ -3,7 +3,7 @@ PRESET ?= release
 BUILD := build/$(PRESET)
 PYTHON := .venv/bin/python
 
-.PHONY: all bootstrap configure build demo test test-quick format docs asan fuzz clean
+.PHONY: all bootstrap configure build demo test test-quick format docs asan fuzz clean gpu-test
 
 all: build
 
@@ -34,6 +34,11 @@ test: build
 # The same without the sanitizer builds and the fuzz targets.
 test-quick: build
 	@$(PYTHON) scripts/run_tests.py --build $(BUILD) --skip fuzz --skip tsan
+
+# Packages on an NVIDIA GPU against the processor; needs the GPU's driver.
+gpu-test: build
+	@$(PYTHON) scripts/gpu_test.py bundle --build $(BUILD) -o $(BUILD)/gpu-test
+	@$(PYTHON) scripts/gpu_test.py run $(BUILD)/gpu-test
 
 format: bootstrap
 	@git ls-files '*.cpp' '*.h' | xargs clang-format-22 -i
