@@ -52,6 +52,10 @@ def methods(group: int, calibration: Path) -> dict[str, list[str]]:
         "int4 GPTQ, act order": ["--weights", "int4", *g, *gptq, "--act-order"],
         "int4 GPTQ, zero points": [
             "--weights", "int4", *g, *gptq, "--zero-points"],
+        "nf4 g64, head kept": ["--weights", "nf4", "--keep-lm-head"],
+        "nf4 g64, double, head kept": [
+            "--weights", "nf4", "--double-quant", "--keep-lm-head"],
+        "int8 channel, head kept": ["--weights", "int8", "--keep-lm-head"],
         "nf4 g64 GPTQ": ["--weights", "nf4", *gptq],
         "int4 W4A8 dynamic": [
             "--weights", "int4", *g, "--activations", "int8-dynamic"],

@@ -69,6 +69,28 @@ def train_tokens(folder: Path) -> torch.Tensor:
     return torch.tensor(ids, dtype=torch.int32)
 
 
+@torch.no_grad()
+def distance(teacher, student, folder: Path, text: Path, count: int) -> float:
+    """Mean KL of the teacher's probabilities from the student's.
+
+    Windows and tokens are those of ``quant-run eval --max-tokens COUNT``.
+    """
+    from tokenizers import Tokenizer
+
+    tokenizer = Tokenizer.from_file(str(folder / "tokenizer.json"))
+    ids = tokenizer.encode(text.read_text(), add_special_tokens=False).ids
+    ids = ids[:count]
+    begin, total, positions = teacher.config["bos_token_id"], 0.0, 0
+    for first in range(0, len(ids), 256):
+        window = [begin, *ids[first : first + 256][:-1]]
+        inputs = torch.tensor([window], device=teacher.cos.device)
+        wanted = F.log_softmax(teacher(inputs).double(), -1)
+        got = F.log_softmax(student(inputs).double(), -1)
+        total += (wanted.exp() * (wanted - got)).sum().item()
+        positions += len(window)
+    return total / positions
+
+
 def train(args) -> None:
     torch.manual_seed(args.seed)
     device = args.device
@@ -83,6 +105,9 @@ def train(args) -> None:
     weights = [linear.parametrizations.weight.original for linear in linears]
     for weight in weights:
         weight.requires_grad_(True)
+    if args.text:
+        before = distance(teacher, student, args.model, args.text, 16384)
+        print(f"rounded to nearest: kl {before:.5f} on {args.text.name}")
     optimizer = torch.optim.AdamW(weights, lr=args.lr, weight_decay=0)
     start = time.time()
     for step in range(args.steps):
@@ -107,6 +132,9 @@ def train(args) -> None:
         if step % args.log_every == 0 or step + 1 == args.steps:
             spent = time.time() - start
             print(f"step {step}: kl {loss.item():.5f}, {spent:.0f} s", flush=True)
+    if args.text:
+        after = distance(teacher, student, args.model, args.text, 16384)
+        print(f"trained: kl {after:.5f} on {args.text.name}")
     args.output.mkdir(parents=True, exist_ok=True)
     qat.convert(student)
     half = teacher.config["num_hidden_layers"] // 2
@@ -134,6 +162,7 @@ def main() -> None:
     training = commands.add_parser("train")
     training.add_argument("model", type=Path)
     training.add_argument("-o", "--output", type=Path, required=True)
+    training.add_argument("--text", type=Path)
     training.add_argument("--steps", type=int, default=1000)
     training.add_argument("--batch", type=int, default=32)
     training.add_argument("--tokens", type=int, default=256)
