@@ -104,6 +104,21 @@ static GpuModule readGpuModule(FieldReader &reader) {
   GpuModule module;
   module.chip = readChip(reader);
   module.file = readFileInfo(reader, 1);
+  if (!reader.ok() || !reader.has("kernels"))
+    return module;
+  FieldReader kernels = reader.object("kernels");
+  if (!reader.ok())
+    return module;
+  for (const auto &member : (*kernels).items()) {
+    FieldReader took = kernels.object(member.key().c_str());
+    KernelResources resources;
+    resources.kernel = member.key();
+    resources.registers = took.integer("registers", 0, 65536);
+    resources.spillBytes = took.integer("spill_bytes", 0, maxBytes);
+    resources.stackBytes = took.integer("stack_bytes", 0, maxBytes);
+    resources.sharedBytes = took.integer("shared_bytes", 0, maxBytes);
+    module.kernels.push_back(std::move(resources));
+  }
   return module;
 }
 

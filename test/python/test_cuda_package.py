@@ -134,3 +134,21 @@ def test_says_where_ptxas_comes_from(tmp_path: Path,
         capture_output=True, text=True, timeout=toolchain.TIMEOUT)
     assert done.returncode == 1
     assert f"'{fake}' failed: ptxas fatal : no such luck" in done.stderr
+
+
+def test_inspect_shows_resources(packages: toolchain.Packages) -> None:
+    """quant-run inspect needs no GPU to say what kernels take."""
+    package = packages.compile("tiny-llama", "--target", "cuda")
+    shown = json.loads(toolchain.succeed("quant-run", "inspect", package,
+                                         "--json"))["kernels"]
+    took = manifest(package)["target"]["chips"][0]["kernels"]
+    here = {kernel["kernel"]: kernel for kernel in shown
+            if kernel["chip"] == "sm_90a"}
+    assert set(here) == set(took)
+    for name, kernel in here.items():
+        assert kernel["registers"] == took[name]["registers"]
+        assert kernel["shared_bytes"] == took[name]["shared_bytes"]
+    assert here["embedding"]["launches"] == 1
+    text = toolchain.succeed("quant-run", "inspect", package)
+    assert re.search(r"^kernel .* registers spilled shared B$", text,
+                     re.MULTILINE)

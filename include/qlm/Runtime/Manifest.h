@@ -58,11 +58,21 @@ struct FileInfo {
   std::string checksum; ///< 16 hex digits
 };
 
+/// What a kernel of a GPU takes, as its assembler said.
+struct KernelResources {
+  std::string kernel;
+  int64_t registers = 0;   ///< of a thread
+  int64_t spillBytes = 0;  ///< of registers that found no place
+  int64_t stackBytes = 0;  ///< of a thread
+  int64_t sharedBytes = 0; ///< of a block, without what a launch adds
+};
+
 /// Machine code for one GPU, or PTX for those that came later.
 struct GpuModule {
   std::string chip;       ///< "sm_90a": LLVM's name
   int64_t ptxVersion = 0; ///< of PTX: 83 is 8.3
   FileInfo file;
+  std::vector<KernelResources> kernels; ///< empty where it isn't known
 };
 
 /// What the package was compiled for.
