@@ -49,16 +49,21 @@ public:
                             ", which the vocabulary lacks");
         words[token / 32] |= 1u << (token % 32);
       }
+    } catch (nb::python_error &error) {
+      return failed(nb::cast<std::string>(error.type().attr("__name__")) +
+                    ": " + nb::cast<std::string>(nb::str(error.value())));
     } catch (std::exception &error) {
-      std::string text = error.what();
-      return Status(StatusCode::InvalidArgument,
-                    "the token mask failed: " +
-                        text.substr(0, text.find('\n')));
+      return failed("it must give whole numbers");
     }
     return Status();
   }
 
 private:
+  static Status failed(const std::string &what) {
+    return Status(StatusCode::InvalidArgument,
+                  "the token mask failed: " + what);
+  }
+
   nb::object callable;
   int64_t vocabularySize;
 };

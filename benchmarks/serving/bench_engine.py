@@ -125,7 +125,7 @@ class Bench:
                 shared = self.prompt(1000)
                 for times in (first, second):
                     number = engine.submit(shared + self.prompt(8),
-                                           max_new_tokens=1)
+                                           max_new_tokens=2)
                     engine.finish(1)
                     times.append(engine.texts[number, 0].seconds[0])
         ratios = [a / b for a, b in zip(first, second)]

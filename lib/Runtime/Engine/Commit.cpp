@@ -123,6 +123,9 @@ void Engine::commit(Rows &rows) {
   }
   bool isPrompt = sequence.result.tokens.empty() || rows.count > 1;
   sequence.computed += rows.count;
+  // Before sampling, which may end the text: its prompt is known from now on.
+  pages.publish(sequence.table, sequence.work->tokens, sequence.computed,
+                sequence.request().cacheScope);
   double work =
       static_cast<double>(rows.count) * (isPrompt ? promptWork : generatedWork);
   stats.promptTokens += isPrompt ? rows.count : 0;

@@ -135,6 +135,9 @@ TEST_F(ServingTest, KnownBeginningsAreNotComputedAgain) {
   EXPECT_EQ(engine().getStats().promptTokens - computed, 4);
   // What was generated is known too: the next turn of a conversation.
   EXPECT_EQ(run(ask("abcdefghijklmnopqrstuv", 2)).cachedTokens, 20);
+  // A text of one token leaves its prompt as well.
+  run(ask("zyxwvutsrq", 1));
+  EXPECT_EQ(run(ask("zyxwvutsrq", 1)).cachedTokens, 8);
   Request scoped = ask("abcdefghijklmnop", 6);
   scoped.cacheScope = 7;
   GenerationResult other = run(scoped);
