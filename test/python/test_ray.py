@@ -18,7 +18,7 @@ pytest.importorskip("ray.serve")
 
 @pytest.fixture(scope="module")
 def package(packages):
-    return packages.compile("tiny-llama", "--weights=int8", "--max-context=256")
+    return packages.compile("tiny-llama", "--weights=int8", "--max-context=1024")
 
 
 @pytest.fixture(scope="module")
