@@ -178,7 +178,10 @@ def test_logits_equal_definitions_before_folding(
     actual = toolchain.logits(case.package(packages), stored["tokens"])
     check(actual, expected, BOUND, case.dynamic)
     error = toolchain.relative_error(actual, stored["logits"])
-    assert 1e-3 < error < (0.6 if case.weights == "int4" else 0.1)
+    # On random weights: of 4 bits, of three bits of mantissa or one scale a
+    # tensor, and of int8.
+    coarse = {"int4": 0.6, "nf4": 0.6, "fp8": 0.3}.get(case.weights, 0.1)
+    assert 1e-3 < error < (0.3 if case.granularity == "tensor" else coarse)
 
 
 @pytest.mark.parametrize("case", CASES[::3], ids=str)
