@@ -180,6 +180,10 @@ public:
         double term = x * values[feature * k + c];
         groupSum += term;
         groupMagnitude += std::abs(term);
+        // Sums of int4 codes are rounded before their zero point is taken off.
+        constexpr double kMiddleCode = 8;
+        if (format.layout == "i4x16x8" && !format.byteActivations)
+          groupMagnitude += std::abs(x) * kMiddleCode;
       }
       double scale = format.granularity.empty() ? 1 : getScale(feature, g);
       sum += scale * groupSum;
