@@ -69,9 +69,8 @@ void RoundingProgram::add(PackOp pack, size_t tensor) {
       isWeight ? getColumns() : scheme.getScalesPerRow(getColumns());
   output.elementBytes = part == Part::Scales ? scheme.getScaleBytes() : 1;
   // Products of 8-bit codes on a GPU take codes as they are.
-  bool hasOffset =
-      (isWeight || part == Part::ZeroPoints) &&
-      pack.getLayout().getKind() != LayoutKind::Fragment8x8;
+  bool hasOffset = (isWeight || part == Part::ZeroPoints) &&
+                   pack.getLayout().getKind() != LayoutKind::Fragment8x8;
   output.codeOffset = hasOffset ? scheme.getCodeOffset() : 0;
   packs.push_back({part, output});
   outputs.push_back(tensor);

@@ -51,8 +51,7 @@ static bool isForGpu(Operation *op) {
   auto isNarrow = [&](Value value) {
     auto type = dyn_cast<RankedTensorType>(value.getType());
     if (!type || !type.isDynamicDim(0) ||
-        !isa<FloatType>(type.getElementType()) ||
-        type.getElementType().isF32())
+        !isa<FloatType>(type.getElementType()) || type.getElementType().isF32())
       return false;
     return !isa<PackedLinearOp>(op) || !type.getElementType().isBF16() ||
            value.getDefiningOp() == op;
