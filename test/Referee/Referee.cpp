@@ -45,6 +45,7 @@ static const char kPipeline[] =
     "modify-public-functions=true},"
     "func.func(convert-linalg-to-loops),"
     "convert-scf-to-cf,expand-strided-metadata,lower-affine,"
+    "arith-expand{include-bf16=true},"
     "convert-math-to-llvm,convert-math-to-libm,finalize-memref-to-llvm,"
     "convert-func-to-llvm,convert-arith-to-llvm,convert-cf-to-llvm,"
     "reconcile-unrealized-casts,canonicalize,cse";

@@ -229,8 +229,6 @@ def test_interrupt_leaves_nothing(large_model, tmp_path):
      "method=gptq needs statistics of a calibration"),
     (["--weights", "int4", "--method", "awq"],
      "--method awq is not supported yet (supported: rtn, gptq)"),
-    (["--target", "cuda"],
-     "--target cuda is not supported yet (supported: cpu)"),
     (["--activations", "int8-static"],
      "--activations int8-static is not supported yet"),
     (["--weights", "int4", "--group-size", "48"],

@@ -243,11 +243,12 @@ def test_bad_requests_name_the_limit(package, tmp_path):
     assert "batch is 99, the package's limit is 8; recompile it with quantc " \
         "--max-batch" in fail(1, "bench", package, "--batch", 99)  # fmt: skip
     assert "--max-context" in fail(1, "bench", package, "--prompt-tokens", 300)
+    (tmp_path / "t").write_text("def main():\n" * 100)
     assert "window must be at most the context's 256 tokens, got 300" in fail(
         1, "eval", package, "--text", tmp_path / "t", "--window", 300
     )
     assert "No such file" in fail(
-        1, "eval", package, "--text", tmp_path / "t"
+        1, "eval", package, "--text", tmp_path / "missing"
     )
     nowhere = tmp_path / "no" / "out.npy"
     assert f"{nowhere}: cannot write" in fail(
