@@ -216,15 +216,22 @@ static int runConvert(char **args) {
 }
 
 static int runPack(char **args) {
-  const std::string names[] = {"f32x16",  "bf16x16x2", "f16x16", "i8x16x4",
-                               "i4x16x8", "scale16",   "zero16", "bias",
-                               "f8x16x4", "scale8"};
-  const auto *name = std::find(std::begin(names), std::end(names), args[0]);
+  const std::pair<std::string, Layout> names[] = {
+      {"f32x16", Layout::Float32},      {"bf16x16x2", Layout::BFloat16},
+      {"f16x16", Layout::Float16},      {"i8x16x4", Layout::Int8},
+      {"i4x16x8", Layout::Int4},        {"scale16", Layout::Scale},
+      {"zero16", Layout::ZeroPoint},    {"bias", Layout::Bias},
+      {"frag16", Layout::Fragment16},   {"frag8", Layout::Fragment8},
+      {"frag8x8", Layout::Fragment8x8}, {"frag4", Layout::Fragment4},
+      {"f8x16x4", Layout::Float8},      {"scale8", Layout::ScaleCode}};
+  const auto *name =
+      std::find_if(std::begin(names), std::end(names),
+                   [&](const auto &entry) { return entry.first == args[0]; });
   if (name == std::end(names)) {
     std::fprintf(stderr, "qlm-numerics: unknown layout '%s'\n", args[0]);
     return 1;
   }
-  auto layout = static_cast<Layout>(name - std::begin(names));
+  Layout layout = name->second;
   Bytes input = readFile(args[1]);
   int64_t rows = std::atoll(args[2]), columns = std::atoll(args[3]);
   int64_t elementBytes = std::atoll(args[4]);

@@ -267,6 +267,28 @@ def pack_columns(matrix: np.ndarray, per_cell: int) -> np.ndarray:
         padded.reshape(blocks, BLOCK, cells, per_cell).transpose(0, 2, 1, 3))
 
 
+# How a fragment layout's line is made: the parts of a row's columns, slowest
+# first, and where the axes (block, lower half, row, line, columns' parts) go.
+FRAGMENTS = {
+    "frag16": ((2, 4, 2), (0, 3, 2, 5, 4, 1, 6)),
+    "frag8": ((2, 2, 4, 2), (0, 3, 2, 6, 4, 1, 5, 7)),
+    "frag8x8": ((2, 4, 4), (0, 3, 2, 5, 4, 1, 6)),
+    "frag4": ((4, 2, 4, 2), (0, 3, 2, 6, 4, 7, 5, 1)),
+}
+
+
+def pack_fragments(layout: str, values: np.ndarray) -> bytes:
+    """Lines of 512 bytes, the registers of a warp's left operand."""
+    parts, order = FRAGMENTS[layout]
+    padded = pad(values, 64)
+    blocks, lines = padded.shape[0] // BLOCK, padded.shape[1] // np.prod(parts)
+    cells = padded.reshape(blocks, 2, BLOCK // 2, lines, *parts)
+    cells = np.ascontiguousarray(cells.transpose(order))
+    if layout != "frag4":
+        return cells.tobytes()
+    return (cells[..., 0] | cells[..., 1] << 4).tobytes()
+
+
 def pack(layout: str, matrix: np.ndarray, offset: int = 0) -> bytes:
     """`qlm.pack`: the bytes of a matrix in a package.
 
@@ -282,6 +304,11 @@ def pack(layout: str, matrix: np.ndarray, offset: int = 0) -> bytes:
     """
     if layout in ("f32x16", "f16x16", "scale16"):
         return pack_columns(matrix, 1).tobytes()
+    if layout in FRAGMENTS:
+        values = matrix if layout == "frag16" else unsigned(matrix, offset)
+        if layout == "frag4":
+            values &= 15
+        return pack_fragments(layout, values)
     if layout == "bf16x16x2":
         return pack_columns(matrix, 2).tobytes()
     if layout in ("i8x16x4", "f8x16x4"):

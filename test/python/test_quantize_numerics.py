@@ -232,7 +232,10 @@ PACKINGS = [("f32x16", np.float32, 0), ("f16x16", np.float16, 0),
             ("i4x16x8", np.uint8, 0), ("scale16", np.float32, 0),
             ("scale16", np.float16, 0), ("zero16", np.uint8, 0),
             ("f8x16x4", np.uint8, 0), ("scale8", np.uint8, 0),
-            ("bias", np.float32, 0)]
+            ("bias", np.float32, 0), ("frag16", np.uint16, 0),
+            ("frag8", np.int8, 128), ("frag8", np.uint8, 0),
+            ("frag8x8", np.int8, 0), ("frag4", np.int8, 8),
+            ("frag4", np.uint8, 0)]
 
 
 @pytest.mark.parametrize("layout, element, offset", PACKINGS)
@@ -244,7 +247,7 @@ def test_pack_equals_reference_and_unpacks(layout: str, element: type,
              (5, 1030)]
     for rows, columns in sizes:
         columns = 1 if layout == "bias" else columns
-        if layout == "i4x16x8":
+        if layout in ("i4x16x8", "frag4"):
             low, high = (-8, 8) if offset else (0, 16)
             matrix = rng.integers(low, high, (rows, columns)).astype(element)
         elif np.issubdtype(element, np.integer):

@@ -44,10 +44,3 @@ Choices mlir::qlm::cuda::chooseKernels(Operation *op,
       })
       .Default([](Operation *) { return Choices(); });
 }
-
-Choices mlir::qlm::cuda::choosePackedLinear(PackedLinearOp op,
-                                            const CudaRequest &request) {
-  return {{"plain", [=](const CudaRequest &request) {
-             return emitPlainLinear(op, request);
-           }}};
-}

@@ -1,0 +1,193 @@
+//===- EmitLinears.cpp - Kernels and cases of linears ---------------------===//
+//
+// Part of the QLM project, under the Apache License v2.0 with LLVM Exceptions.
+// SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
+//
+//===----------------------------------------------------------------------===//
+//
+// Compiles the GPU's linears of a list of cases, one a line of standard input,
+// and writes cubins and `cases.txt` for qlm-run-cuda-linears:
+//
+//   qlm-emit-cuda-linears DIR [--chip=sm_90a] < LIST
+//
+// A line has `key=value` words: rows, features, columns, weights (f16, bf16,
+// int8, int4, fp8, nf4), input (f16, bf16, int8, fp8), output (f32, f16,
+// bf16), group (0: none), scales (none, f16, f32), zero_points, input_scales,
+// bias, residual, swiglu, norm (0 or 1), kernel (gemv, gemm, auto), run
+// (rows of the step, default rows), time (0 or 1).
+//
+//===----------------------------------------------------------------------===//
+
+#include "CompileCuda.h"
+
+#include "../../../lib/Lower/Cuda/Gemm.h"
+#include "../../../lib/Lower/Cuda/Gemv.h"
+
+#include "llvm/ADT/StringExtras.h"
+#include "llvm/ADT/StringMap.h"
+#include "llvm/Support/CommandLine.h"
+#include "llvm/Support/FileSystem.h"
+#include "llvm/Support/raw_ostream.h"
+
+#include <iostream>
+
+using namespace mlir;
+using namespace mlir::qlm;
+using namespace mlir::qlm::cuda;
+using namespace mlir::qlm::kernel;
+
+namespace {
+/// The words of a line.
+class Words {
+public:
+  explicit Words(StringRef line) {
+    SmallVector<StringRef> parts;
+    line.split(parts, ' ', -1, /*KeepEmpty=*/false);
+    for (StringRef part : parts) {
+      auto [key, value] = part.split('=');
+      values[key] = value.str();
+    }
+  }
+  std::string text(StringRef key, StringRef otherwise) const {
+    auto found = values.find(key);
+    return found == values.end() ? otherwise.str() : found->second;
+  }
+  int64_t number(StringRef key, int64_t otherwise) const {
+    auto found = values.find(key);
+    return found == values.end() ? otherwise : std::stoll(found->second);
+  }
+
+private:
+  llvm::StringMap<std::string> values;
+};
+
+/// How a kernel is launched.
+struct Launch {
+  int64_t grid = 1, gridY = 1, threads = 1, shared = 0, cluster = 1;
+  int64_t workspace = 0;
+};
+
+} // namespace
+
+static LinearShape getShape(const Words &words) {
+  LinearShape shape;
+  shape.features = words.number("features", 1);
+  shape.columns = words.number("columns", 1);
+  shape.weights = llvm::StringSwitch<WeightFormat>(words.text("weights", "f16"))
+                      .Case("f16", WeightFormat::F16)
+                      .Case("bf16", WeightFormat::BF16)
+                      .Case("int8", WeightFormat::Int8)
+                      .Case("int4", WeightFormat::Int4)
+                      .Case("fp8", WeightFormat::Fp8)
+                      .Case("nf4", WeightFormat::Nf4);
+  shape.input = llvm::StringSwitch<InputFormat>(words.text("input", "f16"))
+                    .Case("f16", InputFormat::F16)
+                    .Case("bf16", InputFormat::BF16)
+                    .Case("int8", InputFormat::Int8)
+                    .Case("fp8", InputFormat::Fp8);
+  shape.output = llvm::StringSwitch<OutputFormat>(words.text("output", "f32"))
+                     .Case("f32", OutputFormat::F32)
+                     .Case("f16", OutputFormat::F16)
+                     .Case("bf16", OutputFormat::BF16);
+  shape.groupColumns = words.number("group", 0);
+  std::string scales = words.text("scales", "none");
+  shape.scales = scales != "none";
+  shape.halfScales = scales == "f16";
+  shape.zeroPoints = words.number("zero_points", 0);
+  shape.inputScales = words.number("input_scales", 0);
+  shape.bias = words.number("bias", 0);
+  shape.residual = words.number("residual", 0);
+  shape.swiglu = words.number("swiglu", 0);
+  shape.norm = words.number("norm", 0);
+  shape.epsilon = 1e-5;
+  return shape;
+}
+
+/// Emits the kernel of a case into \p kernels; its arguments are all operands
+/// in this order: input, input scales, norm weight, weights, scales, zero
+/// points, bias, residual, result, workspace, sizes.
+static Launch emitCase(gpu::GPUModuleOp kernels, StringRef name,
+                       const LinearShape &shape, const Words &words) {
+  constexpr int64_t kBuffers = 10;
+  int64_t rows = words.number("rows", 1);
+  Launch launch;
+  auto makeBuffers = [](GpuKernelFrame &frame) {
+    LinearBuffers buffers;
+    Ptr *places[] = {
+        &buffers.input,   &buffers.inputScales, &buffers.normWeight,
+        &buffers.weights, &buffers.scales,      &buffers.zeroPoints,
+        &buffers.bias,    &buffers.residual,    &buffers.result};
+    for (int64_t i = 0; i < 9; ++i)
+      *places[i] = frame.buffer(i);
+    return buffers;
+  };
+  auto setBlocks = [&](LLVM::LLVMFuncOp function, int64_t blocks) {
+    function->setAttr("nvvm.minctasm",
+                      Builder(kernels.getContext()).getI32IntegerAttr(blocks));
+  };
+  std::string kind = words.text("kernel", "auto");
+  if (kind == "gemm" || (kind == "auto" && !GemvPlan::serves(shape, rows))) {
+    GemmPlan plan =
+        GemmPlan::get(shape, rows, /*multiprocessors=*/132,
+                      words.number("tile", 0), words.number("split", 0));
+    launch.grid = plan.grid(shape, rows);
+    launch.threads = GemmPlan::kThreads;
+    launch.shared = plan.sharedBytes;
+    launch.cluster = plan.split;
+    auto function = createGpuKernel(kernels, name, kBuffers, launch.threads);
+    setBlocks(function, plan.shareMultiprocessor ? 2 : 1);
+    GpuKernelFrame frame(function);
+    emitGemm(frame, shape, plan, makeBuffers(frame));
+    return launch;
+  }
+  GemvPlan plan = GemvPlan::get(shape, rows, /*multiprocessors=*/132);
+  launch.grid = plan.grid;
+  launch.threads = GemvPlan::kThreads;
+  launch.shared = plan.sharedBytes;
+  auto function = createGpuKernel(kernels, name, kBuffers, launch.threads);
+  setBlocks(function, plan.residentBlocks());
+  GpuKernelFrame frame(function);
+  emitGemv(frame, shape, plan, makeBuffers(frame));
+  return launch;
+}
+
+static llvm::cl::opt<std::string> folder(llvm::cl::Positional,
+                                         llvm::cl::Required);
+static llvm::cl::opt<std::string> chip("chip", llvm::cl::init("sm_90a"));
+
+int main(int argc, char **argv) {
+  llvm::cl::ParseCommandLineOptions(argc, argv, "emits CUDA linears\n");
+  llvm::ExitOnError exitOnError("qlm-emit-cuda-linears: ");
+  std::unique_ptr<MLIRContext> context = bench::createCudaContext();
+  std::error_code error;
+  llvm::raw_fd_ostream cases(folder + "/cases.txt", error);
+  std::string line;
+  for (int64_t index = 0; std::getline(std::cin, line);) {
+    if (line.empty() || line[0] == '#')
+      continue;
+    Words words(line);
+    std::string name = "linear" + std::to_string(index++);
+    OwningOpRef<ModuleOp> module =
+        ModuleOp::create(UnknownLoc::get(context.get()));
+    OpBuilder b(context.get());
+    b.setInsertionPointToEnd(module->getBody());
+    auto kernels =
+        gpu::GPUModuleOp::create(b, UnknownLoc::get(context.get()), "kernels");
+    LinearShape shape = getShape(words);
+    Launch launch = emitCase(kernels, name, shape, words);
+    if (words.number("dump", 0))
+      module->dump();
+    std::string said =
+        exitOnError(bench::compileCuda(*module, chip, folder + "/" + name));
+    StringRef log = said;
+    for (StringRef part : llvm::split(log, '\n'))
+      if (part.contains("registers") || part.contains("spill") ||
+          part.contains("warning"))
+        llvm::errs() << name << ": " << part.trim() << "\n";
+    cases << line << " name=" << name << " grid=" << launch.grid
+          << " grid_y=" << launch.gridY << " threads=" << launch.threads
+          << " shared=" << launch.shared << " cluster=" << launch.cluster
+          << " workspace=" << launch.workspace << "\n";
+  }
+  return 0;
+}

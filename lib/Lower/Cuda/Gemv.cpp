@@ -1,0 +1,596 @@
+//===- Gemv.cpp - Linears of a few rows on a GPU --------------------------===//
+//
+// Part of the QLM project, under the Apache License v2.0 with LLVM Exceptions.
+// SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
+//
+//===----------------------------------------------------------------------===//
+
+#include "Gemv.h"
+#include "LinearEpilogue.h"
+
+using namespace mlir;
+using namespace mlir::qlm;
+using namespace mlir::qlm::cuda;
+using namespace mlir::qlm::kernel;
+
+/// Shared memory of a block, so that two fit into a multiprocessor's 227 KiB.
+static constexpr int64_t kSharedBudget = 112 * 1024;
+/// Where x leaves too little of that for the ring, a block takes all.
+static constexpr int64_t kLargeBudget = 224 * 1024;
+static constexpr int64_t kSmallestRing = 40 * 1024;
+/// Sums in registers: 4 a block of features.
+static constexpr int64_t kMostBlocks = 14;
+static constexpr int64_t kMostSlots = 64;
+/// Bytes of x that hold the right operands of two steps of a lane.
+static constexpr int64_t kPairBytes = 16;
+/// The same of the four lanes of a row.
+static constexpr int64_t kInputBlock = 4 * kPairBytes;
+static constexpr int64_t kTokenTile = 8;
+/// Blocks of features whose products interleave.
+static constexpr int64_t kTogether = 4;
+/// Barrier of the warps that multiply.
+static constexpr int64_t kConsumers = 1;
+
+//===----------------------------------------------------------------------===//
+// Plan
+//===----------------------------------------------------------------------===//
+
+static int64_t roundRows(int64_t rows) { return llvm::PowerOf2Ceil(rows); }
+
+bool GemvPlan::serves(const LinearShape &shape, int64_t rows) {
+  if (rows > kTokenTile || (shape.norm && shape.inputBytes() != 2))
+    return false;
+  int64_t inputBytes =
+      roundRows(rows) * shape.paddedColumns() * shape.inputBytes();
+  return inputBytes + kSmallestRing * 2 <= kLargeBudget;
+}
+
+GemvPlan GemvPlan::get(const LinearShape &shape, int64_t rows,
+                       int64_t multiprocessors) {
+  GemvPlan plan;
+  plan.maxRows = roundRows(rows);
+  // A warp's columns fill whole pairs of right operands.
+  int64_t pairColumns = kInputBlock / shape.inputBytes();
+  plan.depth = std::max(int64_t(1), pairColumns / shape.lineColumns());
+  plan.rounds = llvm::divideCeil(shape.lines(), kWarps * plan.depth);
+
+  int64_t blocks = shape.blocks();
+  plan.grid = std::min(blocks, multiprocessors);
+  while (llvm::divideCeil(blocks, plan.grid) > kMostBlocks)
+    plan.grid += multiprocessors;
+  plan.blockCount = llvm::divideCeil(blocks, plan.grid);
+
+  plan.codeBytes = kWarps * plan.depth * kLineBytes;
+  int64_t slotColumns = kWarps * plan.warpColumns(shape);
+  if (shape.grouped()) {
+    int64_t groups = std::max<int64_t>(1, slotColumns / shape.groupColumns);
+    plan.slotScaleBytes = groups * kBlockRows * shape.scaleBytes();
+    plan.slotZeroBytes = shape.zeroPoints ? groups * kBlockRows : 0;
+  }
+  plan.slotBytes = llvm::alignTo(
+      plan.codeBytes + plan.slotScaleBytes + plan.slotZeroBytes, int64_t(128));
+
+  int64_t inputBytes =
+      plan.maxRows * shape.paddedColumns() * shape.inputBytes();
+  int64_t sumBytes = kWarps * plan.blockCount * kBlockRows * plan.maxRows * 4;
+  int64_t fixed = inputBytes + 1024;
+  int64_t budget =
+      kSharedBudget - fixed >= kSmallestRing ? kSharedBudget : kLargeBudget;
+  plan.slots = std::min({(budget - fixed) / plan.slotBytes, int64_t(kMostSlots),
+                         plan.rounds * plan.blockCount});
+  // The sums take the ring's place after the last slot.
+  int64_t ringBytes =
+      llvm::alignTo(std::max(plan.slots * plan.slotBytes, sumBytes), 128);
+  plan.input = ringBytes;
+  plan.sums = 0;
+  plan.barriers = plan.input + inputBytes;
+  // After the barriers: the sums of squares of x.
+  plan.sharedBytes = plan.barriers + 16 * plan.slots + 4 * kWarps;
+  return plan;
+}
+
+//===----------------------------------------------------------------------===//
+// The kernel
+//===----------------------------------------------------------------------===//
+
+namespace {
+
+class GemvEmitter {
+public:
+  GemvEmitter(GpuKernelFrame &frame, const LinearShape &shape,
+              const GemvPlan &plan, const LinearBuffers &buffers)
+      : frame(frame), b(frame.builder()), shape(shape), plan(plan),
+        buffers(buffers), shared(frame.dynamicShared()), unpacker(b, shape) {}
+  void emit();
+
+private:
+  /// Where a ring stands: its slot, and the parity of that slot's turn.
+  struct RingPlace {
+    Val slot, parity;
+  };
+
+  Mbarrier full(Val slot) {
+    return Mbarrier(shared.at(plan.barriers).at(slot * 8), b);
+  }
+  Mbarrier empty(Val slot) {
+    return Mbarrier(shared.at(plan.barriers + 8 * plan.slots).at(slot * 8), b);
+  }
+  Val number(int64_t value) { return b.constant(b.i32(), value); }
+  RingPlace advance(RingPlace place);
+  /// Visits the slots in order, rounds outside, blocks of features inside, up
+  /// to \p together blocks at a time.
+  SmallVector<Val>
+  forSlots(int64_t together, ArrayRef<Val> init,
+           function_ref<void(Val round)> startRound,
+           function_ref<void(ArrayRef<RingPlace>, Val round, int64_t block,
+                             MutableArrayRef<Val> carried)>
+               visit);
+  Val isOwn(int64_t block);
+
+  void emitProducer();
+  void emitCopies(RingPlace place, Val round, int64_t block);
+  void emitConsumer();
+  void emitPlainInput();
+  void emitNormalizedInput();
+  void storeInput(Val token, Val piece, Val words);
+  void forPieces(Val token, Val lane, int64_t lanes,
+                 function_ref<void(Val piece)> body);
+  void loadOperands(Val round);
+  void multiply(ArrayRef<RingPlace> places, Val round, int64_t block,
+                MutableArrayRef<Val> sums);
+  SmallVector<Val> multiplySlots(ArrayRef<RingPlace> places,
+                                 ArrayRef<Val> sums);
+  SmallVector<Val> loadScales(Ptr slot, int64_t segment);
+  SmallVector<Val> loadZeros(Ptr slot, int64_t segment);
+  Val groupInSlot(int64_t segment);
+  void emitResults(ArrayRef<Val> sums);
+
+  GpuKernelFrame &frame;
+  KernelBuilder &b;
+  const LinearShape &shape;
+  const GemvPlan &plan;
+  const LinearBuffers &buffers;
+  Ptr shared;
+  WeightUnpacker unpacker;
+
+  Val thread, warp, lane, first, count, rows;
+  /// Right operands of the warp's columns of a round: two a step.
+  SmallVector<SmallVector<Val>> operands;
+};
+
+} // namespace
+
+GemvEmitter::RingPlace GemvEmitter::advance(RingPlace place) {
+  if (plan.fitsWhole())
+    return {place.slot + 1, place.parity};
+  Val next = place.slot + 1;
+  Val wraps = next == plan.slots;
+  return {b.select(wraps, number(0), next),
+          b.select(wraps, place.parity ^ 1, place.parity)};
+}
+
+/// Whether the thread block owns its block of features number \p block; null
+/// where all own it.
+Val GemvEmitter::isOwn(int64_t block) {
+  bool even = shape.blocks() % plan.grid == 0;
+  return even || block + 1 < plan.blockCount ? Val() : number(block) < count;
+}
+
+SmallVector<Val> GemvEmitter::forSlots(
+    int64_t together, ArrayRef<Val> init,
+    function_ref<void(Val round)> startRound,
+    function_ref<void(ArrayRef<RingPlace>, Val round, int64_t block,
+                      MutableArrayRef<Val> carried)>
+        visit) {
+  SmallVector<Val> carried = {number(0), number(0)};
+  carried.append(init.begin(), init.end());
+  SmallVector<Val> last = b.forRange(
+      number(0), number(plan.rounds), 1, carried,
+      [&](Val round, ArrayRef<Val> values) {
+        SmallVector<Val> next(values);
+        startRound(round);
+        for (int64_t block = 0; block < plan.blockCount;) {
+          Val own = isOwn(block);
+          // The last block of features may be another thread block's.
+          int64_t count = 1;
+          while (!own && count < together && block + count < plan.blockCount &&
+                 !isOwn(block + count))
+            ++count;
+          auto step = [&] {
+            SmallVector<Val> inner(next.begin() + 2, next.end());
+            SmallVector<RingPlace> places;
+            RingPlace place = {next[0], next[1]};
+            for (int64_t i = 0; i < count; ++i) {
+              places.push_back(place);
+              place = advance(place);
+            }
+            visit(places, round, block, inner);
+            SmallVector<Val> result = {place.slot, place.parity};
+            result.append(inner);
+            return result;
+          };
+          auto skip = [&] { return next; };
+          if (own)
+            next = b.ifElse(own, function_ref<SmallVector<Val>()>(step), skip);
+          else
+            next = step();
+          block += count;
+        }
+        return next;
+      });
+  return SmallVector<Val>(last.begin() + 2, last.end());
+}
+
+void GemvEmitter::emit() {
+  thread = frame.thread();
+  warp = frame.warp();
+  lane = frame.lane();
+  Val id = frame.block();
+  // Neighbouring blocks of features; counts differ by one at most.
+  first = id * shape.blocks() / plan.grid;
+  count = (id + 1) * shape.blocks() / plan.grid - first;
+
+  b.ifThen(thread == 0, [&] {
+    b.forRange(number(0), number(plan.slots), 1, [&](Val slot) {
+      full(slot).init(1);
+      empty(slot).init(GemvPlan::kWarps);
+    });
+    fenceMbarrierInit(b);
+  });
+  frame.barrier();
+  frame.launchDependents();
+  b.ifElse(
+      warp == GemvPlan::kWarps, [&] { emitProducer(); },
+      [&] { emitConsumer(); });
+}
+
+//===----------------------------------------------------------------------===//
+// Copies
+//===----------------------------------------------------------------------===//
+
+void GemvEmitter::emitProducer() {
+  b.ifThen(lane == 0, [&] {
+    forSlots(
+        1, {}, [](Val) {},
+        [&](ArrayRef<RingPlace> places, Val round, int64_t block,
+            MutableArrayRef<Val>) { emitCopies(places[0], round, block); });
+  });
+}
+
+void GemvEmitter::emitCopies(RingPlace place, Val round, int64_t block) {
+  if (!plan.fitsWhole())
+    empty(place.slot).wait(place.parity ^ 1);
+  Mbarrier barrier = full(place.slot);
+  Ptr slot = shared.at(place.slot * plan.slotBytes);
+  Val row = b.extendUnsigned(first + block, b.i64());
+
+  int64_t slotLines = GemvPlan::kWarps * plan.depth;
+  bool whole = shape.lines() % slotLines == 0;
+  Val codeBytes = number(plan.codeBytes);
+  if (!whole)
+    codeBytes = b.min(codeBytes,
+                      (number(shape.lines()) - round * slotLines) * kLineBytes);
+  // The groups of the slot's columns, as far as there are any.
+  int64_t slotGroups = 0;
+  Val groups, firstGroup;
+  if (shape.grouped()) {
+    slotGroups = plan.slotScaleBytes / (kBlockRows * shape.scaleBytes());
+    firstGroup = round * (slotLines * shape.lineColumns()) / shape.groupColumns;
+    groups = number(slotGroups);
+    if (shape.groups() % slotGroups != 0 || !whole)
+      groups = b.min(groups, number(shape.groups()) - firstGroup);
+  }
+  Val expected = codeBytes;
+  if (groups)
+    expected = expected + groups * (kBlockRows * (shape.scaleBytes() +
+                                                  (shape.zeroPoints ? 1 : 0)));
+  barrier.arriveExpecting(expected);
+  Ptr codes =
+      buffers.weights.at(row * shape.blockBytes()).at(round * plan.codeBytes);
+  bulkCopy(slot, codes, codeBytes, barrier, CacheHint::EvictFirst);
+  if (!groups)
+    return;
+  Val group = row * shape.groups() + b.extendUnsigned(firstGroup, b.i64());
+  bulkCopy(slot.at(plan.codeBytes),
+           buffers.scales.at(group * (kBlockRows * shape.scaleBytes())),
+           groups * (kBlockRows * shape.scaleBytes()), barrier,
+           CacheHint::EvictFirst);
+  if (shape.zeroPoints)
+    bulkCopy(slot.at(plan.codeBytes + plan.slotScaleBytes),
+             buffers.zeroPoints.at(group * kBlockRows), groups * kBlockRows,
+             barrier, CacheHint::EvictFirst);
+}
+
+//===----------------------------------------------------------------------===//
+// Products
+//===----------------------------------------------------------------------===//
+
+void GemvEmitter::emitConsumer() {
+  rows = frame.size(buffers.rows);
+  frame.waitForPrevious();
+  if (shape.norm)
+    emitNormalizedInput();
+  else
+    emitPlainInput();
+  frame.barrier(kConsumers, GemvPlan::kWarps * kWarp);
+
+  SmallVector<Val> sums(
+      4 * plan.blockCount,
+      b.zero(shape.input == InputFormat::Int8 ? b.i32() : b.f32()));
+  sums = forSlots(
+      kTogether, sums, [&](Val round) { loadOperands(round); },
+      [&](ArrayRef<RingPlace> places, Val round, int64_t block,
+          MutableArrayRef<Val> carried) {
+        multiply(places, round, block, carried);
+      });
+  emitResults(sums);
+}
+
+/// Loads the right operands of the warp's columns.
+void GemvEmitter::loadOperands(Val round) {
+  int64_t blocks = plan.warpColumns(shape) * shape.inputBytes() / kInputBlock;
+  // Rows of x that a kernel of few rows lacks: their sums are never stored.
+  Val token = b.min(lane / 4, number(plan.maxRows - 1));
+  Val block = (round * GemvPlan::kWarps + warp) * blocks;
+  // Past the last column the warp has nothing to multiply.
+  block = b.min(
+      block, number(shape.paddedColumns() * shape.inputBytes() / kInputBlock -
+                    blocks));
+  operands.clear();
+  for (int64_t i = 0; i < blocks; ++i) {
+    Val place = ((block + i) * plan.maxRows + token) * kInputBlock +
+                lane % 4 * kPairBytes;
+    Val words =
+        shared.at(plan.input).at(place).load(b.vec(4, b.i32()), kPairBytes);
+    for (int64_t step = 0; step < 2; ++step)
+      operands.push_back({words.lane(2 * step), words.lane(2 * step + 1)});
+  }
+}
+
+/// Number of a segment's group in its slot. A segment is the part of the
+/// warp's columns that shares a scale.
+Val GemvEmitter::groupInSlot(int64_t segment) {
+  int64_t columns = plan.warpColumns(shape);
+  if (shape.groupColumns >= columns)
+    return warp * columns /
+           std::min(shape.groupColumns, GemvPlan::kWarps * columns);
+  return warp * (columns / shape.groupColumns) + segment;
+}
+
+SmallVector<Val> GemvEmitter::loadScales(Ptr slot, int64_t segment) {
+  Ptr scales = slot.at(plan.codeBytes)
+                   .at((groupInSlot(segment) * kBlockRows + lane / 4) *
+                       shape.scaleBytes());
+  Type type = shape.halfScales ? b.f16() : b.f32();
+  return {b.toF32(scales.load(type)),
+          b.toF32(scales.at(8 * shape.scaleBytes()).load(type))};
+}
+
+SmallVector<Val> GemvEmitter::loadZeros(Ptr slot, int64_t segment) {
+  if (!shape.zeroPoints)
+    return {};
+  Ptr zeros = slot.at(plan.codeBytes + plan.slotScaleBytes)
+                  .at(groupInSlot(segment) * kBlockRows + lane / 4);
+  return {unpacker.biasOf(zeros.load(b.i8())),
+          unpacker.biasOf(zeros.at(8).load(b.i8()))};
+}
+
+/// Adds the products of neighbouring blocks of features, from \p block.
+void GemvEmitter::multiply(ArrayRef<RingPlace> places, Val round, int64_t block,
+                           MutableArrayRef<Val> sums) {
+  for (RingPlace place : places)
+    full(place.slot).wait(place.parity);
+  MutableArrayRef<Val> own = sums.slice(4 * block, 4 * places.size());
+  auto product = [&] { return multiplySlots(places, own); };
+  auto nothing = [&] { return SmallVector<Val>(own.begin(), own.end()); };
+  SmallVector<Val> total;
+  if (shape.lines() % (GemvPlan::kWarps * plan.depth) == 0)
+    total = product();
+  else
+    total =
+        b.ifElse((round * GemvPlan::kWarps + warp) * plan.depth < shape.lines(),
+                 function_ref<SmallVector<Val>()>(product), nothing);
+  llvm::copy(total, own.begin());
+  if (plan.fitsWhole())
+    return;
+  frame.syncWarp();
+  b.ifThen(lane == 0, [&] {
+    for (RingPlace place : places)
+      empty(place.slot).arrive();
+  });
+}
+
+/// The products of the slots' blocks interleave: each alone is a chain of
+/// dependent steps.
+SmallVector<Val> GemvEmitter::multiplySlots(ArrayRef<RingPlace> places,
+                                            ArrayRef<Val> sums) {
+  int64_t columns = plan.warpColumns(shape);
+  int64_t segments = 1;
+  if (shape.grouped() && shape.groupColumns < columns)
+    segments = columns / shape.groupColumns;
+  int64_t lineSteps = shape.lineColumns() / shape.stepColumns();
+  int64_t stepCount = plan.depth * lineSteps;
+  int64_t segmentSteps = stepCount / segments;
+  // Load.
+  SmallVector<SmallVector<Val>> lines(places.size());
+  SmallVector<SmallVector<SmallVector<Val>>> scales(places.size()),
+      zeros(places.size());
+  for (auto [i, place] : llvm::enumerate(places)) {
+    Ptr slot = shared.at(place.slot * plan.slotBytes);
+    Ptr codes = slot.at(warp * (plan.depth * kLineBytes) + lane * kLaneBytes);
+    for (int64_t d = 0; d < plan.depth; ++d)
+      lines[i].push_back(
+          codes.at(d * kLineBytes).load(b.vec(4, b.i32()), kLaneBytes));
+    for (int64_t s = 0; shape.grouped() && s < segments; ++s) {
+      scales[i].push_back(loadScales(slot, s));
+      zeros[i].push_back(loadZeros(slot, s));
+    }
+  }
+  // Unpack and multiply.
+  SmallVector<Val> total(sums);
+  for (int64_t s = 0; s < segments; ++s) {
+    SmallVector<SmallVector<Val>> part(places.size());
+    for (size_t i = 0; i < places.size(); ++i)
+      part[i] = shape.grouped()
+                    ? SmallVector<Val>(4, b.zero(b.f32()))
+                    : SmallVector<Val>(ArrayRef<Val>(total).slice(4 * i, 4));
+    for (int64_t k = s * segmentSteps; k < (s + 1) * segmentSteps; ++k)
+      for (size_t i = 0; i < places.size(); ++i) {
+        ArrayRef<Val> zero;
+        if (shape.grouped())
+          zero = zeros[i][s];
+        auto unpacked = unpacker.unpack(lines[i][k / lineSteps], zero);
+        part[i] = warpMultiply(shape.matrixType(), part[i],
+                               unpacked[k % lineSteps], operands[k]);
+      }
+    for (size_t i = 0; i < places.size(); ++i)
+      for (int64_t j = 0; j < 4; ++j) {
+        Val &sum = total[4 * i + j];
+        sum = shape.grouped() ? b.fma(scales[i][s][j / 2], part[i][j], sum)
+                              : part[i][j];
+      }
+  }
+  return total;
+}
+
+//===----------------------------------------------------------------------===//
+// x
+//===----------------------------------------------------------------------===//
+
+/// Stores 16 bytes of a row, \p piece of them, in the order of the right
+/// operand: word i belongs to lane i of the row's four.
+void GemvEmitter::storeInput(Val token, Val piece, Val words) {
+  Val place = (piece / 4 * plan.maxRows + token) * kInputBlock + piece % 4 * 4 +
+              plan.input;
+  for (int64_t i = 0; i < 4; ++i)
+    shared.at(place).at(i * kPairBytes).store(words.lane(i));
+}
+
+/// Calls \p body for the 16-byte pieces of a padded row that are lane's.
+void GemvEmitter::forPieces(Val token, Val lane, int64_t lanes,
+                            function_ref<void(Val piece)> body) {
+  int64_t pieces = shape.paddedColumns() * shape.inputBytes() / 16;
+  b.forRange(lane, number(pieces), lanes, body);
+}
+
+void GemvEmitter::emitPlainInput() {
+  int64_t threads = GemvPlan::kWarps * kWarp / plan.maxRows;
+  Val token = thread / threads, place = thread % threads;
+  int64_t pieceColumns = 16 / shape.inputBytes();
+  b.ifThen(token < rows, [&] {
+    Ptr row = buffers.input.at(b.extendUnsigned(token, b.i64()) *
+                               (shape.columns * shape.inputBytes()));
+    forPieces(token, place, threads, [&](Val piece) {
+      storeInput(token, piece,
+                 loadPiece(b, row, piece * pieceColumns, shape.columns,
+                           shape.inputBytes()));
+    });
+  });
+}
+
+void GemvEmitter::emitNormalizedInput() {
+  int64_t threads = GemvPlan::kWarps * kWarp / plan.maxRows;
+  int64_t warps = threads / kWarp;
+  Val token = thread / threads, place = thread % threads;
+  Ptr row =
+      buffers.input.at(b.extendUnsigned(token, b.i64()) * (shape.columns * 4));
+  constexpr int64_t kPieceColumns = 8;
+  auto load = [&](Ptr from, Val piece) {
+    SmallVector<Val> eight;
+    for (int64_t half = 0; half < 2; ++half) {
+      Val four = b.bitcast(loadPiece(b, from, piece * kPieceColumns + half * 4,
+                                     shape.columns, /*elementBytes=*/4),
+                           b.vec(4, b.f32()));
+      for (int64_t i = 0; i < 4; ++i)
+        eight.push_back(four.lane(i));
+    }
+    return eight;
+  };
+  int64_t pieces = shape.paddedColumns() / kPieceColumns;
+  Ptr squares = shared.at(plan.barriers + 16 * plan.slots);
+  b.ifThen(token < rows, [&] {
+    Val sum = b.forRange(place, number(pieces), threads, {b.zero(b.f32())},
+                         [&](Val piece, ArrayRef<Val> carried) {
+                           Val s = carried[0];
+                           for (Val x : load(row, piece))
+                             s = b.fma(x, x, s);
+                           return SmallVector<Val>{s};
+                         })[0];
+    sum = frame.warpSum(sum);
+    b.ifThen(lane == 0, [&] { squares.at(warp * 4).store(sum); });
+  });
+  frame.barrier(kConsumers, GemvPlan::kWarps * kWarp);
+  b.ifThen(token < rows, [&] {
+    Val sum = b.zero(b.f32());
+    for (int64_t i = 0; i < warps; ++i)
+      sum = sum + squares.at((token * warps + i) * 4).load(b.f32());
+    Val mean = sum * (1.0 / static_cast<double>(shape.columns));
+    Val factor = b.constant(b.f32(), 1.0) / b.sqrt(mean + shape.epsilon);
+    b.forRange(place, number(pieces), threads, [&](Val piece) {
+      SmallVector<Val> x = load(row, piece),
+                       w = load(buffers.normWeight, piece);
+      Type half = shape.input == InputFormat::BF16 ? b.bf16() : b.f16();
+      Val words = b.zero(b.vec(4, b.i32()));
+      for (int64_t i = 0; i < 4; ++i) {
+        Val pair = b.zero(b.vec(2, b.f32()));
+        for (int64_t j = 0; j < 2; ++j)
+          pair = b.insert(pair, x[2 * i + j] * factor * w[2 * i + j], j);
+        words = b.insert(words, b.bitcast(b.fromF32(pair, half), b.i32()), i);
+      }
+      storeInput(token, piece, words);
+    });
+  });
+}
+
+//===----------------------------------------------------------------------===//
+// y
+//===----------------------------------------------------------------------===//
+
+void GemvEmitter::emitResults(ArrayRef<Val> sums) {
+  int64_t threads = GemvPlan::kWarps * kWarp;
+  int64_t features = plan.blockCount * kBlockRows;
+  Type type = sums[0].type();
+  // Reduce: [warp][token][feature]; all slots are read before.
+  frame.barrier(kConsumers, threads);
+  Val token = lane % 4 * 2;
+  for (int64_t t = 0; t < 2; ++t)
+    b.ifThen(token + t < plan.maxRows, [&] {
+      Ptr place = shared.at(
+          ((warp * plan.maxRows + token + t) * features + lane / 4) * 4);
+      for (int64_t block = 0; block < plan.blockCount; ++block)
+        for (int64_t half = 0; half < 2; ++half)
+          place.at((block * kBlockRows + half * 8) * 4)
+              .store(sums[4 * block + 2 * half + t]);
+    });
+  frame.barrier(kConsumers, threads);
+
+  // Store: neighbouring threads have neighbouring features.
+  auto load = [&](Val row, Val feature) {
+    Val sum;
+    for (int64_t w = 0; w < GemvPlan::kWarps; ++w) {
+      Val part = shared.at(((row + w * plan.maxRows) * features + feature) * 4)
+                     .load(type);
+      sum = w ? sum + part : part;
+    }
+    return sum;
+  };
+  LinearEpilogue epilogue(b, shape, buffers, unpacker.factor());
+  int64_t outputs = shape.swiglu ? features / 2 : features;
+  Val owned = count * (shape.swiglu ? kBlockRows / 2 : kBlockRows);
+  Val base = first * (shape.swiglu ? kBlockRows / 2 : kBlockRows);
+  b.forRange(thread, number(outputs) * rows, threads, [&](Val i) {
+    Val row = i / outputs, output = i % outputs;
+    b.ifThen((output < owned) & (base + output < shape.outputFeatures()), [&] {
+      if (!shape.swiglu)
+        return epilogue.store(row, base + output, load(row, output));
+      Val gate = output / 8 * kBlockRows + output % 8;
+      epilogue.storeGated(row, base + output, first * kBlockRows + gate,
+                          load(row, gate), load(row, gate + 8));
+    });
+  });
+}
+
+void cuda::emitGemv(GpuKernelFrame &frame, const LinearShape &shape,
+                    const GemvPlan &plan, const LinearBuffers &buffers) {
+  GemvEmitter(frame, shape, plan, buffers).emit();
+}

@@ -1,0 +1,80 @@
+//===- Gemv.h - Linears of a few rows on a GPU ------------------*- C++ -*-===//
+//
+// Part of the QLM project, under the Apache License v2.0 with LLVM Exceptions.
+// SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
+//
+//===----------------------------------------------------------------------===//
+//
+// One to eight rows of x: the time is that of reading the weights. One block
+// of threads a multiprocessor; each owns neighbouring blocks of 16 features
+// and walks all columns of all of them in one pass.
+//
+//   columns -->   slot: 8 warps side by side, each `depth` lines
+//              +----+----+----+----+----+----+----+----+
+//   block 0    | w0 | w1 | w2 | w3 | w4 | w5 | w6 | w7 |  one bulk copy
+//              +----+----+----+----+----+----+----+----+
+//   block 1    | w0 | w1 | ...                            the next
+//     ...
+//
+// A ninth warp fills a ring of slots with bulk copies, before the kernel waits
+// for the one before it: the weights depend on nothing. x lies in shared
+// memory in the order of the tensor cores' right operand (8 rows of x are its
+// 8 columns), so a warp loads it once a column range and uses it for all
+// blocks. A warp's sums stay in registers until the end, where the eight warps
+// add theirs in a fixed order.
+//
+// Order of sums: a warp adds its columns in ascending order in f32 (a group's
+// first, unscaled, then times the scale), then the eight warps in ascending
+// order. It doesn't depend on the number of rows.
+//
+// Registers: 4 sums a block, so at most 14 blocks; with at most 112 registers
+// and about 100 KiB of shared memory two kernels share a multiprocessor, and
+// the next one's weights arrive while this one ends.
+//
+// Tested and timed by benchmarks/kernels/cuda.
+//
+//===----------------------------------------------------------------------===//
+
+#ifndef QLM_LIB_LOWER_CUDA_GEMV_H
+#define QLM_LIB_LOWER_CUDA_GEMV_H
+
+#include "LinearShape.h"
+
+namespace mlir::qlm::cuda {
+
+/// How a GEMV is cut; see the picture above.
+struct GemvPlan {
+  int64_t maxRows = 1; ///< 1, 2, 4 or 8
+  int64_t grid = 0;
+  int64_t blockCount = 0; ///< blocks of 16 features of a thread block, at most
+  int64_t depth = 1;      ///< lines of a warp in a slot
+  int64_t rounds = 0;     ///< slots of a block of features
+  int64_t slots = 0;
+  // Bytes of a slot's parts, and offsets in shared memory.
+  int64_t codeBytes = 0, slotScaleBytes = 0, slotZeroBytes = 0;
+  int64_t slotBytes = 0, input = 0, sums = 0, barriers = 0, sharedBytes = 0;
+
+  int64_t warpColumns(const LinearShape &shape) const {
+    return depth * shape.lineColumns();
+  }
+  /// Thread blocks that fit into a multiprocessor's shared memory.
+  int64_t residentBlocks() const { return sharedBytes <= 113 * 1024 ? 2 : 1; }
+  /// Every slot is used once.
+  bool fitsWhole() const { return slots >= rounds * blockCount; }
+
+  static constexpr int64_t kWarps = 8; ///< that multiply
+  static constexpr int64_t kThreads = (kWarps + 1) * kWarp;
+
+  /// Whether a GEMV serves \p shape with \p rows rows.
+  static bool serves(const LinearShape &shape, int64_t rows);
+  static GemvPlan get(const LinearShape &shape, int64_t rows,
+                      int64_t multiprocessors);
+};
+
+/// Writes the body of a GEMV of `kThreads` threads.
+void emitGemv(kernel::GpuKernelFrame &frame, const LinearShape &shape,
+              const GemvPlan &plan, const LinearBuffers &buffers);
+
+} // namespace mlir::qlm::cuda
+
+#endif // QLM_LIB_LOWER_CUDA_GEMV_H

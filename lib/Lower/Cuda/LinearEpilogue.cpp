@@ -1,0 +1,101 @@
+//===- LinearEpilogue.cpp - What becomes of a linear's sums ---------------===//
+//
+// Part of the QLM project, under the Apache License v2.0 with LLVM Exceptions.
+// SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
+//
+//===----------------------------------------------------------------------===//
+
+#include "LinearEpilogue.h"
+
+using namespace mlir;
+using namespace mlir::qlm;
+using namespace mlir::qlm::cuda;
+using namespace mlir::qlm::kernel;
+
+/// What \p load gives where \p condition holds, else zero.
+static Val valueOrZero(KernelBuilder &b, Val condition, Type type,
+                       function_ref<Val()> load) {
+  auto one = [&] { return SmallVector<Val>{load()}; };
+  auto none = [&] { return SmallVector<Val>{b.zero(type)}; };
+  return b.ifElse(condition, function_ref<SmallVector<Val>()>(one), none)[0];
+}
+
+Val cuda::loadPiece(KernelBuilder &b, Ptr row, Val column, int64_t columns,
+                    int64_t elementBytes) {
+  VectorType words = b.vec(4, b.i32());
+  int64_t elements = 16 / elementBytes;
+  Ptr from = row.at(column * elementBytes);
+  if (columns % elements == 0)
+    return valueOrZero(b, column < columns, words,
+                       [&] { return from.load(words, 16); });
+  // Rows that are not aligned: one element at a time.
+  Type element = b.getIntegerType(8 * elementBytes);
+  Val piece = b.zero(b.vec(elements, element));
+  for (int64_t i = 0; i < elements; ++i) {
+    Val one = valueOrZero(b, column + i < columns, element, [&] {
+      return from.at(i * elementBytes).load(element);
+    });
+    piece = b.insert(piece, one, i);
+  }
+  return b.bitcast(piece, words);
+}
+
+Val cuda::gateUp(KernelBuilder &b, Val gate, Val up) {
+  Val one = b.constant(b.f32(), 1.0);
+  return gate / (one + b.exp(-gate)) * up;
+}
+
+Val LinearEpilogue::finish(Val row, Val feature, Val sum) {
+  Val value = shape.input == InputFormat::Int8 ? b.toFloat(sum, b.f32()) : sum;
+  if (factor != 1)
+    value = value * factor;
+  if (shape.scales && !shape.grouped()) {
+    Type type = shape.halfScales ? b.f16() : b.f32();
+    value = value *
+            b.toF32(buffers.scales.at(feature * shape.scaleBytes()).load(type));
+  }
+  if (shape.inputScales)
+    value = value * buffers.inputScales.at(row * 4).load(b.f32());
+  if (shape.bias)
+    value = value + buffers.bias.at(feature * 4).load(b.f32());
+  return value;
+}
+
+Ptr LinearEpilogue::resultAt(Val row, Val output) {
+  return buffers.result.at(
+      (b.extendUnsigned(row, b.i64()) * shape.outputFeatures() +
+       b.extendUnsigned(output, b.i64())) *
+      shape.outputBytes());
+}
+
+Type LinearEpilogue::resultType() {
+  switch (shape.output) {
+  case OutputFormat::F32:
+    return b.f32();
+  case OutputFormat::F16:
+    return b.f16();
+  case OutputFormat::BF16:
+    return b.bf16();
+  }
+  llvm_unreachable("all formats are covered");
+}
+
+void LinearEpilogue::storeValue(Val row, Val output, Val value) {
+  if (shape.residual) {
+    Val place = b.extendUnsigned(row, b.i64()) * shape.outputFeatures() +
+                b.extendUnsigned(output, b.i64());
+    value = value + buffers.residual.at(place * 4).load(b.f32());
+  }
+  resultAt(row, output).store(b.fromF32(value, resultType()));
+}
+
+void LinearEpilogue::store(Val row, Val feature, Val sum) {
+  storeValue(row, feature, finish(row, feature, sum));
+}
+
+void LinearEpilogue::storeGated(Val row, Val output, Val gate, Val gateSum,
+                                Val upSum) {
+  storeValue(
+      row, output,
+      gateUp(b, finish(row, gate, gateSum), finish(row, gate + 8, upSum)));
+}

@@ -1,0 +1,55 @@
+//===- LinearEpilogue.h - What becomes of a linear's sums -------*- C++ -*-===//
+//
+// Part of the QLM project, under the Apache License v2.0 with LLVM Exceptions.
+// SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
+//
+//===----------------------------------------------------------------------===//
+
+#ifndef QLM_LIB_LOWER_CUDA_LINEAREPILOGUE_H
+#define QLM_LIB_LOWER_CUDA_LINEAREPILOGUE_H
+
+#include "LinearShape.h"
+
+namespace mlir::qlm::cuda {
+
+/// Loads elements `column ...` of 16 bytes of a row as vector<4xi32>; those at
+/// \p columns and beyond are zero. Plain loads: other kernels may write x.
+kernel::Val loadPiece(kernel::KernelBuilder &b, kernel::Ptr row,
+                      kernel::Val column, int64_t columns,
+                      int64_t elementBytes);
+
+/// silu(gate) * up, f32.
+kernel::Val gateUp(kernel::KernelBuilder &b, kernel::Val gate, kernel::Val up);
+
+/// Scales, bias, residual, gate, rounding, in this order.
+class LinearEpilogue {
+public:
+  /// \p factor: what the sums have to be multiplied by besides the scales.
+  LinearEpilogue(kernel::KernelBuilder &b, const LinearShape &shape,
+                 const LinearBuffers &buffers, double factor)
+      : b(b), shape(shape), buffers(buffers), factor(factor) {}
+
+  /// The value of a sum (f32 or i32) before the residual: scaled where scales
+  /// belong to whole rows of w or x, with bias.
+  kernel::Val finish(kernel::Val row, kernel::Val feature, kernel::Val sum);
+  /// y[row, feature] of a sum.
+  void store(kernel::Val row, kernel::Val feature, kernel::Val sum);
+  /// y[row, output] of the sums of packed rows \p gate and gate + 8.
+  void storeGated(kernel::Val row, kernel::Val output, kernel::Val gate,
+                  kernel::Val gateSum, kernel::Val upSum);
+  /// The element's address in y.
+  kernel::Ptr resultAt(kernel::Val row, kernel::Val output);
+  Type resultType();
+
+private:
+  void storeValue(kernel::Val row, kernel::Val output, kernel::Val value);
+
+  kernel::KernelBuilder &b;
+  const LinearShape &shape;
+  const LinearBuffers &buffers;
+  double factor;
+};
+
+} // namespace mlir::qlm::cuda
+
+#endif // QLM_LIB_LOWER_CUDA_LINEAREPILOGUE_H

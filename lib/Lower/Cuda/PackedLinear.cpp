@@ -1,0 +1,196 @@
+//===- PackedLinear.cpp - Which kernels serve a packed_linear -------------===//
+//
+// Part of the QLM project, under the Apache License v2.0 with LLVM Exceptions.
+// SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
+//
+//===----------------------------------------------------------------------===//
+//
+// sm_90a, up to 8 rows: Gemv.h. More: Gemm.h, with tiles that its cost model
+// chooses for each bucket of rows. What they don't serve, and other chips:
+// PlainLinear.cpp.
+//
+// With `batch-invariant` all rows take the tiles of Gemm.h without splitting
+// columns: their sums have one order.
+//
+//===----------------------------------------------------------------------===//
+
+#include "Emitters.h"
+#include "Gemm.h"
+#include "Gemv.h"
+
+#include "mlir/Dialect/LLVMIR/NVVMDialect.h"
+
+using namespace mlir;
+using namespace mlir::qlm;
+using namespace mlir::qlm::cuda;
+using namespace mlir::qlm::kernel;
+
+/// Groups that the kernels know are powers of two of at least this.
+static constexpr int64_t kSmallestGroup = 32;
+
+static std::optional<InputFormat> getInputFormat(Type type) {
+  if (type.isF16())
+    return InputFormat::F16;
+  if (type.isBF16())
+    return InputFormat::BF16;
+  if (type.isInteger(8))
+    return InputFormat::Int8;
+  return std::nullopt;
+}
+
+/// The format of packed weights for an input, if kernels know it.
+static std::optional<WeightFormat> getWeightFormat(PackedLinearOp op,
+                                                   InputFormat input) {
+  LayoutKind kind = op.getLayout().getKind();
+  std::optional<SchemeAttr> scheme = op.getScheme();
+  if (kind == LayoutKind::Fragment16) {
+    Type type = getElementTypeOrSelf(op.getWeight().getType());
+    if (type.isF16() && input == InputFormat::F16)
+      return WeightFormat::F16;
+    if (type.isBF16() && input == InputFormat::BF16)
+      return WeightFormat::BF16;
+    return std::nullopt;
+  }
+  if (!scheme || scheme->getGranularity() == Granularity::Tensor)
+    return std::nullopt;
+  Type storage = scheme->getStorage();
+  if (kind == LayoutKind::Fragment4 && input == InputFormat::F16 &&
+      storage.isInteger() && storage.getIntOrFloatBitWidth() == 4)
+    return WeightFormat::Int4;
+  bool bytes = storage.isInteger(8) && !scheme->getZeroPoints();
+  if (bytes && kind == LayoutKind::Fragment8 && input == InputFormat::F16)
+    return WeightFormat::Int8;
+  if (bytes && kind == LayoutKind::Fragment8x8 && input == InputFormat::Int8)
+    return WeightFormat::Int8;
+  return std::nullopt;
+}
+
+std::optional<LinearShape> LinearShape::get(PackedLinearOp op) {
+  LinearShape shape;
+  shape.features = op.getOutFeatures();
+  shape.columns = op.getInFeatures();
+  auto input = getInputFormat(getElementTypeOrSelf(op.getInput().getType()));
+  if (!input)
+    return std::nullopt;
+  shape.input = *input;
+  auto weights = getWeightFormat(op, *input);
+  if (!weights)
+    return std::nullopt;
+  shape.weights = *weights;
+  Type result = getElementTypeOrSelf(op.getResult().getType());
+  shape.output = result.isF32()   ? OutputFormat::F32
+                 : result.isF16() ? OutputFormat::F16
+                                  : OutputFormat::BF16;
+  if (std::optional<SchemeAttr> scheme = op.getScheme()) {
+    shape.scales = true;
+    shape.halfScales = getElementTypeOrSelf(op.getScales().getType()).isF16();
+    shape.zeroPoints = static_cast<bool>(op.getZeroPoints());
+    if (scheme->getGranularity() == Granularity::Group)
+      shape.groupColumns = scheme->getGroupSize();
+    bool knownGroup =
+        !shape.groupColumns || (llvm::isPowerOf2_64(shape.groupColumns) &&
+                                shape.groupColumns >= kSmallestGroup &&
+                                shape.columns % shape.groupColumns == 0);
+    if (!knownGroup || (shape.groupColumns && shape.inputBytes() == 1) ||
+        (shape.zeroPoints && !shape.groupColumns))
+      return std::nullopt;
+    // Symmetric 4-bit codes have an offset of 8 in the package.
+    if (shape.weights == WeightFormat::Int4 && !shape.zeroPoints &&
+        scheme->getStorage().isUnsignedInteger())
+      return std::nullopt;
+  }
+  shape.inputScales = static_cast<bool>(op.getInputScales());
+  shape.bias = static_cast<bool>(op.getBias());
+  shape.residual = static_cast<bool>(op.getResidual());
+  return shape;
+}
+
+/// The addresses of the operation's operands and result.
+static LinearBuffers getBuffers(PackedLinearOp op, GpuKernelFrame &frame,
+                                SizeKind rows) {
+  int64_t next = 0;
+  auto take = [&](bool present) {
+    return present ? frame.buffer(next++) : Ptr();
+  };
+  LinearBuffers buffers;
+  buffers.input = take(true);
+  buffers.inputScales = take(static_cast<bool>(op.getInputScales()));
+  buffers.weights = take(true);
+  buffers.scales = take(static_cast<bool>(op.getScales()));
+  buffers.zeroPoints = take(static_cast<bool>(op.getZeroPoints()));
+  buffers.bias = take(static_cast<bool>(op.getBias()));
+  buffers.residual = take(static_cast<bool>(op.getResidual()));
+  buffers.result = take(true);
+  buffers.rows = rows;
+  return buffers;
+}
+
+/// Thread blocks that a multiprocessor must have room for, in registers.
+static void setResidentBlocks(LLVM::LLVMFuncOp function, int64_t blocks) {
+  function->setAttr(NVVM::NVVMDialect::getMinctasmAttrName(),
+                    Builder(function.getContext()).getI32IntegerAttr(blocks));
+}
+
+static FailureOr<CudaKernel> emitGemvLinear(PackedLinearOp op,
+                                            const LinearShape &shape,
+                                            int64_t rows,
+                                            const CudaRequest &request) {
+  GemvPlan plan = GemvPlan::get(shape, rows, request.target.processors);
+  LLVM::LLVMFuncOp function = request.createKernel(GemvPlan::kThreads);
+  setResidentBlocks(function, plan.residentBlocks());
+  GpuKernelFrame frame(function);
+  emitGemv(frame, shape, plan, getBuffers(op, frame, request.rows));
+  CudaKernel kernel;
+  kernel.grid = request.blocksPerStep(plan.grid);
+  kernel.blockThreads = GemvPlan::kThreads;
+  kernel.sharedBytes = plan.sharedBytes;
+  return kernel;
+}
+
+static FailureOr<CudaKernel> emitGemmLinear(PackedLinearOp op,
+                                            const LinearShape &shape,
+                                            const GemmPlan &plan,
+                                            const CudaRequest &request) {
+  LLVM::LLVMFuncOp function = request.createKernel(GemmPlan::kThreads);
+  setResidentBlocks(function, plan.shareMultiprocessor ? 2 : 1);
+  GpuKernelFrame frame(function);
+  emitGemm(frame, shape, plan, getBuffers(op, frame, request.rows));
+  CudaKernel kernel;
+  kernel.grid =
+      request.blocksPerRow(plan.featureTiles(shape) * plan.split, plan.tokens);
+  kernel.blockThreads = GemmPlan::kThreads;
+  kernel.sharedBytes = plan.sharedBytes;
+  kernel.cluster = plan.split;
+  return kernel;
+}
+
+Choices mlir::qlm::cuda::choosePackedLinear(PackedLinearOp op,
+                                            const CudaRequest &request) {
+  Choices choices;
+  auto shape = request.target.hasHopper() ? LinearShape::get(op) : std::nullopt;
+  bool invariant = request.options.batchInvariant;
+  if (shape && !invariant)
+    for (int64_t rows : {1, 4, 8})
+      if (GemvPlan::serves(*shape, rows))
+        choices.push_back({"gemv" + std::to_string(rows),
+                           [=](const CudaRequest &request) {
+                             return emitGemvLinear(op, *shape, rows, request);
+                           },
+                           rows});
+  if (shape && GemmPlan::serves(*shape))
+    for (int64_t rows : {16, 32, 64, 128, 256, 512, 1024, 2048, 0}) {
+      // A tile's rows don't change the order of sums, a split does.
+      GemmPlan plan = GemmPlan::get(*shape, rows ? rows : request.maxRows(),
+                                    request.target.processors, /*tokens=*/0,
+                                    /*split=*/invariant ? 1 : 0);
+      choices.push_back({"gemm" + std::to_string(plan.tokens),
+                         [=](const CudaRequest &request) {
+                           return emitGemmLinear(op, *shape, plan, request);
+                         },
+                         rows});
+    }
+  choices.push_back({"plain", [=](const CudaRequest &request) {
+                       return emitPlainLinear(op, request);
+                     }});
+  return choices;
+}
