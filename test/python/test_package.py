@@ -202,14 +202,22 @@ def test_stages(models, tmp_path):
     assert opt.stdout.strip() == (dumps / "4-lower.mlir").read_text().strip()
 
 
-def test_memory_does_not_grow_with_the_model(large_model, tmp_path):
-    with subprocess.Popen([QUANTC, large_model, "-o", tmp_path / "pkg",
-                           "--weights", "int4", "--quiet"]) as process:
+def compile_and_get_peak(model: pathlib.Path, package: pathlib.Path) -> int:
+    """Compiles a model to int4; returns its peak of resident bytes."""
+    with subprocess.Popen([QUANTC, model, "-o", package, "--weights", "int4",
+                           "--group-size", "32", "--quiet"]) as process:
         _, status, usage = os.wait4(process.pid, 0)
         process.returncode = os.waitstatus_to_exitcode(status)
     assert process.returncode == 0
-    # About 140 MB are the compiler's own; the weights' pages would double it.
-    assert usage.ru_maxrss * 1024 < 250e6
+    return usage.ru_maxrss * 1024
+
+
+def test_memory_does_not_grow_with_the_model(models, large_model, tmp_path):
+    # How much of the compiler's own libraries is resident is the system's
+    # affair: a small model's peak holds as much of them.
+    small = compile_and_get_peak(models / "three-shards", tmp_path / "small")
+    large = compile_and_get_peak(large_model, tmp_path / "large")
+    assert large - small < 100e6
 
 
 def test_interrupt_leaves_nothing(large_model, tmp_path):
