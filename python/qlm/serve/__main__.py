@@ -4,6 +4,7 @@
 
 from __future__ import annotations
 
+import resource
 import sys
 from pathlib import Path
 
@@ -29,6 +30,13 @@ class _Server(uvicorn.Server):
         super().handle_exit(sig, frame)
 
 
+def _allow_connections() -> None:
+    """Take as many open files as the system gives: each client is one."""
+    soft, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if soft != most:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
+
+
 def main() -> int:
     """Run the command; returns the exit code."""
     arguments = parser().parse_args()
@@ -41,6 +49,7 @@ def main() -> int:
     except (Error, OSError, ValueError) as error:
         print(f"qlm.serve: error: {error}", file=sys.stderr)
         return 1
+    _allow_connections()
     app = create_app(llm, package, options)
     config = uvicorn.Config(
         app,

@@ -68,14 +68,18 @@ class ChatTemplate:
     given : Path, optional
         A template's file to take instead of the model's.
     timeout : float
-        Seconds that a chat may take.
+        Seconds of processor time that a chat may take.
+    patience : float
+        Seconds after which the process is killed in any case.
     """
 
     def __init__(
-        self, package: Path, given: Path | None, timeout: float
-    ) -> None:
+        self, package: Path, given: Path | None, timeout: float,
+        patience: float = 60.0,
+    ) -> None:  # fmt: skip
         self.template = find_template(package, given)
         self.timeout = timeout
+        self.patience = patience
         config = _config(package)
         self._tokens = {
             name: _spelling(config.get(name)) or ""
@@ -101,21 +105,25 @@ class ChatTemplate:
             "add_generation_prompt": True,
             **self._tokens,
         }
-        task = json.dumps({"template": self.template, "values": values})
+        task = json.dumps({
+            "template": self.template, "values": values,
+            "seconds": self.timeout,
+        })  # fmt: skip
         async with self._lock:
-            # Most of a process's first second is its start.
-            limit = self.timeout + (3.0 if self._worker is None else 0.0)
             try:
-                answer = await asyncio.wait_for(self._ask(task), limit)
+                answer = await asyncio.wait_for(
+                    self._ask(task), self.patience
+                )
             except asyncio.TimeoutError:
                 await self._kill()
-                raise TemplateError(
-                    f"the chat template takes more than {self.timeout:g} "
-                    "seconds"
-                ) from None
+                answer = {"late": True}
             except BaseException:
                 await self._kill()  # the answer would be the next one's
                 raise
+        if "late" in answer:
+            raise TemplateError(
+                f"the chat template takes more than {self.timeout:g} seconds"
+            )
         if "error" in answer:
             raise TemplateError(f"the chat template fails: {answer['error']}")
         return answer["text"]

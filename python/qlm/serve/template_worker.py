@@ -3,10 +3,11 @@
 """Renders chat templates in a process of its own.
 
 A template comes with a model, from wherever that came from. It runs in Jinja's
-sandbox, without files and imports; and in this process, which its parent kills
-when it takes too long and whose memory is limited. Each line of standard input
-is a JSON object with ``template`` and ``values``; each line of standard output
-one with ``text`` or ``error``.
+sandbox, without files and imports; and in this process, whose memory is limited
+and whose processor time too, for each chat; its parent kills it when even that
+doesn't end it. Each line of standard input is a JSON object with ``template``,
+``values`` and ``seconds``; each line of standard output one with ``text`` or
+``error``.
 """
 
 from __future__ import annotations
@@ -14,11 +15,16 @@ from __future__ import annotations
 import datetime
 import json
 import resource
+import signal
 import sys
 
 MEMORY = 512 << 20
 LONGEST = 8 << 20
 """Characters that a rendered chat may have."""
+
+
+class TooLong(BaseException):
+    """The chat's processor time is over; no `except Exception` stops it."""
 
 
 def environment():
@@ -54,6 +60,8 @@ def environment():
 
 def render(environment, task: dict) -> dict:
     """Render one chat."""
+    # Processor time: a busy machine makes no template a bad one.
+    signal.setitimer(signal.ITIMER_PROF, task["seconds"])
     try:
         template = environment.from_string(task["template"])
         parts, length = [], 0
@@ -63,16 +71,24 @@ def render(environment, task: dict) -> dict:
                 return {"error": f"gives more than {LONGEST} characters"}
             parts.append(part)
         return {"text": "".join(parts)}
+    except TooLong:
+        return {"late": True}
     except MemoryError:
         return {"error": "takes too much memory"}
     except RecursionError:
         return {"error": "nests too deeply"}
     except Exception as error:  # of the template's own making
         return {"error": " ".join(str(error).split())[:500]}
+    finally:
+        signal.setitimer(signal.ITIMER_PROF, 0)
 
 
 def main() -> None:
     """Answer until standard input ends."""
+    def stop(*_):
+        raise TooLong
+
+    signal.signal(signal.SIGPROF, stop)
     sandbox = environment()
     resource.setrlimit(resource.RLIMIT_AS, (MEMORY, MEMORY))
     for line in sys.stdin:
