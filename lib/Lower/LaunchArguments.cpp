@@ -8,6 +8,7 @@
 #include "LaunchArguments.h"
 
 #include "StepRows.h"
+#include "qlm/Lower/LaunchGroup.h"
 #include "qlm/Lower/Passes.h"
 #include "qlm/Package/Format.h"
 
@@ -76,12 +77,7 @@ static FailureOr<ArgAttr> getArg(Value value, SmallVectorImpl<Value> &weights) {
 FailureOr<LaunchArguments> LaunchArguments::get(Operation *op,
                                                 WeightKeys &keys) {
   LaunchArguments result;
-  SmallVector<Value> buffers(op->getOperands());
-  llvm::append_range(buffers, op->getResults());
-  for (Value buffer : buffers) {
-    if (auto append = dyn_cast<RopeAppendOp>(op);
-        append && buffer == append.getUpdatedCache())
-      continue;
+  for (Value buffer : getLaunchBuffers(op)) {
     FailureOr<ArgAttr> arg = getArg(buffer, result.weights);
     if (failed(arg))
       return failure();

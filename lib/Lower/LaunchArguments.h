@@ -31,7 +31,7 @@ private:
 
 /// The buffers of one launch: an operation's operands in order (absent
 /// optional ones left out), then its results in order, an updated cache left
-/// out.
+/// out; then what the rest of its group needs (LaunchGroup.h).
 struct LaunchArguments {
   SmallVector<Attribute> args;
   SmallVector<Value> weights;

@@ -21,6 +21,7 @@ static void addCudaPasses(OpPassManager &pm, const LowerOptions &options) {
   NarrowActivationsOptions narrow;
   narrow.type = options.activationType;
   pm.addPass(createNarrowActivations(narrow));
+  pm.addPass(createFuseLaunches());
   PlanMemoryOptions memory;
   memory.alignment = ::qlm::format::kDeviceAlignment;
   pm.addPass(createPlanMemory(memory));

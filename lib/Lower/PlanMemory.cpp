@@ -6,6 +6,7 @@
 //===----------------------------------------------------------------------===//
 
 #include "StepRows.h"
+#include "qlm/Lower/LaunchGroup.h"
 #include "qlm/Lower/Passes.h"
 #include "qlm/Package/Format.h"
 
@@ -81,6 +82,14 @@ static bool livesInArena(OpResult value) {
   });
 }
 
+/// The operation after which nothing that \p op reads is read: where one kernel
+/// runs a group, it writes the last one's results while it reads the first
+/// one's operands.
+static Operation *getLastOfGroup(Operation *op) {
+  std::optional<LaunchGroup> group = LaunchGroup::get(op);
+  return group ? group->getOperations().back() : op;
+}
+
 void PlanMemoryPass::runOnOperation() {
   ModuleOp module = getOperation();
   func::FuncOp step = findStep(module);
@@ -123,7 +132,7 @@ void PlanMemoryPass::runOnOperation() {
       }
       int64_t lastUse = index;
       for (Operation *user : result.getUsers())
-        lastUse = std::max(lastUse, order.lookup(user));
+        lastUse = std::max(lastUse, order.lookup(getLastOfGroup(user)));
       offsets.push_back(
           arena.place(getBytes(type, count, alignment), index, lastUse));
     }

@@ -84,9 +84,9 @@ static TileSize readSize(FieldReader &reader, const char *key) {
   return TileSize::One;
 }
 
-static Tiles readTiles(FieldReader reader) {
+static Tiles readTiles(FieldReader reader, int64_t leastCount) {
   Tiles tiles;
-  tiles.count = reader.integer("count", 1, maxDimension);
+  tiles.count = reader.integer("count", leastCount, maxDimension);
   tiles.block = reader.integer("block", 1, maxDimension);
   tiles.size = readSize(reader, "size");
   return tiles;
@@ -99,9 +99,9 @@ static LaunchVariant readVariant(FieldReader &reader) {
     variant.chip = reader.string("chip");
   variant.maxRows = reader.integer("max_rows", 1, maxDimension);
   variant.isDecodeOnly = reader.boolean("decode_only");
-  variant.grid = readTiles(reader.object("grid"));
+  variant.grid = readTiles(reader.object("grid"), /*leastCount=*/0);
   if (reader.has("grid_y"))
-    variant.gridY = readTiles(reader.object("grid_y"));
+    variant.gridY = readTiles(reader.object("grid_y"), /*leastCount=*/1);
   variant.blockThreads = reader.integer("block_threads", 1, 1024);
   variant.sharedBytes = reader.integer("shared_bytes", 0, 1 << 20);
   variant.cluster = reader.integer("cluster", 1, 16);
@@ -122,7 +122,7 @@ static Launch readLaunch(FieldReader &reader, bool isCuda) {
       launch.kernel = launch.variants[0].kernel;
   } else {
     launch.kernel = reader.string("kernel");
-    launch.tiles = readTiles(reader.object("tiles"));
+    launch.tiles = readTiles(reader.object("tiles"), /*leastCount=*/1);
   }
   for (FieldReader &argument : reader.list("args"))
     launch.arguments.push_back(readArgument(argument));

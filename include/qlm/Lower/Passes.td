@@ -82,6 +82,33 @@ def FuseQuantize : Pass<"qlm-fuse-quantize", "::mlir::ModuleOp"> {
   let dependentDialects = ["::mlir::qlm::QlmDialect"];
 }
 
+def FuseLaunches : Pass<"qlm-fuse-launches", "::mlir::ModuleOp"> {
+  let summary = "Groups operations that one GPU kernel may run";
+  let description = [{
+    A `qlm.packed_linear` and its neighbours in the step get the same number:
+    the `qlm.rms_norm` before it, and the `qlm.swiglu` or `qlm.rope_append`
+    after it, where nothing else reads what lies between them. `qlm-plan-memory`
+    then keeps what the first one reads until the last one has run, and
+    `qlm-emit-cuda-kernels` gives the linear's launch the arguments of all:
+    its kernels for few rows do the neighbours' work, whose launches are left
+    out of such steps. Larger steps run each operation by itself. Results are
+    rounded to the types between the operations either way.
+
+    ```mlir
+    %n = qlm.rms_norm %x, %w {epsilon = 1.0e-5 : f32} : tensor<?x64xf32>, tensor<64xf32> -> tensor<?x64xf16>
+    %g = qlm.packed_linear %n, %p {...} : (tensor<?x64xf16>, ...) -> tensor<?x256xf16>
+    %y = qlm.swiglu %g : tensor<?x256xf16> -> tensor<?x128xf16>
+    ```
+    becomes
+    ```mlir
+    %n = qlm.rms_norm %x, %w {epsilon = 1.0e-5 : f32, qlm.group = 0} : tensor<?x64xf32>, tensor<64xf32> -> tensor<?x64xf16>
+    %g = qlm.packed_linear %n, %p {..., qlm.group = 0} : (tensor<?x64xf16>, ...) -> tensor<?x256xf16>
+    %y = qlm.swiglu %g {qlm.group = 0} : tensor<?x256xf16> -> tensor<?x128xf16>
+    ```
+  }];
+  let dependentDialects = ["::mlir::qlm::QlmDialect"];
+}
+
 def PlanMemory : Pass<"qlm-plan-memory", "::mlir::ModuleOp"> {
   let summary = "Assigns each activation of the step an offset in the arena";
   let description = [{

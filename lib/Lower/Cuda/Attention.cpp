@@ -128,29 +128,41 @@ static CudaKernel emitTiles(const AttentionShape &shape, const Plan &plan,
 Choices cuda::choosePagedAttention(PagedAttentionOp op,
                                    const CudaRequest &request) {
   std::optional<AttentionShape> shape = getShape(op, request.target);
-  DecodePlan plan;
-  bool isServed = shape.has_value();
-  if (isServed) {
-    plan = DecodePlan::get(*shape, request.options.batchInvariant
-                                       ? request.maxRows()
-                                       : request.limits.sequences);
-    plan.isEarly = !request.options.batchInvariant;
-    isServed = plan.sharedBytes(*shape) <= request.target.sharedLimit;
+  bool invariant = request.options.batchInvariant;
+  int64_t mostRows = invariant ? request.maxRows() : request.limits.sequences;
+  SmallVector<DecodePlan> plans;
+  if (shape) {
+    // One order of sums for all, or what is fastest for few rows and for more.
+    if (!invariant && mostRows > DecodePlan::kFewRows)
+      plans.push_back(DecodePlan::get(*shape, DecodePlan::kFewRows,
+                                      DecodePlan::kSplitsOfFew));
+    plans.push_back(DecodePlan::get(*shape, mostRows,
+                                    plans.empty() ? DecodePlan::kSplitsOfFew
+                                                  : DecodePlan::kSplitsOfMany));
+    if (plans.front().splits == plans.back().splits)
+      plans.erase(plans.begin(), plans.end() - 1);
   }
+  for (DecodePlan &plan : plans)
+    plan.isEarly = !invariant;
+  bool isServed =
+      shape && plans.back().sharedBytes(*shape) <= request.target.sharedLimit;
   if (!isServed)
     return {{"plain", [=](const CudaRequest &request) {
                return emitPlainAttention(op, request);
              }}};
   Choices choices;
-  Choice decode{"decode", [=](const CudaRequest &request) {
-                  return FailureOr<CudaKernel>(
-                      emitDecode(*shape, plan, request));
-                }};
-  decode.decodeOnly = !request.options.batchInvariant;
-  if (int64_t bytes = plan.scratchBytes(*shape))
-    decode.scratchBytes = bytes;
-  choices.push_back(decode);
-  if (request.options.batchInvariant)
+  for (const DecodePlan &plan : plans) {
+    Choice decode{"decode", [=](const CudaRequest &request) {
+                    return FailureOr<CudaKernel>(
+                        emitDecode(*shape, plan, request));
+                  }};
+    decode.decodeOnly = !invariant;
+    decode.maxRows = plan.maxRows < mostRows ? plan.maxRows : 0;
+    if (int64_t bytes = plan.scratchBytes(*shape))
+      decode.scratchBytes = bytes;
+    choices.push_back(decode);
+  }
+  if (invariant)
     return choices;
   WgmmaPlan wgmma = WgmmaPlan::get(*shape);
   if (WgmmaPlan::serves(*shape) &&

@@ -48,7 +48,11 @@ struct DecodePlan {
   /// The most rows a step has (counters of a workspace).
   int64_t maxRows;
 
-  static DecodePlan get(const AttentionShape &shape, int64_t maxRows);
+  /// \p mostSplits: what few rows need to fill the machine; more rows lose
+  /// less to combining with half of it.
+  static constexpr int64_t kFewRows = 4, kSplitsOfFew = 16, kSplitsOfMany = 8;
+  static DecodePlan get(const AttentionShape &shape, int64_t maxRows,
+                        int64_t mostSplits);
   /// Heads that a block computes, and blocks that the heads of a KV head take.
   static int64_t rows(const AttentionShape &shape);
   static int64_t tiles(const AttentionShape &shape);

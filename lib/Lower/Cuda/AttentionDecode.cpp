@@ -55,10 +55,11 @@ int64_t DecodePlan::tiles(const AttentionShape &shape) {
   return llvm::divideCeil(shape.group(), kTileRows);
 }
 
-DecodePlan DecodePlan::get(const AttentionShape &shape, int64_t maxRows) {
+DecodePlan DecodePlan::get(const AttentionShape &shape, int64_t maxRows,
+                           int64_t mostSplits) {
   // About 128 blocks for one row: as many as the machine has processors.
   int64_t items = shape.kvHeads * tiles(shape), splits = 4;
-  while (splits < 16 && splits * items < 128)
+  while (splits < mostSplits && splits * items < 128)
     splits *= 2;
   // A counter for each item in the workspace.
   if (maxRows * items * 4 > kCounterBytes)

@@ -7,6 +7,8 @@
 
 #include "Emitters.h"
 
+#include "qlm/Lower/LaunchGroup.h"
+
 #include "llvm/Support/raw_ostream.h"
 
 using namespace mlir;
@@ -14,23 +16,41 @@ using namespace mlir::qlm;
 using namespace mlir::qlm::cuda;
 
 /// Everything of \p op that its kernels depend on, as text: name, own
-/// attributes, types, and what counts the rows. Locations and discardable
-/// attributes (offsets in the arena) don't matter.
+/// attributes, types, those of its group, and what counts the rows. Locations
+/// and discardable attributes (offsets in the arena) don't matter.
 static std::string getKey(Operation *op, SizeKind rows, bool workspace) {
   std::string key;
   llvm::raw_string_ostream stream(key);
-  stream << op->getName() << " ";
-  if (Attribute attributes = op->getPropertiesAsAttribute())
-    stream << attributes << " ";
-  stream << "(" << op->getOperandTypes() << ") -> (" << op->getResultTypes()
-         << ") " << stringifySizeKind(rows) << workspace;
+  auto write = [&](Operation *part) {
+    stream << part->getName() << " ";
+    if (Attribute attributes = part->getPropertiesAsAttribute())
+      stream << attributes << " ";
+    stream << "(" << part->getOperandTypes() << ") -> ("
+           << part->getResultTypes() << ") ";
+  };
+  write(op);
+  if (std::optional<LaunchGroup> group = LaunchGroup::get(op))
+    for (Operation *member : group->getOperations()) {
+      stream << "group ";
+      write(member);
+    }
+  stream << stringifySizeKind(rows) << workspace;
   return key;
 }
 
-/// Buffers of a launch of \p op, without workspace and sizes.
-static int64_t countBuffers(Operation *op) {
-  int64_t count = op->getNumOperands() + op->getNumResults();
-  return isa<RopeAppendOp>(op) ? count - 1 : count;
+/// Most rows of a step in which the kernels of \p op's group leave \p op
+/// nothing to do; 0 where it always runs by itself.
+static int64_t getFoldedRows(Operation *op, const CudaRequest &request) {
+  std::optional<LaunchGroup> group = LaunchGroup::get(op);
+  if (!group || group->linear == op)
+    return 0;
+  int64_t rows = 0;
+  for (const Choice &choice : chooseKernels(group->linear, request)) {
+    if (!llvm::is_contained(choice.folded, op))
+      break;
+    rows = choice.maxRows ? choice.maxRows : request.maxRows();
+  }
+  return std::min(rows, request.maxRows());
 }
 
 /// A name that no kernel has yet.
@@ -62,7 +82,8 @@ KernelEmitter::emit(Operation *op, SizeKind rows, bool workspace) {
   MLIRContext *context = op->getContext();
   CudaRequest request{target, rows, limits, options, context};
   request.kernels = kernels;
-  request.buffers = countBuffers(op) + workspace;
+  request.buffers =
+      static_cast<int64_t>(getLaunchBuffers(op).size()) + workspace;
   request.workspace = workspace ? request.buffers - 1 : -1;
   Choices choices = chooseKernels(op, request);
   if (choices.empty()) {
@@ -73,6 +94,7 @@ KernelEmitter::emit(Operation *op, SizeKind rows, bool workspace) {
     return diagnostic;
   }
   SmallVector<VariantAttr> variants;
+  int64_t foldedRows = getFoldedRows(op, request);
   for (const Choice &choice : choices) {
     request.name = getFreeName(kernels, op, choice.suffix);
     FailureOr<CudaKernel> kernel = choice.emit(request);
@@ -81,6 +103,12 @@ KernelEmitter::emit(Operation *op, SizeKind rows, bool workspace) {
     auto symbol =
         SymbolRefAttr::get(context, kernels.getName(),
                            FlatSymbolRefAttr::get(context, request.name));
+    // Steps that leave it out: no blocks.
+    if (foldedRows && variants.empty())
+      variants.push_back(VariantAttr::get(
+          context, symbol, foldedRows, request.blocksPerRow(0), TilesAttr(),
+          kernel->blockThreads, /*sharedBytes=*/0, /*cluster=*/1,
+          /*dependent=*/false, /*decodeOnly=*/false));
     int64_t maxRows = request.maxRows();
     if (choice.maxRows)
       maxRows = std::min(maxRows, choice.maxRows);

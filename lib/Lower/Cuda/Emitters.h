@@ -83,6 +83,8 @@ struct Choice {
   bool decodeOnly = false;
   /// Scratch in the workspace, behind the counters; -1 for no workspace.
   int64_t scratchBytes = -1;
+  /// Of a linear: the operations of its group that the kernel runs besides.
+  SmallVector<Operation *, 2> folded = {};
 };
 using Choices = SmallVector<Choice>;
 

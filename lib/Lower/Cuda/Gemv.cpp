@@ -21,6 +21,8 @@ static constexpr int64_t kSmallestRing = 40 * 1024;
 /// Sums in registers: 4 a block of features.
 static constexpr int64_t kMostBlocks = 14;
 static constexpr int64_t kMostSlots = 64;
+/// Pieces of 8 elements of a row that a thread normalizes in registers.
+static constexpr int64_t kHeldPieces = 4;
 /// Bytes of x that hold the right operands of two steps of a lane.
 static constexpr int64_t kPairBytes = 16;
 /// The same of the four lanes of a row.
@@ -46,7 +48,7 @@ bool GemvPlan::serves(const LinearShape &shape, int64_t rows) {
 }
 
 GemvPlan GemvPlan::get(const LinearShape &shape, int64_t rows,
-                       int64_t multiprocessors) {
+                       int64_t multiprocessors, const LinearPairs *pairs) {
   GemvPlan plan;
   plan.maxRows = roundRows(rows);
   // A warp's columns fill whole pairs of right operands.
@@ -54,11 +56,15 @@ GemvPlan GemvPlan::get(const LinearShape &shape, int64_t rows,
   plan.depth = std::max(int64_t(1), pairColumns / shape.lineColumns());
   plan.rounds = llvm::divideCeil(shape.lines(), kWarps * plan.depth);
 
-  int64_t blocks = shape.blocks();
-  plan.grid = std::min(blocks, multiprocessors);
-  while (llvm::divideCeil(blocks, plan.grid) > kMostBlocks)
+  int64_t units = shape.units();
+  plan.grid = std::min(units, multiprocessors);
+  auto blocksOf = [&](int64_t grid) {
+    return static_cast<int64_t>(llvm::divideCeil(units, grid)) *
+           shape.unitBlocks();
+  };
+  while (blocksOf(plan.grid) > kMostBlocks)
     plan.grid += multiprocessors;
-  plan.blockCount = llvm::divideCeil(blocks, plan.grid);
+  plan.blockCount = blocksOf(plan.grid);
 
   plan.codeBytes = kWarps * plan.depth * kLineBytes;
   int64_t slotColumns = kWarps * plan.warpColumns(shape);
@@ -73,7 +79,10 @@ GemvPlan GemvPlan::get(const LinearShape &shape, int64_t rows,
   int64_t inputBytes =
       plan.maxRows * shape.paddedColumns() * shape.inputBytes();
   int64_t sumBytes = kWarps * plan.blockCount * kBlockRows * plan.maxRows * 4;
-  int64_t fixed = inputBytes + 1024;
+  int64_t pairBytes =
+      pairs ? pairs->sharedBytes(plan.blockCount / 2 * kBlockRows, plan.maxRows)
+            : 0;
+  int64_t fixed = inputBytes + pairBytes + 1024;
   int64_t budget =
       kSharedBudget - fixed >= kSmallestRing ? kSharedBudget : kLargeBudget;
   plan.slots = std::min({(budget - fixed) / plan.slotBytes, int64_t(kMostSlots),
@@ -85,7 +94,8 @@ GemvPlan GemvPlan::get(const LinearShape &shape, int64_t rows,
   plan.sums = 0;
   plan.barriers = plan.input + inputBytes;
   // After the barriers: the sums of squares of x.
-  plan.sharedBytes = plan.barriers + 16 * plan.slots + 4 * kWarps;
+  plan.pairs = llvm::alignTo(plan.barriers + 16 * plan.slots + 4 * kWarps, 16);
+  plan.sharedBytes = plan.pairs + pairBytes;
   return plan;
 }
 
@@ -98,9 +108,11 @@ namespace {
 class GemvEmitter {
 public:
   GemvEmitter(GpuKernelFrame &frame, const LinearShape &shape,
-              const GemvPlan &plan, const LinearBuffers &buffers)
+              const GemvPlan &plan, const LinearBuffers &buffers,
+              LinearPairs *pairs)
       : frame(frame), b(frame.builder()), shape(shape), plan(plan),
-        buffers(buffers), shared(frame.dynamicShared()), unpacker(b, shape) {}
+        buffers(buffers), pairs(pairs), shared(frame.dynamicShared()),
+        unpacker(b, shape) {}
   void emit();
 
 private:
@@ -126,12 +138,18 @@ private:
                              MutableArrayRef<Val> carried)>
                visit);
   Val isOwn(int64_t block);
+  Val blockNumber(int64_t block);
+  LinearPairs::Place pairPlace();
 
   void emitProducer();
   void emitCopies(RingPlace place, Val round, int64_t block);
   void emitConsumer();
   void emitPlainInput();
   void emitNormalizedInput();
+  SmallVector<Val> loadEight(Ptr from, Val piece, bool isInside = false);
+  void storeNormalized(Val token, Val piece, ArrayRef<Val> x, ArrayRef<Val> w,
+                       Val factor);
+  Val normFactor(Val token, Val sum);
   void storeInput(Val token, Val piece, Val words);
   void forPieces(Val token, Val lane, int64_t lanes,
                  function_ref<void(Val piece)> body);
@@ -144,12 +162,15 @@ private:
   SmallVector<Val> loadZeros(Ptr slot, int64_t segment);
   Val groupInSlot(int64_t segment);
   void emitResults(ArrayRef<Val> sums);
+  void emitPairs(function_ref<Val(Val row, Val feature)> load,
+                 LinearEpilogue &epilogue);
 
   GpuKernelFrame &frame;
   KernelBuilder &b;
   const LinearShape &shape;
   const GemvPlan &plan;
   const LinearBuffers &buffers;
+  LinearPairs *pairs;
   Ptr shared;
   WeightUnpacker unpacker;
 
@@ -172,8 +193,20 @@ GemvEmitter::RingPlace GemvEmitter::advance(RingPlace place) {
 /// Whether the thread block owns its block of features number \p block; null
 /// where all own it.
 Val GemvEmitter::isOwn(int64_t block) {
-  bool even = shape.blocks() % plan.grid == 0;
-  return even || block + 1 < plan.blockCount ? Val() : number(block) < count;
+  bool even = shape.units() % plan.grid == 0;
+  int64_t unit = block / shape.unitBlocks();
+  int64_t most = plan.blockCount / shape.unitBlocks();
+  return even || unit + 1 < most ? Val() : number(unit) < count;
+}
+
+/// Number in the matrix (i32) of the thread block's \p block.
+Val GemvEmitter::blockNumber(int64_t block) {
+  int64_t distance = shape.pairDistance;
+  if (!distance)
+    return first + block;
+  Val pair = first + block / 2;
+  return pair / distance * (2 * distance) + pair % distance +
+         block % 2 * distance;
 }
 
 SmallVector<Val> GemvEmitter::forSlots(
@@ -191,10 +224,11 @@ SmallVector<Val> GemvEmitter::forSlots(
         startRound(round);
         for (int64_t block = 0; block < plan.blockCount;) {
           Val own = isOwn(block);
-          // The last block of features may be another thread block's.
+          // The last unit may be another thread block's.
           int64_t count = 1;
-          while (!own && count < together && block + count < plan.blockCount &&
-                 !isOwn(block + count))
+          while (count < together && block + count < plan.blockCount &&
+                 static_cast<bool>(isOwn(block + count)) ==
+                     static_cast<bool>(own))
             ++count;
           auto step = [&] {
             SmallVector<Val> inner(next.begin() + 2, next.end());
@@ -226,9 +260,9 @@ void GemvEmitter::emit() {
   warp = frame.warp();
   lane = frame.lane();
   Val id = frame.block();
-  // Neighbouring blocks of features; counts differ by one at most.
-  first = id * shape.blocks() / plan.grid;
-  count = (id + 1) * shape.blocks() / plan.grid - first;
+  // Neighbouring units; counts differ by one at most.
+  first = id * shape.units() / plan.grid;
+  count = (id + 1) * shape.units() / plan.grid - first;
 
   b.ifThen(thread == 0, [&] {
     b.forRange(number(0), number(plan.slots), 1, [&](Val slot) {
@@ -262,7 +296,7 @@ void GemvEmitter::emitCopies(RingPlace place, Val round, int64_t block) {
     empty(place.slot).wait(place.parity ^ 1);
   Mbarrier barrier = full(place.slot);
   Ptr slot = shared.at(place.slot * plan.slotBytes);
-  Val row = b.extendUnsigned(first + block, b.i64());
+  Val row = b.extendUnsigned(blockNumber(block), b.i64());
 
   int64_t slotLines = GemvPlan::kWarps * plan.depth;
   bool whole = shape.lines() % slotLines == 0;
@@ -306,12 +340,15 @@ void GemvEmitter::emitCopies(RingPlace place, Val round, int64_t block) {
 //===----------------------------------------------------------------------===//
 
 void GemvEmitter::emitConsumer() {
-  rows = frame.size(buffers.rows);
-  frame.waitForPrevious();
-  if (shape.norm)
+  rows = b.min(frame.size(buffers.rows), number(plan.maxRows));
+  if (pairs)
+    pairs->prepare(frame, pairPlace());
+  if (shape.norm) {
     emitNormalizedInput();
-  else
+  } else {
+    frame.waitForPrevious();
     emitPlainInput();
+  }
   frame.barrier(kConsumers, GemvPlan::kWarps * kWarp);
 
   SmallVector<Val> sums(
@@ -488,58 +525,102 @@ void GemvEmitter::emitPlainInput() {
   });
 }
 
+/// Eight f32 of a row of floats; zero past the columns, unless \p isInside.
+SmallVector<Val> GemvEmitter::loadEight(Ptr from, Val piece, bool isInside) {
+  SmallVector<Val> eight;
+  for (int64_t half = 0; half < 2; ++half) {
+    VectorType floats = b.vec(4, b.f32());
+    Val column = piece * 8 + half * 4;
+    Val four = isInside ? from.at(column * 4).load(floats, 16)
+                        : b.bitcast(loadPiece(b, from, column, shape.columns,
+                                              /*elementBytes=*/4),
+                                    floats);
+    for (int64_t i = 0; i < 4; ++i)
+      eight.push_back(four.lane(i));
+  }
+  return eight;
+}
+
+/// Rounds x * factor * w and stores it as piece \p piece of \p token.
+void GemvEmitter::storeNormalized(Val token, Val piece, ArrayRef<Val> x,
+                                  ArrayRef<Val> w, Val factor) {
+  Type half = shape.input == InputFormat::BF16 ? b.bf16() : b.f16();
+  Val words = b.zero(b.vec(4, b.i32()));
+  for (int64_t i = 0; i < 4; ++i) {
+    Val pair = b.zero(b.vec(2, b.f32()));
+    for (int64_t j = 0; j < 2; ++j)
+      pair = b.insert(pair, x[2 * i + j] * factor * w[2 * i + j], j);
+    words = b.insert(words, b.bitcast(b.fromF32(pair, half), b.i32()), i);
+  }
+  storeInput(token, piece, words);
+}
+
+/// A thread keeps its part of the row in registers, if that is short; the
+/// norm's weights are there before the kernel waits for x.
 void GemvEmitter::emitNormalizedInput() {
   int64_t threads = GemvPlan::kWarps * kWarp / plan.maxRows;
-  int64_t warps = threads / kWarp;
   Val token = thread / threads, place = thread % threads;
+  // Rows that the step lacks repeat one that it has; nobody stores them.
+  Val source = b.max(b.min(token, rows - 1), number(0));
   Ptr row =
-      buffers.input.at(b.extendUnsigned(token, b.i64()) * (shape.columns * 4));
-  constexpr int64_t kPieceColumns = 8;
-  auto load = [&](Ptr from, Val piece) {
-    SmallVector<Val> eight;
-    for (int64_t half = 0; half < 2; ++half) {
-      Val four = b.bitcast(loadPiece(b, from, piece * kPieceColumns + half * 4,
-                                     shape.columns, /*elementBytes=*/4),
-                           b.vec(4, b.f32()));
-      for (int64_t i = 0; i < 4; ++i)
-        eight.push_back(four.lane(i));
-    }
-    return eight;
+      buffers.input.at(b.extendUnsigned(source, b.i64()) * (shape.columns * 4));
+  int64_t pieces = shape.paddedColumns() / 8;
+  int64_t held = llvm::divideCeil(pieces, threads);
+  bool isHeld = held <= kHeldPieces;
+  auto loadHeld = [&](Ptr from, int64_t i) {
+    bool isInside =
+        shape.columns % 4 == 0 && (i + 1) * threads * 8 <= shape.columns;
+    return loadEight(from, place + i * threads, isInside);
   };
-  int64_t pieces = shape.paddedColumns() / kPieceColumns;
-  Ptr squares = shared.at(plan.barriers + 16 * plan.slots);
-  b.ifThen(token < rows, [&] {
-    Val sum = b.forRange(place, number(pieces), threads, {b.zero(b.f32())},
-                         [&](Val piece, ArrayRef<Val> carried) {
-                           Val s = carried[0];
-                           for (Val x : load(row, piece))
-                             s = b.fma(x, x, s);
-                           return SmallVector<Val>{s};
-                         })[0];
-    sum = frame.warpSum(sum);
-    b.ifThen(lane == 0, [&] { squares.at(warp * 4).store(sum); });
-  });
-  frame.barrier(kConsumers, GemvPlan::kWarps * kWarp);
-  b.ifThen(token < rows, [&] {
-    Val sum = b.zero(b.f32());
-    for (int64_t i = 0; i < warps; ++i)
-      sum = sum + squares.at((token * warps + i) * 4).load(b.f32());
-    Val mean = sum * (1.0 / static_cast<double>(shape.columns));
-    Val factor = b.constant(b.f32(), 1.0) / b.sqrt(mean + shape.epsilon);
+  SmallVector<SmallVector<Val>> x, w;
+  for (int64_t i = 0; isHeld && i < held; ++i)
+    w.push_back(loadHeld(buffers.normWeight, i));
+  frame.waitForPrevious();
+  for (int64_t i = 0; isHeld && i < held; ++i)
+    x.push_back(loadHeld(row, i));
+
+  auto addSquares = [&](Val sum, ArrayRef<Val> values) {
+    for (Val value : values)
+      sum = b.fma(value, value, sum);
+    return sum;
+  };
+  Val sum = b.zero(b.f32());
+  for (ArrayRef<Val> piece : x)
+    sum = addSquares(sum, piece);
+  if (!isHeld)
+    sum = b.forRange(place, number(pieces), threads, {sum},
+                     [&](Val piece, ArrayRef<Val> carried) {
+                       return SmallVector<Val>{
+                           addSquares(carried[0], loadEight(row, piece))};
+                     })[0];
+  Val factor = normFactor(token, sum);
+  for (int64_t i = 0; isHeld && i < held; ++i) {
+    Val piece = place + i * threads;
+    auto store = [&] { storeNormalized(token, piece, x[i], w[i], factor); };
+    if ((i + 1) * threads <= pieces)
+      store();
+    else
+      b.ifThen(piece < pieces, store);
+  }
+  if (!isHeld)
     b.forRange(place, number(pieces), threads, [&](Val piece) {
-      SmallVector<Val> x = load(row, piece),
-                       w = load(buffers.normWeight, piece);
-      Type half = shape.input == InputFormat::BF16 ? b.bf16() : b.f16();
-      Val words = b.zero(b.vec(4, b.i32()));
-      for (int64_t i = 0; i < 4; ++i) {
-        Val pair = b.zero(b.vec(2, b.f32()));
-        for (int64_t j = 0; j < 2; ++j)
-          pair = b.insert(pair, x[2 * i + j] * factor * w[2 * i + j], j);
-        words = b.insert(words, b.bitcast(b.fromF32(pair, half), b.i32()), i);
-      }
-      storeInput(token, piece, words);
+      storeNormalized(token, piece, loadEight(row, piece),
+                      loadEight(buffers.normWeight, piece), factor);
     });
-  });
+}
+
+/// 1 / sqrt(mean of squares + epsilon) of a token, from the threads' sums.
+Val GemvEmitter::normFactor(Val token, Val sum) {
+  int64_t warps = GemvPlan::kWarps / plan.maxRows;
+  Ptr squares = shared.at(plan.barriers + 16 * plan.slots);
+  sum = frame.warpSum(sum);
+  b.ifThen(lane == 0, [&] { squares.at(warp * 4).store(sum); });
+  frame.barrier(kConsumers, GemvPlan::kWarps * kWarp);
+  Val total = b.zero(b.f32());
+  for (int64_t i = 0; i < warps; ++i)
+    total = total + squares.at((token * warps + i) * 4).load(b.f32());
+  Val mean = total * (1.0 / static_cast<double>(shape.columns));
+  return b.constant(b.f32(), 1.0) / b.sqrt(mean + shape.epsilon);
 }
 
 //===----------------------------------------------------------------------===//
@@ -575,6 +656,8 @@ void GemvEmitter::emitResults(ArrayRef<Val> sums) {
     return sum;
   };
   LinearEpilogue epilogue(b, shape, buffers, unpacker.factor());
+  if (pairs)
+    return emitPairs(load, epilogue);
   int64_t outputs = shape.swiglu ? features / 2 : features;
   Val owned = count * (shape.swiglu ? kBlockRows / 2 : kBlockRows);
   Val base = first * (shape.swiglu ? kBlockRows / 2 : kBlockRows);
@@ -590,7 +673,43 @@ void GemvEmitter::emitResults(ArrayRef<Val> sums) {
   });
 }
 
+LinearPairs::Place GemvEmitter::pairPlace() {
+  LinearPairs::Place place;
+  place.shared = shared.at(plan.pairs);
+  place.thread = thread;
+  place.threads = GemvPlan::kWarps * kWarp;
+  place.rows = rows;
+  place.maxRows = plan.maxRows;
+  place.first = first * kBlockRows;
+  place.count = count * kBlockRows;
+  place.most = plan.blockCount / 2 * kBlockRows;
+  return place;
+}
+
+/// The results of blocks that belong together.
+void GemvEmitter::emitPairs(function_ref<Val(Val row, Val feature)> load,
+                            LinearEpilogue &epilogue) {
+  LinearPairs::Place place = pairPlace();
+  b.forRange(thread, rows * place.most, place.threads, [&](Val i) {
+    Val row = i / place.most, pair = i % place.most;
+    b.ifThen(pair < place.count, [&] {
+      int64_t distance = shape.pairDistance;
+      Val inBlock = pair % kBlockRows;
+      Val local = pair / kBlockRows * (2 * kBlockRows) + inBlock;
+      Val unit = first + pair / kBlockRows;
+      Val feature =
+          (unit / distance * (2 * distance) + unit % distance) * kBlockRows +
+          inBlock;
+      Val low = epilogue.finish(row, feature, load(row, local));
+      Val high = epilogue.finish(row, feature + distance * kBlockRows,
+                                 load(row, local + kBlockRows));
+      pairs->store(frame, place, row, pair, low, high);
+    });
+  });
+}
+
 void cuda::emitGemv(GpuKernelFrame &frame, const LinearShape &shape,
-                    const GemvPlan &plan, const LinearBuffers &buffers) {
-  GemvEmitter(frame, shape, plan, buffers).emit();
+                    const GemvPlan &plan, const LinearBuffers &buffers,
+                    LinearPairs *pairs) {
+  GemvEmitter(frame, shape, plan, buffers, pairs).emit();
 }

@@ -27,6 +27,9 @@
 // first, unscaled, then times the scale), then the eight warps in ascending
 // order. It doesn't depend on the number of rows.
 //
+// With pairDistance a thread block owns pairs of blocks; LinearPairs.h takes
+// their sums.
+//
 // Registers: 4 sums a block, so at most 14 blocks; with at most 112 registers
 // and about 100 KiB of shared memory two kernels share a multiprocessor, and
 // the next one's weights arrive while this one ends.
@@ -38,7 +41,7 @@
 #ifndef QLM_LIB_LOWER_CUDA_GEMV_H
 #define QLM_LIB_LOWER_CUDA_GEMV_H
 
-#include "LinearShape.h"
+#include "LinearPairs.h"
 
 namespace mlir::qlm::cuda {
 
@@ -52,7 +55,8 @@ struct GemvPlan {
   int64_t slots = 0;
   // Bytes of a slot's parts, and offsets in shared memory.
   int64_t codeBytes = 0, slotScaleBytes = 0, slotZeroBytes = 0;
-  int64_t slotBytes = 0, input = 0, sums = 0, barriers = 0, sharedBytes = 0;
+  int64_t slotBytes = 0, input = 0, sums = 0, barriers = 0, pairs = 0,
+          sharedBytes = 0;
 
   int64_t warpColumns(const LinearShape &shape) const {
     return depth * shape.lineColumns();
@@ -67,13 +71,16 @@ struct GemvPlan {
 
   /// Whether a GEMV serves \p shape with \p rows rows.
   static bool serves(const LinearShape &shape, int64_t rows);
+  /// \p pairs: what takes the pairs of \p shape, if it has any.
   static GemvPlan get(const LinearShape &shape, int64_t rows,
-                      int64_t multiprocessors);
+                      int64_t multiprocessors,
+                      const LinearPairs *pairs = nullptr);
 };
 
 /// Writes the body of a GEMV of `kThreads` threads.
 void emitGemv(kernel::GpuKernelFrame &frame, const LinearShape &shape,
-              const GemvPlan &plan, const LinearBuffers &buffers);
+              const GemvPlan &plan, const LinearBuffers &buffers,
+              LinearPairs *pairs = nullptr);
 
 } // namespace mlir::qlm::cuda
 

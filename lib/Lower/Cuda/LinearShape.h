@@ -63,6 +63,9 @@ struct LinearShape {
   /// Rows r and r + 8 of a block are gate and up of a gated MLP: y has N / 2
   /// features, silu(gate) * up.
   bool swiglu = false;
+  /// Where not 0: blocks b and b + pairDistance of each 2 * pairDistance are
+  /// multiplied by the same thread block, since they are used together.
+  int64_t pairDistance = 0;
   /// x is f32 and normalized first: x * rsqrt(mean(x^2) + epsilon) * weight.
   bool norm = false;
   double epsilon = 0;
@@ -71,6 +74,9 @@ struct LinearShape {
   static std::optional<LinearShape> get(PackedLinearOp op);
 
   int64_t blocks() const { return llvm::divideCeil(features, kBlockRows); }
+  /// Blocks that a thread block owns together.
+  int64_t unitBlocks() const { return pairDistance ? 2 : 1; }
+  int64_t units() const { return blocks() / unitBlocks(); }
   int64_t paddedColumns() const {
     return llvm::alignTo(columns, kPaddedColumns);
   }

@@ -17,6 +17,8 @@
 #include "Emitters.h"
 #include "Gemm.h"
 #include "Gemv.h"
+#include "LinearPairs.h"
+#include "qlm/Lower/LaunchGroup.h"
 
 #include "mlir/Dialect/LLVMIR/NVVMDialect.h"
 
@@ -125,6 +127,87 @@ static LinearBuffers getBuffers(PackedLinearOp op, GpuKernelFrame &frame,
   return buffers;
 }
 
+namespace {
+/// A linear of a few rows, and what it does for its neighbours.
+struct FoldedLinear {
+  LinearShape shape;
+  RmsNormOp norm; ///< runs in the prologue, or null
+  Operation *pairs =
+      nullptr; ///< swiglu or rope_append in the epilogue, or null
+
+  static FoldedLinear get(PackedLinearOp op, const LinearShape &shape);
+  SmallVector<Operation *, 2> getFolded() const;
+  /// Completes \p buffers, and makes what takes pairs of results.
+  std::unique_ptr<LinearPairs> bind(PackedLinearOp op, GpuKernelFrame &frame,
+                                    LinearBuffers &buffers) const;
+};
+} // namespace
+
+/// Blocks between features that \p op takes together; 0 where a thread block
+/// can't own both.
+static int64_t getPairDistance(Operation *op, const LinearShape &shape) {
+  int64_t features = 0;
+  if (isa_and_nonnull<SwigluOp>(op))
+    features = shape.features / 2;
+  else if (auto append = dyn_cast_or_null<RopeAppendOp>(op))
+    features = RotatedPairs::serves(append) ? append.getHeadDim() / 2 : 0;
+  bool isWhole = features % kBlockRows == 0 && shape.features % 2 == 0;
+  return isWhole ? features / kBlockRows : 0;
+}
+
+FoldedLinear FoldedLinear::get(PackedLinearOp op, const LinearShape &shape) {
+  FoldedLinear folded;
+  folded.shape = shape;
+  std::optional<LaunchGroup> group = LaunchGroup::get(op);
+  if (!group)
+    return folded;
+  auto norm = dyn_cast_or_null<RmsNormOp>(group->prologue);
+  auto isF32 = [](Value value) { return getElementTypeOrSelf(value).isF32(); };
+  if (norm && shape.inputBytes() == 2 && isF32(norm.getInput()) &&
+      isF32(norm.getWeight())) {
+    folded.norm = norm;
+    folded.shape.norm = true;
+    folded.shape.epsilon = norm.getEpsilon().convertToFloat();
+  }
+  if (int64_t distance = getPairDistance(group->epilogue, shape)) {
+    folded.pairs = group->epilogue;
+    folded.shape.pairDistance = distance;
+  }
+  return folded;
+}
+
+SmallVector<Operation *, 2> FoldedLinear::getFolded() const {
+  SmallVector<Operation *, 2> operations;
+  if (RmsNormOp op = norm)
+    operations.push_back(op);
+  if (pairs)
+    operations.push_back(pairs);
+  return operations;
+}
+
+std::unique_ptr<LinearPairs> FoldedLinear::bind(PackedLinearOp op,
+                                                GpuKernelFrame &frame,
+                                                LinearBuffers &buffers) const {
+  auto next = static_cast<int64_t>(getOwnBuffers(op).size());
+  // The operands of a prologue are there whether it is folded or not.
+  std::optional<LaunchGroup> group = LaunchGroup::get(op);
+  if (norm) {
+    buffers.input = frame.buffer(next);
+    buffers.normWeight = frame.buffer(next + 1);
+  }
+  if (group && group->prologue)
+    next += group->prologue->getNumOperands();
+  if (auto gate = dyn_cast_or_null<SwigluOp>(pairs))
+    return std::make_unique<GatedPairs>(gate, frame.buffer(next));
+  if (auto append = dyn_cast_or_null<RopeAppendOp>(pairs)) {
+    SmallVector<Ptr> outer;
+    for (int64_t i = 0; i < RotatedPairs::kBuffers; ++i)
+      outer.push_back(frame.buffer(next + i));
+    return std::make_unique<RotatedPairs>(append, outer);
+  }
+  return nullptr;
+}
+
 /// Thread blocks that a multiprocessor must have room for, in registers.
 static void setResidentBlocks(LLVM::LLVMFuncOp function, int64_t blocks) {
   function->setAttr(NVVM::NVVMDialect::getMinctasmAttrName(),
@@ -132,14 +215,17 @@ static void setResidentBlocks(LLVM::LLVMFuncOp function, int64_t blocks) {
 }
 
 static FailureOr<CudaKernel> emitGemvLinear(PackedLinearOp op,
-                                            const LinearShape &shape,
+                                            const FoldedLinear &folded,
                                             int64_t rows,
                                             const CudaRequest &request) {
-  GemvPlan plan = GemvPlan::get(shape, rows, request.target.processors);
   LLVM::LLVMFuncOp function = request.createKernel(GemvPlan::kThreads);
-  setResidentBlocks(function, plan.residentBlocks());
   GpuKernelFrame frame(function);
-  emitGemv(frame, shape, plan, getBuffers(op, frame, request.rows));
+  LinearBuffers buffers = getBuffers(op, frame, request.rows);
+  std::unique_ptr<LinearPairs> pairs = folded.bind(op, frame, buffers);
+  GemvPlan plan =
+      GemvPlan::get(folded.shape, rows, request.target.processors, pairs.get());
+  setResidentBlocks(function, plan.residentBlocks());
+  emitGemv(frame, folded.shape, plan, buffers, pairs.get());
   CudaKernel kernel;
   kernel.grid = request.blocksPerStep(plan.grid);
   kernel.blockThreads = GemvPlan::kThreads;
@@ -169,14 +255,20 @@ Choices mlir::qlm::cuda::choosePackedLinear(PackedLinearOp op,
   Choices choices;
   auto shape = request.target.hasHopper() ? LinearShape::get(op) : std::nullopt;
   bool invariant = request.options.batchInvariant;
-  if (shape && !invariant)
-    for (int64_t rows : {1, 4, 8})
-      if (GemvPlan::serves(*shape, rows))
-        choices.push_back({"gemv" + std::to_string(rows),
-                           [=](const CudaRequest &request) {
-                             return emitGemvLinear(op, *shape, rows, request);
-                           },
-                           rows});
+  if (shape && !invariant) {
+    FoldedLinear folded = FoldedLinear::get(op, *shape);
+    for (int64_t rows : {1, 4, 8}) {
+      if (!GemvPlan::serves(folded.shape, rows))
+        continue;
+      Choice choice = {"gemv" + std::to_string(rows),
+                       [=](const CudaRequest &request) {
+                         return emitGemvLinear(op, folded, rows, request);
+                       },
+                       rows};
+      choice.folded = folded.getFolded();
+      choices.push_back(choice);
+    }
+  }
   if (shape && GemmPlan::serves(*shape))
     for (int64_t rows : {16, 32, 64, 128, 256, 512, 1024, 2048, 0}) {
       // A tile's rows don't change the order of sums, a split does.

@@ -22,7 +22,10 @@ module attributes {qlm.plan = {max_step_tokens = 256 : i64, max_logit_rows = 256
     %q0, %u0 = qlm.rope_append %x, %angles, %cache0 at %positions, %sequences, %tables heads 4 kv_heads 2 page_tokens 64 keys_by_token {qlm.offsets = [1048576, -1]}
         : (tensor<?x1024xf32>, tensor<1024x64x2xf32>, tensor<9x2x2x8192xbf16>, tensor<?xi32>, tensor<?xi32>, tensor<?x?xi32>) -> (tensor<?x512xf32>, tensor<9x2x2x8192xbf16>) loc("layers.0.rope")
     // CHECK: qlm.launch "layers.0.attention"
-    // CHECK-SAME: paged_attention_decode
+    // More rows fill the machine with fewer splits.
+    // CHECK-SAME: paged_attention_decode, maxRows = 4, grid = <32 * tokens, block 1>
+    // CHECK-SAME: decodeOnly = true
+    // CHECK-SAME: paged_attention_decode_1, maxRows = 256, grid = <16 * tokens, block 1>
     // CHECK-SAME: decodeOnly = true
     // CHECK-SAME: paged_attention_wgmma
     // CHECK-SAME: grid = <4 * tokens, block 128>
@@ -38,7 +41,8 @@ module attributes {qlm.plan = {max_step_tokens = 256 : i64, max_logit_rows = 256
         : (tensor<?x512xf32>, tensor<9x2x2x8192xbf16>, tensor<?xi32>, tensor<?xi32>, tensor<?x?xi32>) -> tensor<?x512xf32> loc("layers.0.attention")
     // Codes have no wgmma kernel.
     // CHECK: qlm.launch "layers.1.attention"
-    // CHECK-SAME: paged_attention_decode_1
+    // CHECK-SAME: paged_attention_decode_2, maxRows = 4,
+    // CHECK-SAME: paged_attention_decode_3, maxRows = 256,
     // CHECK-SAME: paged_attention_prefill
     %a1 = qlm.paged_attention %a0, %cache1 at %positions, %sequences, %tables heads 4 kv_heads 2 page_tokens 64 codes i8 keys_by_token scale 0.25 {qlm.offsets = [3145728]}
         : (tensor<?x512xf32>, tensor<9x2x2x8448xi8>, tensor<?xi32>, tensor<?xi32>, tensor<?x?xi32>) -> tensor<?x512xf32> loc("layers.1.attention")
