@@ -7,13 +7,14 @@
 
 #include "qlm/Runtime/Sampler.h"
 
+#include "LogitPasses.h"
 #include "qlm/Runtime/Request.h"
 
 #include <algorithm>
 #include <cmath>
-#include <cstring>
 #include <functional>
 #include <limits>
+#include <numeric>
 
 using namespace qlm;
 
@@ -70,28 +71,6 @@ uint64_t qlm::choiceSeed(uint64_t seed, int64_t choice) {
   return choice == 0 ? seed : mix(seed ^ mix(static_cast<uint64_t>(choice)));
 }
 
-/// e^x for x <= 0, to 3 units in the last place; 0 below -87, NaN for NaN.
-/// Free of branches and calls, so that compilers make vectors of it, and the
-/// same on every machine: 2^n * 2^f with the Taylor polynomial of 2^f.
-static inline float expOf(float x) {
-  constexpr float log2e = 1.44269504f, shift = 12582912.0f; // 1.5 * 2^23
-  float clamped = x < -87.0f ? -87.0f : x;
-  float whole = (clamped * log2e + shift) - shift;
-  // ln 2 in two parts keeps the remainder exact (Cody and Waite, 1980).
-  float f = (clamped - whole * 0.693359375f) - whole * -2.12194440e-4f;
-  float power = 1.9875691500e-4f;
-  power = power * f + 1.3981999507e-3f;
-  power = power * f + 8.3334519073e-3f;
-  power = power * f + 4.1665795894e-2f;
-  power = power * f + 1.6666665459e-1f;
-  power = power * f + 5.0000001201e-1f;
-  power = power * f * f + f + 1.0f;
-  int32_t bits = (static_cast<int32_t>(whole) + 127) << 23;
-  float scale;
-  std::memcpy(&scale, &bits, sizeof(scale));
-  return x < -87.0f ? 0.0f : power * scale;
-}
-
 void Sampler::see(int32_t token, bool isPrompt) {
   bool counts = options.frequencyPenalty != 0 || options.presencePenalty != 0;
   if (options.repetitionPenalty == 1 && (isPrompt || !counts))
@@ -127,126 +106,127 @@ void Sampler::restore(float *logits) const {
 /// Index of the largest logit, the lowest among equals, or -1 when one is not
 /// a number or none is finite.
 static int64_t findLargest(const float *logits, int64_t size) {
-  // Eight running maxima are two vectors' lanes. A difference to itself is NaN
-  // for NaN, and for an infinity, which is looked at below.
-  constexpr int lanes = 8;
-  float top[lanes], odd[lanes] = {};
-  std::fill_n(top, lanes, -infinity);
-  int64_t i = 0;
-  for (; i + lanes <= size; i += lanes)
-    for (int lane = 0; lane < lanes; ++lane) {
-      float logit = logits[i + lane];
-      top[lane] = logit > top[lane] ? logit : top[lane];
-      odd[lane] += logit - logit;
-    }
-  float best = -infinity, strange = 0;
-  for (; i < size; ++i) {
-    best = std::max(best, logits[i]);
-    strange += logits[i] - logits[i];
-  }
-  for (int lane = 0; lane < lanes; ++lane) {
-    best = std::max(best, top[lane]);
-    strange += odd[lane];
-  }
-  if (!std::isfinite(best))
-    return -1;
-  if (strange != 0 &&
-      std::any_of(logits, logits + size, [](float x) { return x != x; }))
-    return -1;
-  return std::find(logits, logits + size, best) - logits;
+  float largest = passes::findLargest(logits, size);
+  return std::isfinite(largest) ? passes::findEqual(logits, size, largest) : -1;
 }
 
 static float logSumExp(const float *logits, int64_t size, float largest) {
-  constexpr int lanes = 8;
-  double total = 0;
-  // Sums of 4096 floats, added up as doubles.
-  for (int64_t begin = 0; begin < size; begin += 4096) {
-    int64_t end = std::min<int64_t>(begin + 4096, size), i = begin;
-    float sum[lanes] = {};
-    for (; i + lanes <= end; i += lanes)
-      for (int lane = 0; lane < lanes; ++lane)
-        sum[lane] += expOf(logits[i + lane] - largest);
-    for (; i < end; ++i)
-      total += expOf(logits[i] - largest);
-    for (float part : sum)
-      total += part;
-  }
-  return largest + static_cast<float>(std::log(total));
+  return largest + static_cast<float>(std::log(
+                       passes::sumOfExponentials(logits, size, largest)));
 }
 
 /// Sets the weights of all but the k most likely to 0, those of the lower ids
 /// kept among equals.
 void Sampler::keepTopK(const float *logits) {
-  size_t size = weights.size(), k = static_cast<size_t>(options.topK);
+  int64_t size = static_cast<int64_t>(weights.size()), k = options.topK;
   if (k == 0 || k >= size)
     return;
-  scratch.assign(logits, logits + size);
-  auto last = scratch.begin() + static_cast<int64_t>(k) - 1;
-  std::nth_element(scratch.begin(), last, scratch.end(), std::greater<>());
-  float least = *last;
-  int64_t equals = 1 + std::count(scratch.begin(), last, least);
-  for (size_t i = 0; i < size; ++i)
-    if (logits[i] < least || (logits[i] == least && equals-- <= 0))
-      weights[i] = 0;
+  // The k-th largest of the blocks' largest is at most the k-th largest logit:
+  // only blocks that reach it hold any of the k.
+  float bound = -infinity;
+  int64_t blocks = passes::blocksOf(size, passes::kMaxBlock);
+  blockLargest.resize(static_cast<size_t>(blocks));
+  passes::findBlockLargest(logits, size, blockLargest.data());
+  auto kthOf = [k](std::vector<float> &values) {
+    auto kth = values.begin() + k - 1;
+    std::nth_element(values.begin(), kth, values.end(), std::greater<>());
+    return *kth;
+  };
+  if (k <= blocks) {
+    scratch = blockLargest;
+    bound = kthOf(scratch);
+  }
+  scratch.clear();
+  for (int64_t block = 0; block < blocks; ++block) {
+    if (blockLargest[static_cast<size_t>(block)] < bound)
+      continue;
+    int64_t end = std::min((block + 1) * passes::kMaxBlock, size);
+    for (int64_t i = block * passes::kMaxBlock; i < end; ++i)
+      if (logits[i] >= bound)
+        scratch.push_back(logits[i]);
+  }
+  float least = kthOf(scratch);
+  auto above = [least](float logit) { return logit > least; };
+  int64_t equals =
+      k - std::count_if(scratch.begin(), scratch.begin() + k, above);
+  int64_t lastEqual = -1;
+  for (; equals > 0; --equals) {
+    ++lastEqual;
+    lastEqual += passes::findEqual(logits + lastEqual, size - lastEqual, least);
+  }
+  passes::keepAtLeast(logits, size, least, lastEqual, weights.data());
 }
 
-/// Sets the weights of all but the fewest that reach top_p to 0.
-void Sampler::keepTopP() {
+/// Puts the candidates that weigh at least \p pivot, equals of lower ids first,
+/// before the others and returns their number.
+size_t Sampler::partition(size_t begin, size_t end, Candidate pivot) {
+  auto first = candidates.begin();
+  auto middle = std::partition(
+      first + static_cast<int64_t>(begin), first + static_cast<int64_t>(end),
+      [pivot](const Candidate &each) { return !pivot.isBefore(each); });
+  return static_cast<size_t>(middle - first);
+}
+
+/// Sets the weights of all but the fewest that reach top_p of \p total to 0.
+void Sampler::keepTopP(double total) {
   if (options.topP >= 1)
     return;
-  double total = 0;
-  for (float weight : weights)
-    total += weight;
   // All tokens below (1 - p) / n of the total weigh less than 1 - p together:
-  // the tokens to keep are among the others, and only those are sorted.
+  // the tokens to keep are among the others. Where there are none in a block,
+  // its sum says so.
+  size_t size = weights.size();
   float cutoff = static_cast<float>(total * (1 - options.topP) /
-                                    static_cast<double>(weights.size()));
+                                    static_cast<double>(size));
   candidates.clear();
-  for (size_t i = 0; i < weights.size(); ++i)
-    if (weights[i] >= cutoff && weights[i] > 0)
-      candidates.push_back({weights[i], static_cast<int32_t>(i)});
-  std::sort(candidates.begin(), candidates.end(),
-            [](const Candidate &a, const Candidate &b) {
-              return a.weight != b.weight ? a.weight > b.weight
-                                          : a.token < b.token;
-            });
-  std::fill(weights.begin(), weights.end(), 0.0f);
-  double sum = 0;
-  size_t kept = 0;
-  do
-    weights[static_cast<size_t>(candidates[kept].token)] =
-        candidates[kept].weight;
-  while (sum += candidates[kept].weight,
-         ++kept < candidates.size() && sum < options.topP * total);
+  for (size_t block = 0; block < blockSums.size(); ++block) {
+    if (blockSums[block] < cutoff)
+      continue;
+    size_t end = std::min((block + 1) * passes::kSumBlock, size);
+    for (size_t i = block * passes::kSumBlock; i < end; ++i)
+      if (weights[i] >= cutoff && weights[i] > 0)
+        candidates.push_back({weights[i], static_cast<int32_t>(i)});
+  }
+  // Narrows where the sum from the heaviest on reaches the target, halving
+  // about what is left each time; only the last few are sorted.
+  double target = options.topP * total, sum = 0;
+  size_t begin = 0, end = candidates.size();
+  while (end - begin > 32) {
+    Candidate a = candidates[begin], b = candidates[begin + (end - begin) / 2],
+              c = candidates[end - 1];
+    Candidate pivot = std::max(std::min(a, b), std::min(std::max(a, b), c));
+    size_t middle = partition(begin, end, pivot);
+    double heavier = 0;
+    for (size_t i = begin; i < middle; ++i)
+      heavier += candidates[i].weight;
+    if (sum + heavier >= target) {
+      end = middle;
+    } else {
+      sum += heavier;
+      begin = middle;
+    }
+  }
+  std::sort(candidates.begin() + static_cast<int64_t>(begin),
+            candidates.begin() + static_cast<int64_t>(end));
+  Candidate last = candidates[begin];
+  for (size_t i = begin; i < end && (i == begin || sum < target); ++i) {
+    last = candidates[i];
+    sum += last.weight;
+  }
+  passes::keepAtLeast(weights.data(), static_cast<int64_t>(size), last.weight,
+                      last.token, weights.data());
 }
 
-int32_t Sampler::draw(const float *logits, int64_t vocabularySize, float top,
-                      uint64_t drawIndex) {
-  size_t size = static_cast<size_t>(vocabularySize);
-  weights.resize(size);
-  float inverse = 1 / options.temperature;
-  // The most likely token weighs 1.
-  for (size_t i = 0; i < size; ++i)
-    weights[i] = expOf((logits[i] - top) * inverse);
-  keepTopK(logits);
-  keepTopP();
-  if (options.minP > 0)
-    for (float &weight : weights)
-      weight = weight < options.minP ? 0.0f : weight;
-  // The draw walks by id: over sums of blocks, then inside one.
-  constexpr size_t block = 256;
-  double sums[2] = {}, total = 0;
-  blockSums.clear();
-  for (size_t begin = 0; begin < size; begin += block) {
-    size_t end = std::min(begin + block, size), i = begin;
-    for (sums[0] = sums[1] = 0; i + 2 <= end; i += 2) {
-      sums[0] += weights[i];
-      sums[1] += weights[i + 1];
-    }
-    blockSums.push_back(sums[0] + sums[1] + (i < end ? weights[i] : 0));
-    total += blockSums.back();
-  }
-  double point = uniformAt(options.seed, drawIndex) * total;
+/// Sums up the weights again, in blocks; returns their total.
+double Sampler::sumWeights() {
+  passes::sumBlocks(weights.data(), static_cast<int64_t>(weights.size()),
+                    blockSums.data());
+  return std::accumulate(blockSums.begin(), blockSums.end(), 0.0);
+}
+
+/// The token at \p point of the weights laid out by id: over the sums of
+/// blocks, then inside one.
+int32_t Sampler::tokenAt(double point) const {
+  constexpr size_t block = passes::kSumBlock;
   size_t which = 0, lastBlock = 0;
   for (; which < blockSums.size(); ++which) {
     if (blockSums[which] == 0)
@@ -259,7 +239,7 @@ int32_t Sampler::draw(const float *logits, int64_t vocabularySize, float top,
   // Rounding may leave the point behind the last token that weighs anything.
   size_t last = 0;
   for (size_t i = lastBlock * block;
-       i < std::min((lastBlock + 1) * block, size); ++i) {
+       i < std::min((lastBlock + 1) * block, weights.size()); ++i) {
     if (weights[i] == 0)
       continue;
     last = i;
@@ -268,6 +248,31 @@ int32_t Sampler::draw(const float *logits, int64_t vocabularySize, float top,
       break;
   }
   return static_cast<int32_t>(last);
+}
+
+int32_t Sampler::draw(const float *logits, int64_t vocabularySize, float top,
+                      uint64_t drawIndex) {
+  weights.resize(static_cast<size_t>(vocabularySize));
+  blockSums.resize(
+      static_cast<size_t>(passes::blocksOf(vocabularySize, passes::kSumBlock)));
+  // The most likely token weighs 1.
+  passes::weigh(logits, vocabularySize, top, 1 / options.temperature,
+                weights.data(), blockSums.data());
+  double total = std::accumulate(blockSums.begin(), blockSums.end(), 0.0);
+  if (options.topK > 0) {
+    keepTopK(logits);
+    total = sumWeights();
+  }
+  if (options.topP < 1) {
+    keepTopP(total);
+    total = sumWeights();
+  }
+  if (options.minP > 0) {
+    passes::keepAtLeast(weights.data(), vocabularySize, options.minP,
+                        vocabularySize, weights.data());
+    total = sumWeights();
+  }
+  return tokenAt(uniformAt(options.seed, drawIndex) * total);
 }
 
 /// The token for adjusted logits, or -1.
@@ -291,7 +296,7 @@ static std::vector<TokenProbability> listTop(const float *logits, int64_t size,
   // A heap of the best so far, the least of them in front.
   for (int64_t i = 0; i < size; ++i) {
     if (static_cast<int64_t>(list.size()) == count) {
-      if (count == 0 || logits[i] <= list.front().logProbability)
+      if (logits[i] <= list.front().logProbability)
         continue;
       std::pop_heap(list.begin(), list.end(), isLess);
       list.pop_back();
@@ -316,7 +321,8 @@ Result<SampledToken> Sampler::sample(float *logits, int64_t vocabularySize,
       return Status(StatusCode::Internal,
                     "the model's logits are not finite numbers");
     normalizer = logSumExp(logits, vocabularySize, logits[best]);
-    sampled.top = listTop(logits, vocabularySize, ask.top, normalizer);
+    if (ask.top > 0)
+      sampled.top = listTop(logits, vocabularySize, ask.top, normalizer);
   }
   if (ask.mask) {
     if (findLargest(logits, vocabularySize) < 0)

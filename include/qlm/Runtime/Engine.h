@@ -18,6 +18,7 @@
 #include <atomic>
 #include <functional>
 #include <memory>
+#include <optional>
 #include <set>
 #include <unordered_map>
 #include <vector>
@@ -35,6 +36,9 @@ struct EngineOptions {
   /// Keep what prompts and texts computed for those that begin alike.
   bool sharePrefixes = true;
   SpeculationOptions speculation;
+  /// Logits of a step from which on tokens are sampled on all threads: fewer
+  /// take less time than waking the threads.
+  int64_t parallelLogits = 32768;
   /// Check the bookkeeping after each step; on in debug builds.
 #ifdef NDEBUG
   bool checkInvariants = false;
@@ -130,6 +134,7 @@ private:
     int64_t logitRow; ///< -1 while the prompt goes on
     std::vector<int32_t> proposed;
     bool isOnDevice = false; ///< the device chooses the tokens
+    std::optional<Result<SampledToken>> first; ///< sampled ahead
   };
   friend class RequestQueue;
 
@@ -169,7 +174,8 @@ private:
   void show(Sequence &sequence, const SampledToken &sampled, bool isEos,
             bool isFull);
   void askDevice(Rows &rows);
-  Result<SampledToken> sampleRow(const Rows &rows, int64_t index);
+  void sampleFirst();
+  Result<SampledToken> sampleRow(Rows &rows, int64_t index);
 
   Executor &executor;
   const Manifest &manifest;

@@ -78,6 +78,15 @@ public:
     return Status(StatusCode::Internal, "the device chooses no tokens");
   }
 
+  /// Calls \p body with each number below \p count, on the threads that compute
+  /// where the device has them, in any order; returns when all are done. Not
+  /// during run().
+  virtual void forEach(int64_t count,
+                       const std::function<void(int64_t)> &body) {
+    for (int64_t i = 0; i < count; ++i)
+      body(i);
+  }
+
   /// Memory that the executor holds on its device, in bytes; 0 on the
   /// processor, where peakResidentBytes() counts it.
   virtual int64_t deviceBytes() const { return 0; }

@@ -97,6 +97,12 @@ private:
   struct Candidate {
     float weight; ///< probability over the most likely one's
     int32_t token;
+    /// The heavier first, the lower id among equals.
+    bool isBefore(const Candidate &other) const {
+      return weight != other.weight ? weight > other.weight
+                                    : token < other.token;
+    }
+    bool operator<(const Candidate &other) const { return isBefore(other); }
   };
   /// How often a token was seen.
   struct Count {
@@ -109,13 +115,16 @@ private:
   int32_t draw(const float *logits, int64_t vocabularySize, float top,
                uint64_t drawIndex);
   void keepTopK(const float *logits);
-  void keepTopP();
+  void keepTopP(double total);
+  size_t partition(size_t begin, size_t end, Candidate pivot);
+  double sumWeights();
+  int32_t tokenAt(double point) const;
 
   SamplingOptions options;
   std::unordered_map<int32_t, Count> seen;
   std::vector<float> beforeBias;
   // Kept for their memory.
-  std::vector<float> weights, scratch;
+  std::vector<float> weights, scratch, blockLargest;
   std::vector<double> blockSums;
   std::vector<Candidate> candidates;
   uint64_t draws = 0;

@@ -142,6 +142,15 @@ Status CpuExecutor::run() {
   return Status();
 }
 
+void CpuExecutor::forEach(int64_t count,
+                          const std::function<void(int64_t)> &body) {
+  std::atomic<int64_t> next{0};
+  pool.run([&](int) {
+    for (int64_t i; (i = next.fetch_add(1)) < count;)
+      body(i);
+  });
+}
+
 float *CpuExecutor::logits(int64_t row) {
   return reinterpret_cast<float *>(logitsMemory.data()) +
          row * package.getManifest().model.vocabularySize;

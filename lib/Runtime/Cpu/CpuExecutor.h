@@ -28,6 +28,8 @@ public:
 
   Status run() override;
   float *logits(int64_t row) override;
+  void forEach(int64_t count,
+               const std::function<void(int64_t)> &body) override;
   int threads() const override { return pool.size(); }
 
 private:

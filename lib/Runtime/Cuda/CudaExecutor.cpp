@@ -363,10 +363,11 @@ float *CudaExecutor::logits(int64_t row) {
 //===----------------------------------------------------------------------===//
 
 bool CudaExecutor::canSample(const SamplingOptions &options) const {
-  // The penalty depends on all tokens of the text so far, which the device
-  // does not keep.
+  // Penalties depend on all tokens of the text so far, which the device does
+  // not keep, and biases on tables that it does not get.
   return !package.getManifest().sampling.empty() &&
-         options.repetitionPenalty == 1;
+         options.repetitionPenalty == 1 && options.frequencyPenalty == 0 &&
+         options.presencePenalty == 0 && options.logitBias.empty();
 }
 
 void CudaExecutor::sampleRow(int64_t row, const SamplingOptions &options,

@@ -37,8 +37,29 @@ void Engine::askDevice(Rows &rows) {
                        sampler.uniform(i));
 }
 
+/// Samples the first token of each text at once, on the threads that compute:
+/// texts don't depend on one another. Those that ask a mask are left to
+/// sampleRow(), as masks are called on the engine's thread alone.
+void Engine::sampleFirst() {
+  std::vector<Rows *> wanted;
+  for (Rows &rows : planned)
+    if (rows.logitRow >= 0 && !rows.isOnDevice &&
+        !rows.sequence->request().mask)
+      wanted.push_back(&rows);
+  int64_t count = static_cast<int64_t>(wanted.size());
+  if (count < 2 ||
+      count * manifest.model.vocabularySize < options.parallelLogits)
+    return;
+  executor.forEach(count, [&](int64_t i) {
+    Rows &rows = *wanted[static_cast<size_t>(i)];
+    rows.first.emplace(sampleRow(rows, 0));
+  });
+}
+
 /// Samples from one of the rows, or says why the text can't go on.
-Result<SampledToken> Engine::sampleRow(const Rows &rows, int64_t index) {
+Result<SampledToken> Engine::sampleRow(Rows &rows, int64_t index) {
+  if (index == 0 && rows.first)
+    return std::move(*rows.first);
   Sequence &sequence = *rows.sequence;
   int64_t row = rows.logitRow + index;
   if (rows.isOnDevice) {
@@ -215,6 +236,7 @@ bool Engine::step() {
     int64_t rows = executor.batch().getSizes().tokens;
     if (speculator && rows == executor.batch().getSizes().logitRows)
       proposalLength.observeStep(rows, kernel);
+    sampleFirst();
     for (Rows &entry : planned)
       commit(entry);
   } else {

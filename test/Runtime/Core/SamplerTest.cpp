@@ -9,9 +9,12 @@
 
 #include "gtest/gtest.h"
 
+#include <algorithm>
 #include <cmath>
 #include <limits>
 #include <map>
+#include <numeric>
+#include <random>
 
 using namespace qlm;
 
@@ -250,4 +253,84 @@ TEST(SamplerTest, GuessesWhatWillBeDrawn) {
     guesses.push_back(other.guess(logits.data(), 5, i));
   for (int i = 0; i < 20; ++i)
     EXPECT_EQ(sampler.sample(logits.data(), 5)->token, guesses[i]) << i;
+}
+
+namespace {
+/// What is drawn, from the definition: one sort, sums in double precision.
+class Definition {
+public:
+  Definition(const SamplingOptions &options, const std::vector<float> &logits)
+      : weights(logits.size()) {
+    std::vector<size_t> order(logits.size());
+    std::iota(order.begin(), order.end(), size_t(0));
+    std::sort(order.begin(), order.end(), [&](size_t a, size_t b) {
+      return logits[a] != logits[b] ? logits[a] > logits[b] : a < b;
+    });
+    size_t kept = order.size();
+    if (options.topK > 0)
+      kept = std::min(kept, static_cast<size_t>(options.topK));
+    auto weightOf = [&](size_t i) {
+      return std::exp((double(logits[i]) - logits[order[0]]) /
+                      options.temperature);
+    };
+    double all = 0, sum = 0;
+    for (size_t i = 0; i < kept; ++i)
+      all += weightOf(order[i]);
+    for (size_t i = 0; i < kept && (i == 0 || sum < options.topP * all); ++i) {
+      sum += weights[order[i]] = weightOf(order[i]);
+      least = weightOf(order[i]);
+    }
+    for (double &weight : weights)
+      weight = weight < options.minP ? 0 : weight;
+    total = std::accumulate(weights.begin(), weights.end(), 0.0);
+  }
+
+  /// Whether \p token is the one at the part \p uniform of all, or lies within
+  /// rounding of it.
+  bool allows(int32_t token, double uniform) const {
+    double before =
+               std::accumulate(weights.begin(), weights.begin() + token, 0.0),
+           point = uniform * total, slack = 1e-5 * total;
+    return weights[token] > 0 && before - slack <= point &&
+           point <= before + weights[token] + slack;
+  }
+  std::vector<double> weights;
+  double total = 0, least = 0;
+};
+} // namespace
+
+TEST(SamplerTest, AgreesWithTheDefinition) {
+  std::mt19937 random(7);
+  // One, odd, one past a vector, a block of maxima, a block of sums; a real
+  // one.
+  for (int size : {1, 2, 7, 33, 65, 257, 1031, 5003})
+    for (float deviation : {0.2f, 1.0f, 5.0f})
+      for (int64_t topK : {0, 1, 5, 40, 1000})
+        for (float topP : {1.0f, 0.999f, 0.9f, 0.3f, 1e-6f})
+          for (float minP : {0.0f, 0.1f}) {
+            SamplingOptions options;
+            options.temperature = 0.8f;
+            options.topK = topK;
+            options.topP = topP;
+            options.minP = minP;
+            options.seed = random();
+            std::normal_distribution<float> normal(0, deviation);
+            std::vector<float> logits(size);
+            for (float &logit : logits)
+              logit = normal(random);
+            // A masked token, and equals at the top.
+            if (size > 40)
+              logits[random() % size] = -INFINITY, logits[3] = logits[30] =
+                                                       logits[size - 1] =
+                                                           2 * deviation;
+            Definition definition(options, logits);
+            Sampler sampler(options);
+            for (int draw = 0; draw < 3; ++draw) {
+              int32_t token = sampler.sample(logits.data(), size)->token;
+              EXPECT_TRUE(
+                  definition.allows(token, uniformAt(options.seed, draw)))
+                  << size << " tokens, top_k " << topK << ", top_p " << topP
+                  << ", min_p " << minP << ", got " << token;
+            }
+          }
 }

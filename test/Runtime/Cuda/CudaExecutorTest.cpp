@@ -105,6 +105,12 @@ TEST_F(CudaExecutorTest, ChoosesTokensOnTheDevice) {
   EXPECT_TRUE(executor.canSample(greedy));
   EXPECT_TRUE(executor.canSample(warm));
   EXPECT_FALSE(executor.canSample(penalized));
+  SamplingOptions frequent, present, biased;
+  frequent.frequencyPenalty = 0.5f;
+  present.presencePenalty = -0.5f;
+  biased.logitBias = {{3, 1.0f}};
+  for (const SamplingOptions &each : {frequent, present, biased})
+    EXPECT_FALSE(executor.canSample(each));
 
   StepBatch &batch = executor.batch();
   batch.clear();
