@@ -169,7 +169,7 @@ private:
 
   Val emitConsumer();
   Val multiplyStage(RingPlace place, Val step, Val sums);
-  SmallVector<Val> loadGroup(Ptr stage, int64_t column,
+  SmallVector<Val> loadGroup(Ptr stage, Val step, int64_t column,
                              SmallVectorImpl<Val> &zeros);
 
   void storePartials(Val sums);
@@ -426,7 +426,7 @@ Val GemmEmitter::multiplyStage(RingPlace place, Val step, Val sums) {
       for (int64_t column = 0; column < shape.lineColumns(); column += run) {
         SmallVector<Val> zeros;
         SmallVector<Val> scales =
-            loadGroup(stage, line * shape.lineColumns() + column, zeros);
+            loadGroup(stage, step, line * shape.lineColumns() + column, zeros);
         auto unpacked = unpacker.unpack(words, zeros);
         for (int64_t s = 0; s < run / shape.stepColumns(); ++s) {
           SmallVector<Val> &four = unpacked[column / shape.stepColumns() + s];
@@ -455,13 +455,19 @@ Val GemmEmitter::multiplyStage(RingPlace place, Val step, Val sums) {
 
 /// Scales of rows r and r + 8 for a column of the stage, twice each as f16;
 /// \p zeros get their zero points.
-SmallVector<Val> GemmEmitter::loadGroup(Ptr stage, int64_t column,
+SmallVector<Val> GemmEmitter::loadGroup(Ptr stage, Val step, int64_t column,
                                         SmallVectorImpl<Val> &zeros) {
-  int64_t group16 = column / shape.groupColumns;
+  Val group16 = number(column / shape.groupColumns);
+  // Padding takes the last group's scale: what lies behind it may be NaN.
+  if (shape.lacksGroup())
+    group16 =
+        b.min(group16, number(shape.groups() - 1) -
+                           step * (plan.stageColumns / shape.groupColumns));
   Val block = group * 4 + warpInGroup;
   Val row = lane / 4;
   auto at = [&](int64_t base, int64_t perBlock, int64_t elementBytes) {
-    return stage.at(base + group16 * kBlockRows * elementBytes)
+    return stage.at(base)
+        .at(group16 * (kBlockRows * elementBytes))
         .at(block * (perBlock / GemmPlan::kTileBlocks) + row * elementBytes);
   };
   if (shape.zeroPoints) {

@@ -23,6 +23,8 @@ static constexpr int64_t kMostBlocks = 14;
 static constexpr int64_t kMostSlots = 64;
 /// Pieces of 8 elements of a row that a thread normalizes in registers.
 static constexpr int64_t kHeldPieces = 4;
+/// Pieces of 16 bytes of x that a thread loads before it stores one.
+static constexpr int64_t kPiecesTogether = 8;
 /// Bytes of x that hold the right operands of two steps of a lane.
 static constexpr int64_t kPairBytes = 16;
 /// The same of the four lanes of a row.
@@ -112,7 +114,7 @@ public:
               LinearPairs *pairs)
       : frame(frame), b(frame.builder()), shape(shape), plan(plan),
         buffers(buffers), pairs(pairs), shared(frame.dynamicShared()),
-        unpacker(b, shape) {}
+        unpacker(b, shape), epilogue(b, shape, buffers, unpacker.factor()) {}
   void emit();
 
 private:
@@ -151,8 +153,9 @@ private:
                        Val factor);
   Val normFactor(Val token, Val sum);
   void storeInput(Val token, Val piece, Val words);
-  void forPieces(Val token, Val lane, int64_t lanes,
+  void forPieces(Val place, int64_t threads,
                  function_ref<void(Val piece)> body);
+  Val sourceRow(Val token);
   void loadOperands(Val round);
   void multiply(ArrayRef<RingPlace> places, Val round, int64_t block,
                 MutableArrayRef<Val> sums);
@@ -162,8 +165,18 @@ private:
   SmallVector<Val> loadZeros(Ptr slot, int64_t segment);
   Val groupInSlot(int64_t segment);
   void emitResults(ArrayRef<Val> sums);
-  void emitPairs(function_ref<Val(Val row, Val feature)> load,
-                 LinearEpilogue &epilogue);
+  /// An element of y, or a pair, among the thread block's own of a row.
+  struct Output {
+    Val number;                   ///< as the thread block counts
+    SmallVector<Val, 2> locals;   ///< its sums among the block's features
+    SmallVector<Val, 2> features; ///< and among those of the linear
+    Val place;                    ///< column of y
+    Val exists;
+  };
+  int64_t outputCount() const;
+  Output locate(Val number);
+  void holdTerms(bool isFixed);
+  int64_t termCount(bool isFixed) const;
 
   GpuKernelFrame &frame;
   KernelBuilder &b;
@@ -173,8 +186,13 @@ private:
   LinearPairs *pairs;
   Ptr shared;
   WeightUnpacker unpacker;
+  LinearEpilogue epilogue;
+  /// Of the thread's result, where it has one at most; empty otherwise.
+  SmallVector<EpilogueTerms> heldTerms;
 
   Val thread, warp, lane, first, count, rows;
+  /// Number of the last group in the slots of a round, where that matters.
+  Val lastGroup;
   /// Right operands of the warp's columns of a round: two a step.
   SmallVector<SmallVector<Val>> operands;
 };
@@ -343,12 +361,14 @@ void GemvEmitter::emitConsumer() {
   rows = b.min(frame.size(buffers.rows), number(plan.maxRows));
   if (pairs)
     pairs->prepare(frame, pairPlace());
+  holdTerms(/*isFixed=*/true);
   if (shape.norm) {
     emitNormalizedInput();
   } else {
     frame.waitForPrevious();
     emitPlainInput();
   }
+  holdTerms(/*isFixed=*/false);
   frame.barrier(kConsumers, GemvPlan::kWarps * kWarp);
 
   SmallVector<Val> sums(
@@ -365,6 +385,10 @@ void GemvEmitter::emitConsumer() {
 
 /// Loads the right operands of the warp's columns.
 void GemvEmitter::loadOperands(Val round) {
+  if (shape.lacksGroup())
+    lastGroup = number(shape.groups() - 1) -
+                round * (GemvPlan::kWarps * plan.warpColumns(shape) /
+                         shape.groupColumns);
   int64_t blocks = plan.warpColumns(shape) * shape.inputBytes() / kInputBlock;
   // Rows of x that a kernel of few rows lacks: their sums are never stored.
   Val token = b.min(lane / 4, number(plan.maxRows - 1));
@@ -388,6 +412,9 @@ void GemvEmitter::loadOperands(Val round) {
 /// warp's columns that shares a scale.
 Val GemvEmitter::groupInSlot(int64_t segment) {
   int64_t columns = plan.warpColumns(shape);
+  // Padding takes the last group's scale: what lies behind it may be NaN.
+  if (lastGroup)
+    return b.min(warp * (columns / shape.groupColumns) + segment, lastGroup);
   if (shape.groupColumns >= columns)
     return warp * columns /
            std::min(shape.groupColumns, GemvPlan::kWarps * columns);
@@ -503,26 +530,54 @@ void GemvEmitter::storeInput(Val token, Val piece, Val words) {
     shared.at(place).at(i * kPairBytes).store(words.lane(i));
 }
 
-/// Calls \p body for the 16-byte pieces of a padded row that are lane's.
-void GemvEmitter::forPieces(Val token, Val lane, int64_t lanes,
+/// Calls \p body for the 16-byte pieces of a padded row that are \p place's.
+void GemvEmitter::forPieces(Val place, int64_t threads,
                             function_ref<void(Val piece)> body) {
   int64_t pieces = shape.paddedColumns() * shape.inputBytes() / 16;
-  b.forRange(lane, number(pieces), lanes, body);
+  b.forRange(place, number(pieces), threads, body);
 }
 
+/// A step's row for a token of the kernel: rows that the step lacks repeat one
+/// that it has; nobody stores what they give.
+Val GemvEmitter::sourceRow(Val token) {
+  return b.extendUnsigned(b.max(b.min(token, rows - 1), number(0)), b.i64());
+}
+
+/// A thread's pieces are all on their way before the first one is stored.
 void GemvEmitter::emitPlainInput() {
   int64_t threads = GemvPlan::kWarps * kWarp / plan.maxRows;
   Val token = thread / threads, place = thread % threads;
   int64_t pieceColumns = 16 / shape.inputBytes();
-  b.ifThen(token < rows, [&] {
-    Ptr row = buffers.input.at(b.extendUnsigned(token, b.i64()) *
-                               (shape.columns * shape.inputBytes()));
-    forPieces(token, place, threads, [&](Val piece) {
-      storeInput(token, piece,
-                 loadPiece(b, row, piece * pieceColumns, shape.columns,
-                           shape.inputBytes()));
-    });
-  });
+  Ptr row =
+      buffers.input.at(sourceRow(token) * (shape.columns * shape.inputBytes()));
+  auto load = [&](Val piece) {
+    return loadPiece(b, row, piece * pieceColumns, shape.columns,
+                     shape.inputBytes());
+  };
+  // Rows that are not aligned are loaded element by element.
+  if (shape.columns % pieceColumns != 0)
+    return forPieces(place, threads,
+                     [&](Val piece) { storeInput(token, piece, load(piece)); });
+  int64_t pieces = shape.paddedColumns() * shape.inputBytes() / 16;
+  int64_t turns = llvm::divideCeil(pieces, threads);
+  for (int64_t first = 0; first < turns; first += kPiecesTogether) {
+    int64_t last = std::min(first + kPiecesTogether, turns);
+    SmallVector<Val> words;
+    for (int64_t i = first; i < last; ++i) {
+      Val piece = place + i * threads;
+      bool isInside = (i + 1) * threads * pieceColumns <= shape.columns;
+      words.push_back(isInside ? row.at(piece * 16).load(b.vec(4, b.i32()), 16)
+                               : load(piece));
+    }
+    for (int64_t i = first; i < last; ++i) {
+      Val piece = place + i * threads;
+      auto store = [&] { storeInput(token, piece, words[i - first]); };
+      if ((i + 1) * threads <= pieces)
+        store();
+      else
+        b.ifThen(piece < pieces, store);
+    }
+  }
 }
 
 /// Eight f32 of a row of floats; zero past the columns, unless \p isInside.
@@ -655,22 +710,130 @@ void GemvEmitter::emitResults(ArrayRef<Val> sums) {
     }
     return sum;
   };
-  LinearEpilogue epilogue(b, shape, buffers, unpacker.factor());
-  if (pairs)
-    return emitPairs(load, epilogue);
-  int64_t outputs = shape.swiglu ? features / 2 : features;
-  Val owned = count * (shape.swiglu ? kBlockRows / 2 : kBlockRows);
-  Val base = first * (shape.swiglu ? kBlockRows / 2 : kBlockRows);
+  int64_t outputs = outputCount();
+  auto finish = [&](Val row, const Output &output,
+                    ArrayRef<EpilogueTerms> terms) {
+    SmallVector<Val> values;
+    for (size_t i = 0; i < output.locals.size(); ++i)
+      values.push_back(epilogue.finish(load(row, output.locals[i]), terms[i]));
+    if (pairs)
+      return pairs->store(frame, pairPlace(), row, output.number, values[0],
+                          values[1]);
+    Val value = shape.swiglu ? gateUp(b, values[0], values[1]) : values[0];
+    epilogue.storeFinished(row, output.place, value, terms[0].residual);
+  };
+  if (!heldTerms.empty()) {
+    Output output = locate(thread % outputs);
+    Val row = thread / outputs;
+    return b.ifThen((row < rows) & output.exists,
+                    [&] { finish(row, output, heldTerms); });
+  }
   b.forRange(thread, number(outputs) * rows, threads, [&](Val i) {
-    Val row = i / outputs, output = i % outputs;
-    b.ifThen((output < owned) & (base + output < shape.outputFeatures()), [&] {
-      if (!shape.swiglu)
-        return epilogue.store(row, base + output, load(row, output));
-      Val gate = output / 8 * kBlockRows + output % 8;
-      epilogue.storeGated(row, base + output, first * kBlockRows + gate,
-                          load(row, gate), load(row, gate + 8));
+    Val row = i / outputs;
+    Output output = locate(i % outputs);
+    b.ifThen(output.exists, [&] {
+      SmallVector<EpilogueTerms> terms(output.locals.size());
+      for (size_t k = 0; k < terms.size(); ++k) {
+        epilogue.loadFixed(terms[k], output.features[k]);
+        epilogue.loadMoving(terms[k], row, output.place);
+      }
+      finish(row, output, terms);
     });
   });
+}
+
+/// Elements of y, or pairs, that a thread block has for a row, at most.
+int64_t GemvEmitter::outputCount() const {
+  int64_t features = plan.blockCount * kBlockRows;
+  return shape.swiglu || pairs ? features / 2 : features;
+}
+
+/// Where the thread block's element \p number of a row comes from.
+GemvEmitter::Output GemvEmitter::locate(Val number) {
+  Output output;
+  output.number = number;
+  Val exists = number < count * (shape.swiglu ? kBlockRows / 2 : kBlockRows);
+  if (pairs) {
+    int64_t distance = shape.pairDistance;
+    Val inBlock = number % kBlockRows, unit = first + number / kBlockRows;
+    Val local = number / kBlockRows * (2 * kBlockRows) + inBlock;
+    Val feature =
+        (unit / distance * (2 * distance) + unit % distance) * kBlockRows +
+        inBlock;
+    output.locals = {local, local + kBlockRows};
+    output.features = {feature, feature + distance * kBlockRows};
+    output.place = feature;
+    output.exists = exists;
+    return output;
+  }
+  if (shape.swiglu) {
+    Val gate = number / 8 * kBlockRows + number % 8;
+    output.locals = {gate, gate + 8};
+    output.features = {first * kBlockRows + gate,
+                       first * kBlockRows + gate + 8};
+    output.place = first * (kBlockRows / 2) + number;
+  } else {
+    output.locals = {number};
+    output.features = {first * kBlockRows + number};
+    output.place = output.features[0];
+  }
+  output.exists = exists & (output.place < shape.outputFeatures());
+  return output;
+}
+
+/// Loads the terms of the thread's only result while the weights arrive: what
+/// depends on no other kernel, or the rest.
+void GemvEmitter::holdTerms(bool isFixed) {
+  int64_t outputs = outputCount();
+  if (outputs * plan.maxRows > GemvPlan::kWarps * kWarp)
+    return;
+  Output output = locate(thread % outputs);
+  Val row = thread / outputs;
+  if (isFixed)
+    heldTerms.resize(output.locals.size());
+  auto load = [&] {
+    SmallVector<Val> values;
+    for (auto [i, term] : llvm::enumerate(heldTerms)) {
+      EpilogueTerms terms;
+      if (isFixed)
+        epilogue.loadFixed(terms, output.features[i]);
+      else
+        epilogue.loadMoving(terms, row, output.place);
+      for (Val value :
+           {terms.scale, terms.bias, terms.inputScale, terms.residual})
+        if (value)
+          values.push_back(value);
+    }
+    return values;
+  };
+  bool isAny = isFixed ? (shape.scales && !shape.grouped()) || shape.bias
+                       : shape.inputScales || shape.residual;
+  if (!isAny)
+    return;
+  auto none = [&] {
+    return SmallVector<Val>(heldTerms.size() * termCount(isFixed),
+                            b.zero(b.f32()));
+  };
+  Val exists = (row < rows) & output.exists;
+  SmallVector<Val> values =
+      b.ifElse(exists, function_ref<SmallVector<Val>()>(load), none);
+  size_t next = 0;
+  for (EpilogueTerms &terms : heldTerms) {
+    if (isFixed && shape.scales && !shape.grouped())
+      terms.scale = values[next++];
+    if (isFixed && shape.bias)
+      terms.bias = values[next++];
+    if (!isFixed && shape.inputScales)
+      terms.inputScale = values[next++];
+    if (!isFixed && shape.residual)
+      terms.residual = values[next++];
+  }
+}
+
+int64_t GemvEmitter::termCount(bool isFixed) const {
+  if (isFixed)
+    return (shape.scales && !shape.grouped()) + shape.bias;
+  return shape.inputScales + shape.residual;
 }
 
 LinearPairs::Place GemvEmitter::pairPlace() {
@@ -684,28 +847,6 @@ LinearPairs::Place GemvEmitter::pairPlace() {
   place.count = count * kBlockRows;
   place.most = plan.blockCount / 2 * kBlockRows;
   return place;
-}
-
-/// The results of blocks that belong together.
-void GemvEmitter::emitPairs(function_ref<Val(Val row, Val feature)> load,
-                            LinearEpilogue &epilogue) {
-  LinearPairs::Place place = pairPlace();
-  b.forRange(thread, rows * place.most, place.threads, [&](Val i) {
-    Val row = i / place.most, pair = i % place.most;
-    b.ifThen(pair < place.count, [&] {
-      int64_t distance = shape.pairDistance;
-      Val inBlock = pair % kBlockRows;
-      Val local = pair / kBlockRows * (2 * kBlockRows) + inBlock;
-      Val unit = first + pair / kBlockRows;
-      Val feature =
-          (unit / distance * (2 * distance) + unit % distance) * kBlockRows +
-          inBlock;
-      Val low = epilogue.finish(row, feature, load(row, local));
-      Val high = epilogue.finish(row, feature + distance * kBlockRows,
-                                 load(row, local + kBlockRows));
-      pairs->store(frame, place, row, pair, low, high);
-    });
-  });
 }
 
 void cuda::emitGemv(GpuKernelFrame &frame, const LinearShape &shape,

@@ -45,20 +45,45 @@ Val cuda::gateUp(KernelBuilder &b, Val gate, Val up) {
   return gate / (one + b.exp(-gate)) * up;
 }
 
-Val LinearEpilogue::finish(Val row, Val feature, Val sum) {
+void LinearEpilogue::loadFixed(EpilogueTerms &terms, Val feature) {
+  if (shape.scales && !shape.grouped()) {
+    Type type = shape.halfScales ? b.f16() : b.f32();
+    terms.scale =
+        b.toF32(buffers.scales.at(feature * shape.scaleBytes()).load(type));
+  }
+  if (shape.bias)
+    terms.bias = buffers.bias.at(feature * 4).load(b.f32());
+}
+
+void LinearEpilogue::loadMoving(EpilogueTerms &terms, Val row, Val output) {
+  if (shape.inputScales)
+    terms.inputScale = buffers.inputScales.at(row * 4).load(b.f32());
+  if (!shape.residual)
+    return;
+  Val place = b.extendUnsigned(row, b.i64()) * shape.outputFeatures() +
+              b.extendUnsigned(output, b.i64());
+  terms.residual = buffers.residual.at(place * 4).load(b.f32());
+}
+
+Val LinearEpilogue::finish(Val sum, const EpilogueTerms &terms) {
   Val value = shape.input == InputFormat::Int8 ? b.toFloat(sum, b.f32()) : sum;
   if (factor != 1)
     value = value * factor;
-  if (shape.scales && !shape.grouped()) {
-    Type type = shape.halfScales ? b.f16() : b.f32();
-    value = value *
-            b.toF32(buffers.scales.at(feature * shape.scaleBytes()).load(type));
-  }
-  if (shape.inputScales)
-    value = value * buffers.inputScales.at(row * 4).load(b.f32());
-  if (shape.bias)
-    value = value + buffers.bias.at(feature * 4).load(b.f32());
+  if (terms.scale)
+    value = value * terms.scale;
+  if (terms.inputScale)
+    value = value * terms.inputScale;
+  if (terms.bias)
+    value = value + terms.bias;
   return value;
+}
+
+Val LinearEpilogue::finish(Val row, Val feature, Val sum) {
+  EpilogueTerms terms;
+  loadFixed(terms, feature);
+  if (shape.inputScales)
+    terms.inputScale = buffers.inputScales.at(row * 4).load(b.f32());
+  return finish(sum, terms);
 }
 
 Ptr LinearEpilogue::resultAt(Val row, Val output) {
@@ -80,13 +105,21 @@ Type LinearEpilogue::resultType() {
   llvm_unreachable("all formats are covered");
 }
 
+void LinearEpilogue::storeFinished(Val row, Val output, Val value,
+                                   Val residual) {
+  if (residual)
+    value = value + residual;
+  resultAt(row, output).store(b.fromF32(value, resultType()));
+}
+
 void LinearEpilogue::storeValue(Val row, Val output, Val value) {
+  Val residual;
   if (shape.residual) {
     Val place = b.extendUnsigned(row, b.i64()) * shape.outputFeatures() +
                 b.extendUnsigned(output, b.i64());
-    value = value + buffers.residual.at(place * 4).load(b.f32());
+    residual = buffers.residual.at(place * 4).load(b.f32());
   }
-  resultAt(row, output).store(b.fromF32(value, resultType()));
+  storeFinished(row, output, value, residual);
 }
 
 void LinearEpilogue::store(Val row, Val feature, Val sum) {

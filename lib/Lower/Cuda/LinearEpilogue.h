@@ -21,6 +21,13 @@ kernel::Val loadPiece(kernel::KernelBuilder &b, kernel::Ptr row,
 /// silu(gate) * up, f32.
 kernel::Val gateUp(kernel::KernelBuilder &b, kernel::Val gate, kernel::Val up);
 
+/// What a sum meets on its way to y besides its own row of w and x; f32, null
+/// where the linear has none.
+struct EpilogueTerms {
+  kernel::Val scale, bias;          ///< of the feature
+  kernel::Val inputScale, residual; ///< of the row, of y's element
+};
+
 /// Scales, bias, residual, gate, rounding, in this order.
 class LinearEpilogue {
 public:
@@ -32,6 +39,15 @@ public:
   /// The value of a sum (f32 or i32) before the residual: scaled where scales
   /// belong to whole rows of w or x, with bias.
   kernel::Val finish(kernel::Val row, kernel::Val feature, kernel::Val sum);
+  /// The same from terms that were loaded before.
+  kernel::Val finish(kernel::Val sum, const EpilogueTerms &terms);
+  /// Scale and bias: they depend on no other kernel.
+  void loadFixed(EpilogueTerms &terms, kernel::Val feature);
+  /// The row's scale, and the residual of y[row, output].
+  void loadMoving(EpilogueTerms &terms, kernel::Val row, kernel::Val output);
+  /// y[row, output] of a finished value; adds \p residual, if there is one.
+  void storeFinished(kernel::Val row, kernel::Val output, kernel::Val value,
+                     kernel::Val residual);
   /// y[row, feature] of a sum.
   void store(kernel::Val row, kernel::Val feature, kernel::Val sum);
   /// y[row, output] of the sums of packed rows \p gate and gate + 8.

@@ -108,6 +108,10 @@ struct LinearShape {
   int64_t scaleBytes() const { return halfScales ? 2 : 4; }
   /// Groups have scales that differ along a row.
   bool grouped() const { return scales && groupColumns != 0; }
+  /// The last line's padding would be a group more, which has no scale.
+  bool lacksGroup() const {
+    return grouped() && groups() * groupColumns < paddedColumns();
+  }
   kernel::MatrixType matrixType() const {
     switch (input) {
     case InputFormat::F16:
