@@ -35,9 +35,9 @@ test: build
 test-quick: build
 	@$(PYTHON) scripts/run_tests.py --build $(BUILD) --skip fuzz --skip tsan
 
-# Packages on an NVIDIA GPU against the processor; needs the GPU's driver.
+# Kernels, packages and speed on an NVIDIA GPU; needs its driver alone.
 gpu-test: build
-	@$(PYTHON) scripts/gpu_test.py bundle --build $(BUILD) -o $(BUILD)/gpu-test
+	@$(PYTHON) scripts/gpu_test.py bundle --build $(BUILD) -o $(BUILD)/gpu-test --models
 	@$(PYTHON) scripts/gpu_test.py run $(BUILD)/gpu-test
 
 format: bootstrap

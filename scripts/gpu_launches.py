@@ -1,0 +1,592 @@
+#!/usr/bin/env python3
+# Part of the QLM project, under the Apache License v2.0 with LLVM Exceptions.
+# SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
+"""Compares each launch of a package's steps with its operation's definition.
+
+    gpu_launches.py PACKAGE...       needs an NVIDIA GPU, its driver and NumPy
+
+Runs steps launch by launch through the driver: a prompt of several ragged
+sequences, decoding, both mixed, and a single row. All memory but weights is
+filled with 0xFF (NaN) first, pages of the cache lie in random order. What a
+launch wrote is compared with the operation computed in float64 from what the
+launch read; an operation that a neighbour's kernel does is computed with it.
+Tokens are chosen by random options; what counts is how far the draw lies
+outside of the chosen token's part of what may be drawn.
+Prints a table: for each kind of launch and rows of the step, the largest
+difference over the largest value. Exits with 1 when one is over its bound.
+"""
+
+from __future__ import annotations
+
+import argparse
+import ctypes
+import json
+import struct
+import sys
+from pathlib import Path
+
+import numpy as np
+
+STEP = ("tokens", "positions", "token_sequences", "sequence_offsets",
+        "context_lengths", "block_tables", "logit_rows")
+# Of what is compared, by the type that it is rounded to; products of weights
+# and scales are rounded to f16 in some kernels.
+BOUNDS = {"f32": 1e-3, "f16": 2e-3, "bf16": 1e-2}
+
+
+def from_bf16(raw: np.ndarray) -> np.ndarray:
+    return (raw.astype(np.uint32) << 16).view(np.float32)
+
+
+def to_type(values: np.ndarray, kind: str) -> np.ndarray:
+    """`values` rounded to f16 or bf16, as float64."""
+    single = values.astype(np.float32)
+    if kind == "bf16":
+        bits = single.view(np.uint32).astype(np.uint64)
+        bits = (bits + 0x7FFF + (bits >> 16 & 1)) >> 16
+        return from_bf16(bits.astype(np.uint16)).astype(np.float64)
+    return single.astype(np.float16).astype(np.float64)
+
+
+class LaunchConfig(ctypes.Structure):
+    """CUlaunchConfig."""
+
+    _fields_ = [("grid", ctypes.c_uint * 3), ("block", ctypes.c_uint * 3),
+                ("shared", ctypes.c_uint), ("stream", ctypes.c_void_p),
+                ("attributes", ctypes.c_void_p), ("count", ctypes.c_uint)]
+
+
+class Gpu:
+    """The first GPU, through the driver's API; one call at a time."""
+
+    def __init__(self) -> None:
+        self.library = ctypes.CDLL("libcuda.so.1")
+        self.call("cuInit", 0)
+        device, context = ctypes.c_int(), ctypes.c_void_p()
+        self.call("cuDeviceGet", ctypes.byref(device), 0)
+        self.call("cuDevicePrimaryCtxRetain", ctypes.byref(context), device)
+        self.call("cuCtxSetCurrent", context)
+        self.memory: list[int] = []
+
+    def call(self, name: str, *arguments) -> None:
+        error = getattr(self.library, name)(*arguments)
+        if error:
+            raise RuntimeError(f"{name} failed with error {error}")
+
+    def allocate(self, size: int, byte: int = 0xFF) -> int:
+        pointer = ctypes.c_uint64()
+        self.call("cuMemAlloc_v2", ctypes.byref(pointer),
+                  ctypes.c_size_t(max(size, 256)))
+        self.memory.append(pointer.value)
+        self.fill(pointer.value, max(size, 256), byte)
+        return pointer.value
+
+    def fill(self, pointer: int, size: int, byte: int) -> None:
+        self.call("cuMemsetD8_v2", ctypes.c_uint64(pointer),
+                  ctypes.c_ubyte(byte), ctypes.c_size_t(size))
+
+    def write(self, pointer: int, values: np.ndarray) -> None:
+        values = np.ascontiguousarray(values)
+        self.call("cuMemcpyHtoD_v2", ctypes.c_uint64(pointer),
+                  ctypes.c_void_p(values.ctypes.data),
+                  ctypes.c_size_t(values.nbytes))
+
+    def read(self, pointer: int, shape, dtype) -> np.ndarray:
+        values = np.empty(shape, dtype)
+        self.call("cuMemcpyDtoH_v2", ctypes.c_void_p(values.ctypes.data),
+                  ctypes.c_uint64(pointer), ctypes.c_size_t(values.nbytes))
+        return values
+
+    def load(self, image: bytes) -> ctypes.c_void_p:
+        module = ctypes.c_void_p()
+        self.call("cuModuleLoadData", ctypes.byref(module), image)
+        return module
+
+    def function(self, module, name: str, shared: int) -> ctypes.c_void_p:
+        function = ctypes.c_void_p()
+        self.call("cuModuleGetFunction", ctypes.byref(function), module,
+                  name.encode())
+        self.call("cuFuncSetAttribute", function, 8, shared)
+        return function
+
+    def launch(self, function, variant: dict, grid, pointers) -> None:
+        values = [ctypes.c_uint64(pointer) for pointer in pointers]
+        parameters = (ctypes.c_void_p * len(values))(
+            *(ctypes.addressof(value) for value in values))
+        # One CUlaunchAttribute: the cluster's size.
+        attribute = ctypes.create_string_buffer(
+            struct.pack("<i4xIII52x", 4, variant.get("cluster", 1), 1, 1), 72)
+        config = LaunchConfig((grid[0], grid[1], 1),
+                              (variant["block_threads"], 1, 1),
+                              variant["shared_bytes"], None,
+                              ctypes.addressof(attribute),
+                              int(variant.get("cluster", 1) > 1))
+        self.call("cuLaunchKernelEx", ctypes.byref(config), function,
+                  parameters, None)
+        self.call("cuCtxSynchronize")
+
+    def release(self) -> None:
+        for pointer in self.memory:
+            self.call("cuMemFree_v2", ctypes.c_uint64(pointer))
+        self.memory.clear()
+
+
+class Weights:
+    """Tensors of a safetensors file, as it holds them and unpacked."""
+
+    def __init__(self, file: Path, scheme: str) -> None:
+        data = np.memmap(file, np.uint8, "r")
+        size = int(data[:8].view(np.uint64)[0])
+        table = json.loads(data[8 : 8 + size].tobytes())
+        self.scheme = scheme
+        self.raw = {key: (entry, data[8 + size + entry["data_offsets"][0] :
+                                      8 + size + entry["data_offsets"][1]])
+                    for key, entry in table.items() if key != "__metadata__"}
+        self.made: dict[str, np.ndarray] = {}
+
+    def plain(self, key: str) -> np.ndarray:
+        entry, raw = self.raw[key]
+        kind = {"F32": np.float32, "F16": np.float16, "BF16": np.uint16,
+                "U8": np.uint8, "I8": np.int8}[entry["dtype"]]
+        values = np.frombuffer(raw.tobytes(), kind).reshape(entry["shape"])
+        return from_bf16(values) if entry["dtype"] == "BF16" else values
+
+    def matrix(self, weight: str, outputs: int, inputs: int) -> np.ndarray:
+        """[outputs, inputs] of a packed weight: the formulas of Format.h."""
+        if weight not in self.made:
+            values = self.codes(weight)
+            stem = weight.rsplit(".", 1)[0]
+            if f"{stem}.scales" in self.raw:
+                values = values - self.offset(stem, values)
+                values *= self.spread(self.plain(f"{stem}.scales"), values)
+            self.made[weight] = values[:outputs, :inputs]
+        return self.made[weight]
+
+    def codes(self, key: str) -> np.ndarray:
+        entry, raw = self.raw[key]
+        blocks = entry["shape"][0]
+        lane = np.arange(32)
+        r, q = lane[:, None, None] // 4, lane[:, None, None] % 4
+        w = np.arange(4)[None, :, None]
+        raw = np.frombuffer(raw.tobytes(), np.uint8)
+        if "i4" in self.scheme and entry["dtype"] == "U8":
+            words = raw.view(np.uint32).reshape(blocks, -1, 32, 4)
+            j = np.arange(8)[None, None, :]
+            lines = (words[..., None] >> (4 * j).astype(np.uint32)) & 15
+            rows = r + 8 * (j % 2) + 0 * w
+            columns = 16 * w + 2 * q + 8 * (j % 4 // 2) + j // 4
+        elif entry["dtype"] == "U8":
+            lines = raw.reshape(blocks, -1, 32, 4, 4)
+            i = np.arange(4)[None, None, :]
+            rows = r + 8 * (w % 2) + 0 * i
+            columns = 16 * (w // 2) + 2 * q + i % 2 + 8 * (i // 2)
+        else:
+            bits = raw.view(np.uint16).reshape(blocks, -1, 32, 4, 2)
+            lines = (from_bf16(bits) if entry["dtype"] == "BF16"
+                     else bits.view(np.float16))
+            i = np.arange(2)[None, None, :]
+            rows = r + 8 * (w % 2) + 0 * i
+            columns = 2 * q + 8 * (w // 2) + i
+        width = int(columns.max()) + 1
+        values = np.zeros((blocks, lines.shape[1], 16, width))
+        values[:, :, rows, columns] = lines
+        return values.transpose(0, 2, 1, 3).reshape(blocks * 16, -1)
+
+    def spread(self, packed: np.ndarray, values: np.ndarray) -> np.ndarray:
+        """One of [blocks, groups, 16] for each of `values`."""
+        blocks, groups, _ = packed.shape
+        rows = packed.transpose(0, 2, 1).reshape(blocks * 16, groups)
+        columns = np.arange(values.shape[1])
+        group = self.group or values.shape[1]
+        return rows.astype(np.float64)[
+            :, np.minimum(columns // group, groups - 1)]
+
+    def offset(self, stem: str, values: np.ndarray):
+        if f"{stem}.zero_points" in self.raw:
+            return self.spread(self.plain(f"{stem}.zero_points"), values)
+        return 8 if "i4" in self.scheme else 128
+
+    @property
+    def group(self) -> int:
+        words = self.scheme.split(",")
+        return int(words[2]) if len(words) > 2 and "group" in words[1] else 0
+
+
+class Steps:
+    """A package on the GPU, its steps run and compared launch by launch."""
+
+    def __init__(self, gpu: Gpu, package: Path) -> None:
+        self.gpu = gpu
+        self.manifest = json.loads((package / "manifest.json").read_text())
+        self.model, self.plan = self.manifest["model"], self.manifest["plan"]
+        config = json.loads((package / "config.json").read_text())
+        self.epsilon = config["rms_norm_eps"]
+        scheme = self.manifest["quantization"]["scheme"]
+        self.weights = Weights(package / "weights.safetensors", scheme)
+        # What qlm-narrow-activations makes of activations.
+        types = {entry["dtype"] for key, (entry, _) in self.weights.raw.items()
+                 if key.endswith("qkv.weight")}
+        self.narrow = "bf16" if "BF16" in types else "f16"
+        chip = self.manifest["target"]["chips"][0]
+        self.chip = chip["chip"]
+        self.module = gpu.load((package / chip["file"]).read_bytes())
+        self.device = {}
+        for key, (_, raw) in self.weights.raw.items():
+            self.device[key] = gpu.allocate(raw.size)
+            gpu.write(self.device[key], np.array(raw))
+        self.arena = gpu.allocate(self.plan["arena_bytes"])
+        self.cache = gpu.allocate(self.plan["kv"]["pool_bytes"])
+        self.workspace = gpu.allocate(self.plan["workspace_bytes"], 0)
+        self.logits = gpu.allocate(self.plan["logits_bytes"])
+        self.requests = self.sampled = 0
+        self.errors: dict[tuple[str, str], tuple[float, str]] = {}
+        # Rotated keys and values by layer, sequence and position.
+        self.keys: dict[tuple[int, int, int], np.ndarray] = {}
+        self.values: dict[tuple[int, int, int], np.ndarray] = {}
+        pages = np.random.default_rng(3).permutation(self.plan["kv"]["pages"])
+        self.most = -(-self.plan["max_context"] // self.plan["kv"]["page_tokens"])
+        count = self.plan["max_batch"]
+        self.tables = pages[: count * self.most].reshape(count, self.most)
+
+    # Buffers.
+
+    def pointer(self, kind: str, value) -> int:
+        if kind == "weight":
+            return self.device[value]
+        if kind == "cache":
+            kv = self.plan["kv"]
+            return self.cache + value * kv["pages"] * kv["page_bytes"]
+        base = {"arena": self.arena, "workspace": self.workspace,
+                "logits": self.logits, "sampling": self.requests,
+                "sampled": self.sampled}
+        return self.step[value] if kind == "step" else base[kind] + value
+
+    def read(self, argument, shape, kind: str) -> np.ndarray:
+        raw = {"f32": np.float32, "f16": np.float16, "bf16": np.uint16}[kind]
+        values = self.gpu.read(self.pointer(*argument), shape, raw)
+        return (from_bf16(values) if kind == "bf16"
+                else values).astype(np.float64)
+
+    def write_step(self, parts: list[tuple[int, int, int]]) -> None:
+        """Arguments of a step: sequence, first position and rows of each."""
+        tokens = sum(rows for _, _, rows in parts)
+        random = np.random.default_rng(tokens)
+        columns: dict[str, list] = {name: [] for name in STEP}
+        columns["sequence_offsets"] = [0]
+        for index, (sequence, first, rows) in enumerate(parts):
+            columns["tokens"] += random.integers(
+                0, self.model["vocabulary_size"], rows).tolist()
+            columns["positions"] += range(first, first + rows)
+            columns["token_sequences"] += [index] * rows
+            columns["sequence_offsets"].append(len(columns["tokens"]))
+            columns["context_lengths"].append(first + rows)
+            columns["block_tables"] += self.tables[sequence].tolist()
+            columns["logit_rows"].append(len(columns["tokens"]) - 1)
+        self.columns = {name: np.array(column, np.int32)
+                        for name, column in columns.items()}
+        self.parts = parts
+        self.tokens = tokens
+        self.step = []
+        for name in STEP:
+            self.step.append(self.gpu.allocate(4 * len(columns[name])))
+            self.gpu.write(self.step[-1], self.columns[name])
+        self.sizes = self.gpu.allocate(32)
+        self.gpu.write(self.sizes, np.array(
+            [tokens, len(parts), len(parts), self.most], np.int64))
+
+    # Operations, in float64.
+
+    def rows(self, launch: dict) -> int:
+        return {"tokens": self.tokens, "sequences": len(self.parts),
+                "logit_rows": len(self.parts)}[launch["rows"]]
+
+    def compute(self, name: str, launch: dict, x: dict) -> dict:
+        """Outputs by argument; `x` holds inputs that no launch has written."""
+        args = [tuple(argument) for argument in launch["args"]]
+        own = self.own_arguments(name, args)
+        rows, model = self.rows(launch), self.model
+
+        def value(argument, columns: int, kind: str) -> np.ndarray:
+            if argument in x:
+                return x[argument]
+            return self.read(argument, (rows, columns), kind)
+
+        hidden = model["hidden_size"]
+        if name == "embedding":
+            table = self.weights.plain(own[1][1]).astype(np.float64)
+            return {own[2]: (table[self.columns["tokens"]], "f32")}
+        if name.endswith("norm"):
+            v = value(own[0], hidden, "f32")
+            scale = 1 / np.sqrt((v * v).mean(1, keepdims=True) + self.epsilon)
+            weight = self.weights.plain(own[1][1]).astype(np.float64)
+            return {own[2]: (v * scale * weight, self.narrow)}
+        if name == "select_rows":
+            v = self.read(own[0], (self.tokens, hidden), "f32")
+            return {own[2]: (v[self.columns["logit_rows"]], "f32")}
+        if name == "swiglu":
+            v = value(own[0], 2 * model["intermediate_size"], self.narrow)
+            gate, up = np.split(v, 2, axis=1)
+            return {own[1]: (gate / (1 + np.exp(-gate)) * up, self.narrow)}
+        if name == "rope":
+            return self.rope(launch, own, value)
+        if name == "attention":
+            return self.attention(launch, own, value)
+        return self.linear(name, own, value)
+
+    def own_arguments(self, name: str, args: list) -> list:
+        """Without those that a linear's kernel needs for its neighbours, and
+        without the workspace."""
+        args = [argument for argument in args if argument[0] != "workspace"]
+        if name not in self.linears():
+            return args
+        end = next(i for i, argument in enumerate(args)
+                   if i > 0 and argument[0] != "weight")
+        return args[: end + (2 if name in ("o", "down") else 1)]
+
+    def linears(self) -> dict[str, tuple[int, int, str]]:
+        m = self.model
+        heads, features = m["heads"] * m["head_dim"], m["intermediate_size"]
+        both = heads + 2 * m["kv_heads"] * m["head_dim"]
+        hidden = m["hidden_size"]
+        return {"qkv": (both, hidden, self.narrow),
+                "o": (hidden, heads, "f32"),
+                "gate_up": (2 * features, hidden, self.narrow),
+                "down": (hidden, features, "f32"),
+                "lm_head": (m["vocabulary_size"], hidden, "f32")}
+
+    def linear(self, name: str, own: list, value) -> dict:
+        outputs, inputs, kind = self.linears()[name]
+        v = value(own[0], inputs, self.narrow)
+        result = v @ self.weights.matrix(own[1][1], outputs, inputs).T
+        for argument in own[2:-1]:
+            if argument[0] == "weight" and argument[1].endswith(".bias"):
+                result += self.weights.plain(argument[1]).ravel()[:outputs]
+            elif argument[0] == "arena":
+                result += value(argument, outputs, "f32")
+        return {own[-1]: (result, kind)}
+
+    def rope(self, launch: dict, own: list, value) -> dict:
+        m = self.model
+        heads, kv, dim = m["heads"], m["kv_heads"], m["head_dim"]
+        v = value(own[0], (heads + 2 * kv) * dim, self.narrow)
+        v = v.reshape(len(v), heads + 2 * kv, dim)
+        table = self.weights.plain(own[1][1]).astype(np.float64)
+        angle = table[self.columns["positions"]][:, None]
+        low, high = np.split(v[:, : heads + kv], 2, axis=2)
+        turned = np.concatenate(
+            [low * angle[..., 0] - high * angle[..., 1],
+             high * angle[..., 0] + low * angle[..., 1]], axis=2)
+        layer = int(launch["label"].split(".")[1])
+        cache = self.plan["kv"]["type"]
+        for row, position in enumerate(self.columns["positions"]):
+            part = self.parts[self.columns["token_sequences"][row]]
+            place = (layer, part[0], int(position))
+            self.keys[place] = to_type(turned[row, heads:], cache)
+            self.values[place] = to_type(v[row, heads + kv :], cache)
+        return {own[-1]: (turned[:, :heads].reshape(len(v), -1), self.narrow)}
+
+    def attention(self, launch: dict, own: list, value) -> dict:
+        m = self.model
+        heads, kv, dim = m["heads"], m["kv_heads"], m["head_dim"]
+        q = value(own[0], heads * dim, self.narrow).reshape(-1, heads, dim)
+        layer = int(launch["label"].split(".")[1])
+        result = np.empty_like(q)
+        for row, position in enumerate(self.columns["positions"]):
+            sequence = self.parts[self.columns["token_sequences"][row]][0]
+            places = [(layer, sequence, p) for p in range(position + 1)]
+            k = np.stack([self.keys[place] for place in places])
+            v = np.stack([self.values[place] for place in places])
+            for head in range(heads):
+                group = head // (heads // kv)
+                score = k[:, group] @ q[row, head] / np.sqrt(dim)
+                weight = np.exp(score - score.max())
+                result[row, head] = weight @ v[:, group] / weight.sum()
+        return {own[-1]: (result.reshape(len(q), -1), self.narrow)}
+
+    # Steps.
+
+    def variant(self, launch: dict) -> dict:
+        decode = self.tokens == len(self.parts)
+        return next(v for v in launch["variants"]
+                    if v.get("chip", self.chip) == self.chip
+                    and v["max_rows"] >= self.rows(launch)
+                    and (decode or not v["decode_only"]))
+
+    def tiles(self, tiles: dict | None) -> int:
+        if tiles is None:
+            return 1
+        size = {"one": 1, "tokens": self.tokens, "sequences": len(self.parts),
+                "logit_rows": len(self.parts)}[tiles["size"]]
+        return tiles["count"] * -(-size // tiles["block"])
+
+    def run(self, launch: dict) -> bool:
+        """Starts a launch; false when it has no blocks in this step."""
+        variant = self.variant(launch)
+        grid = self.tiles(variant["grid"]), self.tiles(variant.get("grid_y"))
+        if not grid[0] or not grid[1]:
+            return False
+        function = self.gpu.function(self.module, variant["kernel"],
+                                     variant["shared_bytes"])
+        pointers = [self.pointer(*argument) for argument in launch["args"]]
+        self.gpu.launch(function, variant, grid, pointers + [self.sizes])
+        return True
+
+    def check(self, name: str, kernel: str, outputs: dict) -> None:
+        for argument, (want, kind) in outputs.items():
+            got = self.read(argument, want.shape, kind)
+            error = (float(np.abs(got - want).max() / np.abs(want).max())
+                     if np.isfinite(got).all() else float("inf"))
+            key = (name, kernel)
+            if error >= self.errors.get(key, (-1.0, ""))[0]:
+                self.errors[key] = (error, kind)
+
+    def run_step(self, parts: list[tuple[int, int, int]]) -> None:
+        self.write_step(parts)
+        self.gpu.fill(self.arena, self.plan["arena_bytes"], 0xFF)
+        self.gpu.fill(self.logits, self.plan["logits_bytes"], 0xFF)
+        self.waiting: dict = {}  # results of operations without a launch here
+        pending: tuple | None = None  # a linear whose result nobody stored
+        launches = self.manifest["launches"]
+        for index, launch in enumerate(launches):
+            name = launch["label"].rsplit(".", 1)[-1]
+            follower = launches[index + 1] if index + 1 < len(launches) else None
+            takes_next = (name in self.linears() and follower is not None
+                          and self.tiles(self.variant(follower)["grid"]) == 0
+                          and not follower["label"].endswith("norm"))
+            outputs = self.compute(name, launch, self.waiting)
+            kernel = self.variant(launch)["kernel"]
+            if not self.run(launch):
+                if pending:  # the linear before it did this
+                    self.check(f"{pending[0]}+{name}", pending[1], outputs)
+                    pending, self.waiting = None, {}
+                else:  # the linear behind it will
+                    self.waiting = {a: v for a, (v, _) in outputs.items()}
+            elif takes_next:
+                pending = (("norm+" if self.waiting else "") + name, kernel)
+                self.waiting = {a: v for a, (v, _) in outputs.items()}
+            else:
+                self.check(("norm+" if self.waiting else "") + name, kernel,
+                           outputs)
+                self.waiting = {}
+        for launch in self.manifest.get("sampling", []):
+            self.sample(launch)
+
+    # Choosing tokens.
+
+    def sample(self, launch: dict) -> None:
+        rows, vocabulary = len(self.parts), self.model["vocabulary_size"]
+        random = np.random.default_rng(self.tokens + rows)
+        asked = np.zeros(rows, np.dtype(
+            [("temperature", "f4"), ("top_p", "f4"), ("min_p", "f4"),
+             ("top_k", "i4"), ("uniform", "f8"), ("unused", "u8")]))
+        logits = self.read(("logits", 0), (rows, vocabulary), "f32")
+        worst = 0.0
+        # Greedy, then each of the options alone, then all of them.
+        for temperature, k, p, m in ((0, 0, 1, 0), (1, 0, 1, 0), (2, 7, 1, 0),
+                                     (1, 0, 0.6, 0), (1, 0, 1, 0.2),
+                                     (0.7, 40, 0.9, 0.01)):
+            asked["temperature"], asked["top_k"] = temperature, k
+            asked["top_p"], asked["min_p"] = p, m
+            asked["uniform"] = random.random(rows)
+            self.choose(launch, asked)
+            got = self.gpu.read(self.sampled, rows, np.dtype("i4,f4"))
+            fed = self.gpu.read(self.step[0], rows, np.int32)
+            for row in range(rows):
+                token = int(got["f0"][row])
+                worst = max(worst, miss(logits[row], asked[row], token))
+                shifted = logits[row] - logits[row].max()
+                want = shifted[token] - np.log(np.exp(shifted).sum())
+                worst = max(worst, abs(float(got["f1"][row]) - want),
+                            float(token != fed[row]))
+        self.errors["sample", self.variant(launch)["kernel"]] = (worst, "f32")
+        # A row without a most likely token says so.
+        self.gpu.fill(self.logits, 4 * vocabulary, 0xFF)
+        self.choose(launch, asked)
+        got = self.gpu.read(self.sampled, rows, np.dtype("i4,f4"))
+        if not np.isnan(got["f1"][0]) or not 0 <= got["f0"][0] < vocabulary:
+            self.errors["sample of NaN", "sample"] = (float("inf"), "f32")
+
+    def choose(self, launch: dict, asked: np.ndarray) -> None:
+        self.requests = self.gpu.allocate(asked.nbytes)
+        self.sampled = self.gpu.allocate(8 * len(asked))
+        self.gpu.write(self.requests, asked.view(np.uint8))
+        self.run(launch)
+
+
+def miss(logits: np.ndarray, asked, token: int) -> float:
+    """How far the draw is outside of the token's part of all that is kept, by
+    the rules of qlm/Runtime/Sampler.h; infinity for a token that isn't kept."""
+    if not asked["temperature"]:
+        return 0.0 if token == int(logits.argmax()) else float("inf")
+    weights = np.exp((logits - logits.max()) / float(asked["temperature"]))
+    order = np.argsort(-logits, kind="stable")
+    if asked["top_k"]:
+        order = order[: asked["top_k"]]
+    if asked["top_p"] < 1:
+        sums = np.cumsum(weights[order])
+        # Where the sum comes close to the limit, one more token may be kept.
+        most = float(asked["top_p"]) * sums[-1] * (1 + 1e-6)
+        order = order[: int(np.searchsorted(sums, most)) + 1]
+    order = order[weights[order] >= float(asked["min_p"]) * (1 - 1e-6)]
+    kept = np.sort(order)
+    if token not in kept:
+        return float("inf")
+    sums = np.cumsum(weights[kept]) / weights[kept].sum()
+    place = int(np.searchsorted(kept, token))
+    low = sums[place - 1] if place else 0.0
+    return max(low - asked["uniform"], asked["uniform"] - sums[place], 0.0)
+
+
+def left_out(manifest: dict) -> str:
+    """Why a package can't be compared, or nothing."""
+    formats = manifest["quantization"]
+    weights = formats["weights"].split("-")[0]
+    if weights not in ("int4", "int8", "f16", "bf16"):
+        return f"weights are {weights}"
+    if formats["activations"] != "none":
+        return f"activations are {formats['activations']}"
+    if manifest["plan"]["kv"]["type"] not in ("f16", "bf16"):
+        return f"the cache is {manifest['plan']['kv']['type']}"
+    return ""
+
+
+def steps_of(plan: dict) -> list[list[tuple[int, int, int]]]:
+    """Ragged prompts, one row, decoding, prompts beside decoding."""
+    most = plan["max_step_tokens"]
+    lengths = [n for n in (65, 1, 17, 3) if n < plan["max_context"] - 4]
+    lengths = lengths[: plan["max_batch"]]
+    while sum(lengths) > most:
+        lengths.pop(0)
+    prompt = [(i, 0, n) for i, n in enumerate(lengths)]
+    decode = [(i, n, 1) for i, n in enumerate(lengths)]
+    mixed = [(i, n + 1, 1 + 2 * (i == 0)) for i, n in enumerate(lengths)]
+    return [prompt, decode, mixed, [(0, lengths[0] + 4, 1)]]
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("packages", type=Path, nargs="+")
+    options = parser.parse_args()
+    gpu = Gpu()
+    good = True
+    print(f"{'package':10} {'launch':24} {'kernel':36} {'error':>9} {'bound':>8}")
+    for package in options.packages:
+        reason = left_out(json.loads((package / "manifest.json").read_text()))
+        if reason:
+            print(f"{package.name:10} left out: {reason}")
+            continue
+        steps = Steps(gpu, package)
+        for parts in steps_of(steps.plan):
+            steps.run_step(parts)
+        for (name, kernel), (error, kind) in sorted(steps.errors.items()):
+            fits = error < BOUNDS[kind]
+            good &= fits
+            print(f"{package.name:10} {name:24} {kernel:36} {error:9.2e} "
+                  f"{BOUNDS[kind]:8.0e}{'' if fits else '  DIFFERS'}")
+        sys.stdout.flush()
+        gpu.release()
+    return 0 if good else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())
