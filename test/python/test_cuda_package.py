@@ -31,6 +31,7 @@ FORMATS = (
     ("--weights", "int4", "--group-size", "32", "--activations",
      "int8-dynamic"),
     ("--weights", "nf4", "--group-size", "64"),
+    ("--weights", "nf4", "--group-size", "64", "--double-quant"),
     ("--weights", "fp8"),
 )
 

@@ -7,6 +7,7 @@
 
 #include "Gemm.h"
 #include "LinearEpilogue.h"
+#include "LinearTables.h"
 
 #include <limits>
 
@@ -99,10 +100,13 @@ GemmPlan GemmPlan::get(const LinearShape &shape, int64_t rows,
   plan.stageBytes = llvm::alignTo(plan.inputBytes + plan.codeBytes +
                                       plan.scaleBytes + plan.zeroBytes,
                                   1024);
+  int64_t tableBytes = LinearTables::bytes(shape);
   plan.shareMultiprocessor =
-      plan.tokens <= 64 && 3 * plan.stageBytes <= kSharedLimit / 2 - 2048;
+      plan.tokens <= 64 &&
+      3 * plan.stageBytes + tableBytes <= kSharedLimit / 2 - 2048;
   int64_t budget =
-      plan.shareMultiprocessor ? kSharedLimit / 2 - 1024 : kSharedLimit;
+      (plan.shareMultiprocessor ? kSharedLimit / 2 - 1024 : kSharedLimit) -
+      tableBytes;
   plan.stages = std::min((budget - 1024) / plan.stageBytes, kMostStages);
   int64_t tiles =
       plan.featureTiles(shape) * llvm::divideCeil(rows, plan.tokens);
@@ -118,7 +122,9 @@ GemmPlan GemmPlan::get(const LinearShape &shape, int64_t rows,
   if (plan.split > 1)
     ringBytes = std::max(ringBytes, sumBytes);
   plan.barriers = ringBytes;
-  plan.sharedBytes = ringBytes + 16 * plan.stages;
+  plan.tables = ringBytes + llvm::alignTo(16 * plan.stages, 128);
+  plan.sharedBytes =
+      tableBytes ? plan.tables + tableBytes : ringBytes + 16 * plan.stages;
   return plan;
 }
 
@@ -133,8 +139,10 @@ public:
   GemmEmitter(GpuKernelFrame &frame, const LinearShape &shape,
               const GemmPlan &plan, const LinearBuffers &buffers)
       : frame(frame), b(frame.builder()), shape(shape), plan(plan),
-        buffers(buffers), shared(frame.dynamicShared()), unpacker(b, shape),
-        matrix(b, shape.matrixType(), plan.tokens) {}
+        buffers(buffers), shared(frame.dynamicShared()),
+        tables(frame, shape, buffers, shared.at(plan.tables)),
+        unpacker(b, shape, tables), matrix(b, shape.matrixType(), plan.tokens) {
+  }
   void emit();
 
 private:
@@ -194,6 +202,7 @@ private:
   const GemmPlan &plan;
   const LinearBuffers &buffers;
   Ptr shared;
+  LinearTables tables;
   WeightUnpacker unpacker;
   Wgmma matrix;
 
@@ -234,6 +243,7 @@ void GemmEmitter::emitTile() {
     });
     fenceMbarrierInit(b);
   });
+  tables.fill();
   frame.barrier();
   frame.launchDependents();
   int64_t more =
@@ -479,10 +489,13 @@ SmallVector<Val> GemmEmitter::loadGroup(Ptr stage, Val step, int64_t column,
   Ptr from =
       at(plan.inputBytes + plan.codeBytes, plan.scaleBytes, shape.scaleBytes());
   SmallVector<Val> scales;
+  Val feature =
+      (featureTile * GemmPlan::kTileBlocks + block) * kBlockRows + row;
+  Val ofRow = step * plan.stageColumns / shape.groupColumns + group16;
   for (int64_t half = 0; half < 2; ++half) {
-    Val scale = from.at(half * 8 * shape.scaleBytes())
-                    .load(shape.halfScales ? b.f16() : b.f32());
-    scales.push_back(b.broadcast(b.fromF32(b.toF32(scale), b.f16()), 2));
+    Val scale = tables.scale(from.at(half * 8 * shape.scaleBytes()),
+                             feature + half * 8, ofRow);
+    scales.push_back(b.broadcast(b.fromF32(scale, b.f16()), 2));
   }
   return scales;
 }

@@ -52,7 +52,7 @@ struct GemmPlan {
   bool shareMultiprocessor = false; ///< two thread blocks on each
   // Bytes of a stage's parts, and offsets in shared memory.
   int64_t inputBytes = 0, codeBytes = 0, scaleBytes = 0, zeroBytes = 0;
-  int64_t stageBytes = 0, barriers = 0, sharedBytes = 0;
+  int64_t stageBytes = 0, barriers = 0, tables = 0, sharedBytes = 0;
 
   static constexpr int64_t kFeatures = 128;
   static constexpr int64_t kTileBlocks = kFeatures / kBlockRows;

@@ -7,6 +7,7 @@
 
 #include "Gemv.h"
 #include "LinearEpilogue.h"
+#include "LinearTables.h"
 
 using namespace mlir;
 using namespace mlir::qlm;
@@ -84,7 +85,8 @@ GemvPlan GemvPlan::get(const LinearShape &shape, int64_t rows,
   int64_t pairBytes =
       pairs ? pairs->sharedBytes(plan.blockCount / 2 * kBlockRows, plan.maxRows)
             : 0;
-  int64_t fixed = inputBytes + pairBytes + 1024;
+  int64_t tableBytes = LinearTables::bytes(shape);
+  int64_t fixed = inputBytes + pairBytes + tableBytes + 1024;
   int64_t budget =
       kSharedBudget - fixed >= kSmallestRing ? kSharedBudget : kLargeBudget;
   plan.slots = std::min({(budget - fixed) / plan.slotBytes, int64_t(kMostSlots),
@@ -96,7 +98,8 @@ GemvPlan GemvPlan::get(const LinearShape &shape, int64_t rows,
   plan.sums = 0;
   plan.barriers = plan.input + inputBytes;
   // After the barriers: the sums of squares of x.
-  plan.pairs = llvm::alignTo(plan.barriers + 16 * plan.slots + 4 * kWarps, 16);
+  plan.tables = llvm::alignTo(plan.barriers + 16 * plan.slots + 4 * kWarps, 16);
+  plan.pairs = plan.tables + tableBytes;
   plan.sharedBytes = plan.pairs + pairBytes;
   return plan;
 }
@@ -114,7 +117,9 @@ public:
               LinearPairs *pairs)
       : frame(frame), b(frame.builder()), shape(shape), plan(plan),
         buffers(buffers), pairs(pairs), shared(frame.dynamicShared()),
-        unpacker(b, shape), epilogue(b, shape, buffers, unpacker.factor()) {}
+        tables(frame, shape, buffers, shared.at(plan.tables)),
+        unpacker(b, shape, tables),
+        epilogue(b, shape, buffers, unpacker.factor()) {}
   void emit();
 
 private:
@@ -159,9 +164,9 @@ private:
   void loadOperands(Val round);
   void multiply(ArrayRef<RingPlace> places, Val round, int64_t block,
                 MutableArrayRef<Val> sums);
-  SmallVector<Val> multiplySlots(ArrayRef<RingPlace> places,
+  SmallVector<Val> multiplySlots(ArrayRef<RingPlace> places, int64_t block,
                                  ArrayRef<Val> sums);
-  SmallVector<Val> loadScales(Ptr slot, int64_t segment);
+  SmallVector<Val> loadScales(Ptr slot, int64_t block, int64_t segment);
   SmallVector<Val> loadZeros(Ptr slot, int64_t segment);
   Val groupInSlot(int64_t segment);
   void emitResults(ArrayRef<Val> sums);
@@ -185,14 +190,16 @@ private:
   const LinearBuffers &buffers;
   LinearPairs *pairs;
   Ptr shared;
+  LinearTables tables;
   WeightUnpacker unpacker;
   LinearEpilogue epilogue;
   /// Of the thread's result, where it has one at most; empty otherwise.
   SmallVector<EpilogueTerms> heldTerms;
 
   Val thread, warp, lane, first, count, rows;
-  /// Number of the last group in the slots of a round, where that matters.
-  Val lastGroup;
+  /// The first group of a round, and the last one's number in its slots, where
+  /// that matters.
+  Val firstGroup, lastGroup;
   /// Right operands of the warp's columns of a round: two a step.
   SmallVector<SmallVector<Val>> operands;
 };
@@ -289,6 +296,7 @@ void GemvEmitter::emit() {
     });
     fenceMbarrierInit(b);
   });
+  tables.fill();
   frame.barrier();
   frame.launchDependents();
   b.ifElse(
@@ -385,6 +393,9 @@ void GemvEmitter::emitConsumer() {
 
 /// Loads the right operands of the warp's columns.
 void GemvEmitter::loadOperands(Val round) {
+  if (shape.doubleScales)
+    firstGroup = round * (GemvPlan::kWarps * plan.warpColumns(shape)) /
+                 shape.groupColumns;
   if (shape.lacksGroup())
     lastGroup = number(shape.groups() - 1) -
                 round * (GemvPlan::kWarps * plan.warpColumns(shape) /
@@ -421,13 +432,21 @@ Val GemvEmitter::groupInSlot(int64_t segment) {
   return warp * (columns / shape.groupColumns) + segment;
 }
 
-SmallVector<Val> GemvEmitter::loadScales(Ptr slot, int64_t segment) {
+SmallVector<Val> GemvEmitter::loadScales(Ptr slot, int64_t block,
+                                         int64_t segment) {
+  Val group = groupInSlot(segment), row = lane / 4;
   Ptr scales = slot.at(plan.codeBytes)
-                   .at((groupInSlot(segment) * kBlockRows + lane / 4) *
-                       shape.scaleBytes());
-  Type type = shape.halfScales ? b.f16() : b.f32();
-  return {b.toF32(scales.load(type)),
-          b.toF32(scales.at(8 * shape.scaleBytes()).load(type))};
+                   .at((group * kBlockRows + row) * shape.scaleBytes());
+  Val feature;
+  if (shape.doubleScales) {
+    feature = blockNumber(block) * kBlockRows + row;
+    group = group + firstGroup;
+  }
+  SmallVector<Val> two;
+  for (int64_t half = 0; half < 2; ++half)
+    two.push_back(tables.scale(scales.at(half * 8 * shape.scaleBytes()),
+                               feature && half ? feature + 8 : feature, group));
+  return two;
 }
 
 SmallVector<Val> GemvEmitter::loadZeros(Ptr slot, int64_t segment) {
@@ -445,7 +464,7 @@ void GemvEmitter::multiply(ArrayRef<RingPlace> places, Val round, int64_t block,
   for (RingPlace place : places)
     full(place.slot).wait(place.parity);
   MutableArrayRef<Val> own = sums.slice(4 * block, 4 * places.size());
-  auto product = [&] { return multiplySlots(places, own); };
+  auto product = [&] { return multiplySlots(places, block, own); };
   auto nothing = [&] { return SmallVector<Val>(own.begin(), own.end()); };
   SmallVector<Val> total;
   if (shape.lines() % (GemvPlan::kWarps * plan.depth) == 0)
@@ -467,7 +486,7 @@ void GemvEmitter::multiply(ArrayRef<RingPlace> places, Val round, int64_t block,
 /// The products of the slots' blocks interleave: each alone is a chain of
 /// dependent steps.
 SmallVector<Val> GemvEmitter::multiplySlots(ArrayRef<RingPlace> places,
-                                            ArrayRef<Val> sums) {
+                                            int64_t block, ArrayRef<Val> sums) {
   int64_t columns = plan.warpColumns(shape);
   int64_t segments = 1;
   if (shape.grouped() && shape.groupColumns < columns)
@@ -486,7 +505,7 @@ SmallVector<Val> GemvEmitter::multiplySlots(ArrayRef<RingPlace> places,
       lines[i].push_back(
           codes.at(d * kLineBytes).load(b.vec(4, b.i32()), kLaneBytes));
     for (int64_t s = 0; shape.grouped() && s < segments; ++s) {
-      scales[i].push_back(loadScales(slot, s));
+      scales[i].push_back(loadScales(slot, block + static_cast<int64_t>(i), s));
       zeros[i].push_back(loadZeros(slot, s));
     }
   }

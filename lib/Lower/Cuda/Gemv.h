@@ -55,8 +55,8 @@ struct GemvPlan {
   int64_t slots = 0;
   // Bytes of a slot's parts, and offsets in shared memory.
   int64_t codeBytes = 0, slotScaleBytes = 0, slotZeroBytes = 0;
-  int64_t slotBytes = 0, input = 0, sums = 0, barriers = 0, pairs = 0,
-          sharedBytes = 0;
+  int64_t slotBytes = 0, input = 0, sums = 0, barriers = 0, tables = 0,
+          pairs = 0, sharedBytes = 0;
 
   int64_t warpColumns(const LinearShape &shape) const {
     return depth * shape.lineColumns();

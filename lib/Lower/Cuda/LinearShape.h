@@ -55,7 +55,8 @@ struct LinearShape {
   /// Columns that share a scale; 0: one scale a row of w, or none.
   int64_t groupColumns = 0;
   bool scales = false;
-  bool halfScales = false; ///< f16, not f32
+  bool halfScales = false;   ///< f16, not f32
+  bool doubleScales = false; ///< codes of `qlm.quantize_scales`
   bool zeroPoints = false;
   bool inputScales = false; ///< one f32 for each row of x
   bool bias = false;
@@ -105,7 +106,7 @@ struct LinearShape {
   int64_t groups() const {
     return groupColumns ? columns / groupColumns : int64_t(1);
   }
-  int64_t scaleBytes() const { return halfScales ? 2 : 4; }
+  int64_t scaleBytes() const { return doubleScales ? 1 : halfScales ? 2 : 4; }
   /// Groups have scales that differ along a row.
   bool grouped() const { return scales && groupColumns != 0; }
   /// The last line's padding would be a group more, which has no scale.
@@ -131,15 +132,19 @@ struct LinearShape {
 
 /// The addresses of a linear's operands; null where it has none. Global.
 struct LinearBuffers {
-  kernel::Ptr input, inputScales, normWeight, weights, scales, zeroPoints, bias,
-      residual, result;
+  kernel::Ptr input, inputScales, normWeight, weights, scales, superScales,
+      zeroPoints, bias, residual, result;
   SizeKind rows = SizeKind::Tokens; ///< what counts the rows of x
 };
+
+class LinearTables;
 
 /// Turns packed lines to the registers of the left operand.
 class WeightUnpacker {
 public:
-  WeightUnpacker(kernel::KernelBuilder &b, const LinearShape &shape);
+  /// \p tables, filled, serve formats of a codebook.
+  WeightUnpacker(kernel::KernelBuilder &b, const LinearShape &shape,
+                 LinearTables &tables);
 
   /// The steps (4 registers each) of a line, from the lane's 16 bytes
   /// (vector<4xi32>). \p zeros are the zero points of rows r and r + 8 of the
@@ -154,10 +159,12 @@ public:
 private:
   SmallVector<kernel::Val> unpackNibbles(kernel::Val word,
                                          ArrayRef<kernel::Val> zeros);
+  SmallVector<kernel::Val> lookUpNibbles(kernel::Val word);
   kernel::Val unpackBytes(kernel::Val word, int64_t half);
 
   kernel::KernelBuilder &b;
   const LinearShape &shape;
+  LinearTables &tables;
 };
 
 } // namespace mlir::qlm::cuda

@@ -12,6 +12,7 @@
 //===----------------------------------------------------------------------===//
 
 #include "LinearShape.h"
+#include "LinearTables.h"
 
 using namespace mlir;
 using namespace mlir::qlm;
@@ -27,8 +28,9 @@ static constexpr int64_t kHighNibbles = 0x00F000F0;
 /// Zero points of symmetric codes in offset binary.
 static constexpr double kInt4Offset = 8, kInt8Offset = 128;
 
-WeightUnpacker::WeightUnpacker(KernelBuilder &b, const LinearShape &shape)
-    : b(b), shape(shape) {}
+WeightUnpacker::WeightUnpacker(KernelBuilder &b, const LinearShape &shape,
+                               LinearTables &tables)
+    : b(b), shape(shape), tables(tables) {}
 
 double WeightUnpacker::factor() const {
   // E4M3 is read as f16 with the exponent's bias 15 where it is 7.
@@ -55,7 +57,9 @@ SmallVector<SmallVector<Val>> WeightUnpacker::unpack(Val line,
     return {words};
   if (shape.weightBits() == 4) {
     for (Val word : words)
-      steps.push_back(unpackNibbles(word, zeros));
+      steps.push_back(shape.weights == WeightFormat::Nf4
+                          ? lookUpNibbles(word)
+                          : unpackNibbles(word, zeros));
     return steps;
   }
   // 8 bits: words 2h and 2h + 1 are rows r and r + 8 of 16 columns.
@@ -91,6 +95,21 @@ SmallVector<Val> WeightUnpacker::unpackNibbles(Val word, ArrayRef<Val> zeros) {
                            b.constant(pair, 960.0) - zeros[1])
                    : raised - zeros[0];
     registers.push_back(b.bitcast(value, b.i32()));
+  }
+  return registers;
+}
+
+/// The same codes as unpackNibbles' by table: those at bits 4 j and 16 + 4 j
+/// become a byte.
+SmallVector<Val> WeightUnpacker::lookUpNibbles(Val word) {
+  constexpr int64_t kNibbles = 0x0F0F0F0F, kHighToByte = 16 - 4;
+  SmallVector<Val> registers(4);
+  for (int64_t odd = 0; odd < 2; ++odd) {
+    Val codes = (odd ? word >> 4 : word) & kNibbles;
+    // Bytes 0 and 1 are the pairs of registers `odd` and `odd + 2`.
+    Val pairs = codes | (codes >> kHighToByte);
+    registers[odd] = tables.pair(pairs << 6);
+    registers[odd + 2] = tables.pair(pairs >> 2);
   }
   return registers;
 }

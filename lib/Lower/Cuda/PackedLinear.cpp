@@ -57,8 +57,12 @@ static std::optional<WeightFormat> getWeightFormat(PackedLinearOp op,
     return std::nullopt;
   Type storage = scheme->getStorage();
   if (kind == LayoutKind::Fragment4 && input == InputFormat::F16 &&
-      storage.isInteger() && storage.getIntOrFloatBitWidth() == 4)
-    return WeightFormat::Int4;
+      storage.isInteger() && storage.getIntOrFloatBitWidth() == 4) {
+    if (scheme->getCodebook() == Codebook::NF4)
+      return WeightFormat::Nf4;
+    return scheme->isUniform() ? std::optional(WeightFormat::Int4)
+                               : std::nullopt;
+  }
   bool bytes = storage.isInteger(8) && !scheme->getZeroPoints();
   if (bytes && kind == LayoutKind::Fragment8 && input == InputFormat::F16)
     return WeightFormat::Int8;
@@ -86,6 +90,7 @@ std::optional<LinearShape> LinearShape::get(PackedLinearOp op) {
   if (std::optional<SchemeAttr> scheme = op.getScheme()) {
     shape.scales = true;
     shape.halfScales = getElementTypeOrSelf(op.getScales().getType()).isF16();
+    shape.doubleScales = static_cast<bool>(op.getSuperScales());
     shape.zeroPoints = static_cast<bool>(op.getZeroPoints());
     if (scheme->getGranularity() == Granularity::Group)
       shape.groupColumns = scheme->getGroupSize();
@@ -94,7 +99,8 @@ std::optional<LinearShape> LinearShape::get(PackedLinearOp op) {
                                 shape.groupColumns >= kSmallestGroup &&
                                 shape.columns % shape.groupColumns == 0);
     if (!knownGroup || (shape.groupColumns && shape.inputBytes() == 1) ||
-        (shape.zeroPoints && !shape.groupColumns))
+        (shape.zeroPoints && !shape.groupColumns) ||
+        (shape.doubleScales && !shape.groupColumns))
       return std::nullopt;
     // Symmetric 4-bit codes have an offset of 8 in the package.
     if (shape.weights == WeightFormat::Int4 && !shape.zeroPoints &&
@@ -119,6 +125,7 @@ static LinearBuffers getBuffers(PackedLinearOp op, GpuKernelFrame &frame,
   buffers.inputScales = take(static_cast<bool>(op.getInputScales()));
   buffers.weights = take(true);
   buffers.scales = take(static_cast<bool>(op.getScales()));
+  buffers.superScales = take(static_cast<bool>(op.getSuperScales()));
   buffers.zeroPoints = take(static_cast<bool>(op.getZeroPoints()));
   buffers.bias = take(static_cast<bool>(op.getBias()));
   buffers.residual = take(static_cast<bool>(op.getResidual()));
