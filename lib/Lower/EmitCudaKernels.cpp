@@ -27,6 +27,9 @@ public:
       : emitters(std::move(emitters)) {}
 
   LogicalResult write(Operation *op, SizeKind rows);
+  /// Makes \p sample, a function of one launch, which chooses the tokens of a
+  /// step by its logits.
+  void writeSampling(func::FuncOp sample, int64_t vocabulary);
   int64_t getWorkspaceBytes() const { return workspaceBytes; }
 
 private:
@@ -83,6 +86,29 @@ LogicalResult DeviceLaunchWriter::write(Operation *op, SizeKind rows) {
       builder.getI64IntegerAttr(cost.bytes),
       builder.getI64IntegerAttr(cost.flopsPerRow), arguments->weights);
   return success();
+}
+
+void DeviceLaunchWriter::writeSampling(func::FuncOp sample,
+                                       int64_t vocabulary) {
+  MLIRContext *context = sample.getContext();
+  SmallVector<Attribute> variants;
+  for (cuda::KernelEmitter &emitter : emitters)
+    variants.push_back(emitter.emitSampling(vocabulary));
+  SmallVector<Attribute> args;
+  for (ArgSpace space :
+       {ArgSpace::Logits, ArgSpace::Sampling, ArgSpace::Sampled})
+    args.push_back(ArgAttr::get(context, space, 0));
+  OpBuilder builder = OpBuilder::atBlockBegin(sample.addEntryBlock());
+  Location loc = sample.getLoc();
+  LaunchOp::create(builder, loc, /*kernel=*/SymbolRefAttr(),
+                   builder.getStringAttr(cuda::kSampleName),
+                   /*tiles=*/TilesAttr(),
+                   SizeKindAttr::get(context, SizeKind::LogitRows),
+                   builder.getArrayAttr(variants), builder.getArrayAttr(args),
+                   /*bytes=*/builder.getI64IntegerAttr(0),
+                   /*flopsPerRow=*/builder.getI64IntegerAttr(0),
+                   /*weights=*/ValueRange());
+  func::ReturnOp::create(builder, loc);
 }
 
 gpu::GPUModuleOp
@@ -148,6 +174,12 @@ void EmitCudaKernelsPass::runOnOperation() {
   for (Operation *op : rows.getOperations())
     if (failed(writer.write(op, rows.get(op))))
       return signalPassFailure();
+  auto logits = cast<RankedTensorType>(step.getResultTypes().front());
   eraseReplaced(step, rows.getOperations());
+  OpBuilder builder(step);
+  builder.setInsertionPointAfter(step);
+  auto sample = func::FuncOp::create(builder, step.getLoc(), cuda::kSampleName,
+                                     builder.getFunctionType({}, {}));
+  writer.writeSampling(sample, logits.getDimSize(1));
   setPlanInteger(module, "workspace_bytes", writer.getWorkspaceBytes());
 }

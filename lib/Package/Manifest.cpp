@@ -49,6 +49,13 @@ llvm::Expected<std::vector<LaunchOp>> mlir::qlm::getLaunches(ModuleOp module) {
   return launches;
 }
 
+std::vector<LaunchOp> mlir::qlm::getSamplingLaunches(ModuleOp module) {
+  std::vector<LaunchOp> launches;
+  if (auto sample = module.lookupSymbol<func::FuncOp>("sample"))
+    sample.walk([&](LaunchOp launch) { launches.push_back(launch); });
+  return launches;
+}
+
 //===----------------------------------------------------------------------===//
 // Sections
 //===----------------------------------------------------------------------===//
@@ -300,6 +307,17 @@ static llvm::Expected<json::Object> makeLaunch(LaunchOp launch) {
   return section;
 }
 
+static llvm::Expected<json::Array> makeLaunches(ArrayRef<LaunchOp> launches) {
+  json::Array list;
+  for (LaunchOp launch : launches) {
+    auto entry = makeLaunch(launch);
+    if (!entry)
+      return entry.takeError();
+    list.push_back(std::move(*entry));
+  }
+  return list;
+}
+
 llvm::Expected<json::Object>
 mlir::qlm::makeManifest(ModuleOp module, const ManifestInput &input) {
   auto model = getDictionary(module, kModelAttr);
@@ -314,17 +332,16 @@ mlir::qlm::makeManifest(ModuleOp module, const ManifestInput &input) {
 
   json::Object modelSection = *toJson(*model).getAsObject();
   modelSection.try_emplace("bos_token_id", nullptr);
-  json::Array launchList;
-  for (LaunchOp launch : *launches) {
-    auto entry = makeLaunch(launch);
-    if (!entry)
-      return entry.takeError();
-    launchList.push_back(std::move(*entry));
-  }
+  auto launchList = makeLaunches(*launches);
+  if (!launchList)
+    return launchList.takeError();
+  auto sampling = makeLaunches(getSamplingLaunches(module));
+  if (!sampling)
+    return sampling.takeError();
   json::Object files;
   for (const PackagedFile &file : input.files)
     files[file.name] = toHex(file.checksum);
-  return json::Object{
+  json::Object manifest{
       {"format", format::kFormatName},
       {"version", format::kFormatVersion},
       {"producer", input.producer},
@@ -337,5 +354,8 @@ mlir::qlm::makeManifest(ModuleOp module, const ManifestInput &input) {
                                {"checksum", toHex(input.weights.checksum)}}},
       {"files", std::move(files)},
       {"plan", std::move(*plan)},
-      {"launches", std::move(launchList)}};
+      {"launches", std::move(*launchList)}};
+  if (!sampling->empty())
+    manifest["sampling"] = std::move(*sampling);
+  return manifest;
 }

@@ -61,6 +61,10 @@ llvm::Expected<std::string> getWeightKey(Value weight);
 /// The launches of `@step`, in order.
 llvm::Expected<std::vector<LaunchOp>> getLaunches(ModuleOp module);
 
+/// The launches of `@sample`, in order; none where the module has no such
+/// function.
+std::vector<LaunchOp> getSamplingLaunches(ModuleOp module);
+
 /// Builds manifest.json of a module after Lower; the format is described in
 /// qlm/Package/Format.h. Fails when an attribute of the module is missing.
 llvm::Expected<llvm::json::Object> makeManifest(ModuleOp module,

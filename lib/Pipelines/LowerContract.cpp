@@ -10,6 +10,7 @@
 #include "mlir/Dialect/GPU/IR/GPUDialect.h"
 #include "mlir/Dialect/LLVMIR/LLVMDialect.h"
 #include "mlir/Dialect/LLVMIR/NVVMDialect.h"
+#include "qlm/Lower/Cuda/Kernels.h"
 #include "qlm/Package/Format.h"
 #include "llvm/ADT/StringMap.h"
 
@@ -107,6 +108,9 @@ static LogicalResult checkArgument(LaunchOp launch, ArgAttr arg,
     return success();
   case ArgSpace::Sampling:
   case ArgSpace::Sampled:
+    if (launch->getParentOfType<func::FuncOp>().getSymName() ==
+        cuda::kSampleName)
+      return success();
     return breakContract(launch, kStage, stringifyArgSpace(arg.getSpace()))
            << " arguments belong to launches of @sample";
   case ArgSpace::Arena:
@@ -218,6 +222,33 @@ static LogicalResult checkStep(ModuleOp module, func::FuncOp step) {
   return success();
 }
 
+/// `@sample`, where there is one.
+static LogicalResult checkSample(ModuleOp module) {
+  auto sample = module.lookupSymbol<func::FuncOp>(cuda::kSampleName);
+  if (!sample)
+    return success();
+  bool hasTokens = false;
+  llvm::StringMap<Value> keys;
+  for (Operation &op : sample.getBody().front()) {
+    auto launch = dyn_cast<LaunchOp>(op);
+    if (!launch && !isa<func::ReturnOp>(op))
+      return breakContract(&op, kStage,
+                           "@sample must hold launches only, got " +
+                               op.getName().getStringRef(),
+                           "qlm-emit-cuda-kernels");
+    if (!launch)
+      continue;
+    if (failed(checkLaunch(launch, module, keys)))
+      return failure();
+    for (Attribute arg : launch.getArgs())
+      hasTokens |= cast<ArgAttr>(arg).getSpace() == ArgSpace::Sampled;
+  }
+  if (!hasTokens)
+    return breakContract(sample, kStage,
+                         "a launch of @sample must write the sampled tokens");
+  return success();
+}
+
 //===----------------------------------------------------------------------===//
 // The kernels
 //===----------------------------------------------------------------------===//
@@ -273,7 +304,8 @@ static LogicalResult checkKernels(ModuleOp module) {
 // - launches name kernels that exist, and buffers inside the plan; on a GPU,
 //   each chip has a kernel for the largest step;
 // - weights have distinct keys;
-// - the logits are written;
+// - the logits are written; @sample, if any, holds launches alone and writes
+//   the sampled tokens;
 // - @kernels has its target and is in the LLVM dialect, or each gpu.module its
 //   chip and what it is for, and is in the LLVM and NVVM dialects.
 LogicalResult mlir::qlm::verifyAfterLower(ModuleOp module) {
@@ -283,5 +315,6 @@ LogicalResult mlir::qlm::verifyAfterLower(ModuleOp module) {
   if (!step || failed(checkArguments(module, step)) ||
       failed(checkKernels(module)))
     return failure();
-  return checkStep(module, step);
+  return success(succeeded(checkStep(module, step)) &&
+                 succeeded(checkSample(module)));
 }

@@ -6,6 +6,7 @@
 //===----------------------------------------------------------------------===//
 
 #include "Emitters.h"
+#include "Sample.h"
 
 #include "qlm/Lower/LaunchGroup.h"
 
@@ -74,6 +75,33 @@ int64_t KernelEmitter::getWorkspaceBytes(Operation *op, SizeKind rows) const {
   return bytes;
 }
 
+VariantAttr KernelEmitter::makeVariant(const CudaRequest &request,
+                                       const CudaKernel &kernel,
+                                       int64_t maxRows, bool decodeOnly) {
+  auto symbol =
+      SymbolRefAttr::get(request.context, kernels.getName(),
+                         FlatSymbolRefAttr::get(request.context, request.name));
+  return VariantAttr::get(request.context, symbol, maxRows, kernel.grid,
+                          kernel.gridY, kernel.blockThreads, kernel.sharedBytes,
+                          kernel.cluster,
+                          kernel.dependent && target.hasHopper(), decodeOnly);
+}
+
+VariantAttr KernelEmitter::emitSampling(int64_t vocabulary) {
+  CudaRequest request{target, SizeKind::LogitRows, limits, options,
+                      kernels->getContext()};
+  request.kernels = kernels;
+  request.name = "sample";
+  request.buffers = 3;
+  kernel::GpuKernelFrame frame(request.createKernel(kSampleThreads));
+  emitSample(frame, vocabulary);
+  CudaKernel sampling;
+  sampling.grid = request.blocksPerRow(1);
+  sampling.blockThreads = frame.threads();
+  return makeVariant(request, sampling, request.maxRows(),
+                     /*decodeOnly=*/false);
+}
+
 FailureOr<SmallVector<VariantAttr>>
 KernelEmitter::emit(Operation *op, SizeKind rows, bool workspace) {
   auto [entry, isNew] = made.try_emplace(getKey(op, rows, workspace));
@@ -100,22 +128,20 @@ KernelEmitter::emit(Operation *op, SizeKind rows, bool workspace) {
     FailureOr<CudaKernel> kernel = choice.emit(request);
     if (failed(kernel))
       return failure();
-    auto symbol =
-        SymbolRefAttr::get(context, kernels.getName(),
-                           FlatSymbolRefAttr::get(context, request.name));
     // Steps that leave it out: no blocks.
-    if (foldedRows && variants.empty())
-      variants.push_back(VariantAttr::get(
-          context, symbol, foldedRows, request.blocksPerRow(0), TilesAttr(),
-          kernel->blockThreads, /*sharedBytes=*/0, /*cluster=*/1,
-          /*dependent=*/false, /*decodeOnly=*/false));
+    if (foldedRows && variants.empty()) {
+      CudaKernel nothing;
+      nothing.grid = request.blocksPerRow(0);
+      nothing.blockThreads = kernel->blockThreads;
+      nothing.dependent = false;
+      variants.push_back(
+          makeVariant(request, nothing, foldedRows, /*decodeOnly=*/false));
+    }
     int64_t maxRows = request.maxRows();
     if (choice.maxRows)
       maxRows = std::min(maxRows, choice.maxRows);
-    variants.push_back(VariantAttr::get(
-        context, symbol, maxRows, kernel->grid, kernel->gridY,
-        kernel->blockThreads, kernel->sharedBytes, kernel->cluster,
-        kernel->dependent && target.hasHopper(), choice.decodeOnly));
+    variants.push_back(
+        makeVariant(request, *kernel, maxRows, choice.decodeOnly));
     // A choice that serves every step makes those after it useless.
     if (maxRows == request.maxRows() && !choice.decodeOnly)
       break;

@@ -42,6 +42,12 @@ struct KernelOptions {
 /// arbitrary content.
 inline constexpr int64_t kCounterBytes = 64 * 1024;
 
+struct CudaKernel;
+struct CudaRequest;
+
+/// The function whose launches choose a step's tokens.
+inline constexpr llvm::StringLiteral kSampleName = "sample";
+
 /// Emits the kernels of one step for one chip.
 class KernelEmitter {
 public:
@@ -58,8 +64,14 @@ public:
   /// it or not. Fails with a diagnostic on an operation that no kernel serves.
   FailureOr<SmallVector<VariantAttr>> emit(Operation *op, SizeKind rows,
                                            bool workspace);
+  /// Emits the kernel that chooses the tokens of a step by its logits, of
+  /// \p vocabulary tokens: its buffers are logits, requests and results.
+  VariantAttr emitSampling(int64_t vocabulary);
 
 private:
+  VariantAttr makeVariant(const CudaRequest &request, const CudaKernel &kernel,
+                          int64_t maxRows, bool decodeOnly);
+
   gpu::GPUModuleOp kernels;
   Target target;
   StepLimits limits;
