@@ -17,4 +17,12 @@ module attributes {qlm.stage = "lower", qlm.source = "/m", qlm.model = #model, q
     qlm.launch "embedding" rows tokens variants [#qlm.variant<kernel = @kernels_sm_90a::@f, maxRows = 8, grid = <1 * tokens, block 1>, blockThreads = 32, sharedBytes = 1024, cluster = 2, dependent = true>] args [#qlm.arg<step>, #qlm.arg<weight>, #qlm.arg<logits>, #qlm.arg<workspace>] weights(%w : tensor<4x8xf32>) {bytes = 0 : i64, flopsPerRow = 0 : i64}
     return
   }
+
+  // Tokens are chosen by launches of their own.
+  // CHECK: func.func @sample
+  // CHECK-NEXT: qlm.launch "sample" rows logit_rows
+  func.func @sample() {
+    qlm.launch "sample" rows logit_rows variants [#qlm.variant<kernel = @kernels_sm_90a::@f, maxRows = 8, grid = <1 * logit_rows, block 1>, blockThreads = 32>] args [#qlm.arg<logits>, #qlm.arg<sampling>, #qlm.arg<sampled>] {bytes = 0 : i64, flopsPerRow = 0 : i64}
+    return
+  }
 }

@@ -62,6 +62,9 @@ def test_assembles_for_every_chip(packages: toolchain.Packages,
     target = made["target"]
     assert target["kind"] == "cuda"
     assert [chip["chip"] for chip in target["chips"]] == list(CHIPS)
+    sampling, = made["sampling"]
+    assert [kind for kind, _ in sampling["args"]] == ["logits", "sampling",
+                                                      "sampled"]
     for chip in target["chips"]:
         code = (package / chip["file"]).read_bytes()
         assert code[:4] == b"\x7fELF" and len(code) == chip["bytes"]
