@@ -115,8 +115,6 @@ Status CudaExecutor::allocate() {
       status = result.status();
   };
   keep(makeStream(*gpu), stream);
-  keep(makeEvent(*gpu), timeBegin);
-  keep(makeEvent(*gpu), timeEnd);
   keep(allocateDevice(*gpu, plan.arenaBytes, "the arena"), arena);
   keep(allocateDevice(*gpu, plan.kv.poolBytes, "the KV cache"), cache);
   keep(allocateDevice(*gpu, plan.workspaceBytes, "the workspace"), workspace);
@@ -267,21 +265,35 @@ Status CudaExecutor::launchAll(const std::vector<Launch> &launches,
   return Status();
 }
 
-/// With an event before and after each launch, which so waits for the one
-/// before it.
+/// With an event between every two launches, which so can't overlap. All are
+/// under way before the first time is read: the GPU never waits for the host.
 Status CudaExecutor::launchTimed(const StepLayout &layout, bool isDecode) {
   const Driver &driver = gpu->getDriver();
   const char *doing = "timing a launch";
   const std::vector<Launch> &launches = package.getManifest().launches;
+  while (profileEvents.size() <= launches.size()) {
+    Result<OwnedEvent> event = makeEvent(*gpu);
+    if (!event.ok())
+      return event.status();
+    profileEvents.push_back(event.take());
+  }
+  auto record = [&](size_t index) {
+    return QLM_CUDA_CALL(driver, doing, cuEventRecord,
+                         profileEvents[index].get(), stream.get());
+  };
+  QLM_RETURN_IF_ERROR(record(0));
   for (size_t i = 0; i < launches.size(); ++i) {
-    QLM_CUDA_TRY(driver, doing, cuEventRecord, timeBegin.get(), stream.get());
     QLM_RETURN_IF_ERROR(launch(launches[i], layout, isDecode));
-    QLM_CUDA_TRY(driver, doing, cuEventRecord, timeEnd.get(), stream.get());
-    QLM_CUDA_TRY(driver, doing, cuEventSynchronize, timeEnd.get());
+    QLM_RETURN_IF_ERROR(record(i + 1));
+  }
+  QLM_CUDA_TRY(driver, doing, cuEventSynchronize,
+               profileEvents[launches.size()].get());
+  for (size_t i = 0; i < launches.size(); ++i) {
     float milliseconds = 0;
     QLM_CUDA_TRY(driver, doing, cuEventElapsedTime, &milliseconds,
-                 timeBegin.get(), timeEnd.get());
-    profile->add(i, milliseconds * 1e-3);
+                 profileEvents[i].get(), profileEvents[i + 1].get());
+    profile->add(i, milliseconds * 1e-3,
+                 sizeOf(launches[i].rows, step->getSizes()));
   }
   return Status();
 }

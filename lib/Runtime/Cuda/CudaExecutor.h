@@ -79,7 +79,7 @@ private:
   cuda::PinnedMemory hostLogits, hostSampled;
   cuda::StepArguments arguments;
   cuda::OwnedStream stream;
-  cuda::OwnedEvent timeBegin, timeEnd;
+  std::vector<cuda::OwnedEvent> profileEvents; ///< made when first used
   std::map<int64_t, Bucket> buckets; ///< by rows
   std::vector<format::SampleRequest> requests;
   int64_t requested = 0; ///< rows of the step with a request
