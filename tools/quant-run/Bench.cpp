@@ -86,7 +86,8 @@ static Status checkSizes(const BenchOptions &options, const MemoryPlan &plan) {
   return Status();
 }
 
-/// Any tokens do for timing; equal from run to run.
+/// Any tokens do for timing; equal from run to run, and different for each seed:
+/// a prompt that the cache knows would not be computed.
 static std::vector<int32_t> makePrompt(int64_t count, int64_t vocabularySize,
                                        uint64_t seed) {
   std::vector<int32_t> tokens;
@@ -138,7 +139,8 @@ static double prefillOperations(const Manifest &manifest, int64_t tokens) {
 }
 
 static Result<Measurement> measure(Model &model, const BenchOptions &options,
-                                   int64_t batch, Profiles *profiles) {
+                                   int64_t batch, uint64_t firstSeed,
+                               Profiles *profiles) {
   const Manifest &manifest = model.getManifest();
   BatchClock clock{batch, options.newTokens - 1, model.getExecutor(), profiles};
   if (profiles)
@@ -148,7 +150,7 @@ static Result<Measurement> measure(Model &model, const BenchOptions &options,
     Request request;
     request.prompt =
         makePrompt(options.promptTokens, manifest.model.vocabularySize,
-                   static_cast<uint64_t>(i));
+                   firstSeed + static_cast<uint64_t>(i));
     request.maxNewTokens = manifest.plan.maxContext - options.promptTokens;
     request.ignoreEos = true;
     request.onToken = [&clock, i, isFirst = true](int32_t,
@@ -277,12 +279,14 @@ int qlm::tool::runBench(int argc, char **argv) {
 
   Profiles profiles;
   Progress progress;
+  uint64_t seed = 0;
   std::vector<Measurement> measurements;
   Json output = {{"results", Json::array()}};
   for (int64_t batch : options.batches) {
     progress.show("batch " + std::to_string(batch));
-    Result<Measurement> measurement =
-        measure(*model, options, batch, options.profile ? &profiles : nullptr);
+    Result<Measurement> measurement = measure(
+        *model, options, batch, seed, options.profile ? &profiles : nullptr);
+    seed += static_cast<uint64_t>(batch);
     progress.clear();
     if (!measurement.ok())
       return badInput(measurement.status().message());
