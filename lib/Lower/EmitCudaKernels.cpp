@@ -10,6 +10,7 @@
 #include "qlm/Lower/Cuda/Kernels.h"
 #include "qlm/Lower/Kernel/GpuFrame.h"
 #include "qlm/Lower/Passes.h"
+#include "qlm/Package/Format.h"
 
 namespace mlir::qlm {
 #define GEN_PASS_DEF_EMITCUDAKERNELS
@@ -95,8 +96,10 @@ void DeviceLaunchWriter::writeSampling(func::FuncOp sample,
   for (cuda::KernelEmitter &emitter : emitters)
     variants.push_back(emitter.emitSampling(vocabulary));
   SmallVector<Attribute> args;
-  for (ArgSpace space :
-       {ArgSpace::Logits, ArgSpace::Sampling, ArgSpace::Sampled})
+  static_assert(static_cast<int>(::qlm::format::StepArgument::Tokens) == 0,
+                "the argument that takes the tokens has index 0 too");
+  for (ArgSpace space : {ArgSpace::Logits, ArgSpace::Sampling,
+                         ArgSpace::Sampled, ArgSpace::Step})
     args.push_back(ArgAttr::get(context, space, 0));
   OpBuilder builder = OpBuilder::atBlockBegin(sample.addEntryBlock());
   Location loc = sample.getLoc();

@@ -64,6 +64,12 @@ Status qlm::checkPlan(const Manifest &manifest, const std::string &name) {
                                plan.maxBatch, "max_batch"));
   QLM_RETURN_IF_ERROR(mustEqual(name, "kv.layers", kv.layers, model.layers,
                                 "the model's layers"));
+  int64_t unit = static_cast<int64_t>(format::kDeviceAlignment);
+  if (manifest.target.isCuda() && kv.pageBytes % unit)
+    return Status(StatusCode::Corrupt,
+                  name + ": plan.kv.page_bytes must be a multiple of " +
+                      std::to_string(unit) + " on cuda, is " +
+                      std::to_string(kv.pageBytes));
   int64_t rowBytes = multiply(model.kvHeads, headRow);
   QLM_RETURN_IF_ERROR(
       mustEqual(name, "kv.page_bytes", kv.pageBytes,

@@ -64,7 +64,7 @@ def test_assembles_for_every_chip(packages: toolchain.Packages,
     assert [chip["chip"] for chip in target["chips"]] == list(CHIPS)
     sampling, = made["sampling"]
     assert [kind for kind, _ in sampling["args"]] == ["logits", "sampling",
-                                                      "sampled"]
+                                                      "sampled", "step"]
     for chip in target["chips"]:
         code = (package / chip["file"]).read_bytes()
         assert code[:4] == b"\x7fELF" and len(code) == chip["bytes"]

@@ -86,8 +86,8 @@ static Status checkSizes(const BenchOptions &options, const MemoryPlan &plan) {
   return Status();
 }
 
-/// Any tokens do for timing; equal from run to run, and different for each seed:
-/// a prompt that the cache knows would not be computed.
+/// Any tokens do for timing; equal from run to run, and different for each
+/// seed: a prompt that the cache knows would not be computed.
 static std::vector<int32_t> makePrompt(int64_t count, int64_t vocabularySize,
                                        uint64_t seed) {
   std::vector<int32_t> tokens;
@@ -140,7 +140,7 @@ static double prefillOperations(const Manifest &manifest, int64_t tokens) {
 
 static Result<Measurement> measure(Model &model, const BenchOptions &options,
                                    int64_t batch, uint64_t firstSeed,
-                               Profiles *profiles) {
+                                   Profiles *profiles) {
   const Manifest &manifest = model.getManifest();
   BatchClock clock{batch, options.newTokens - 1, model.getExecutor(), profiles};
   if (profiles)

@@ -36,7 +36,12 @@
 //                "module_bytes": int},         // or, for a GPU:
 //               {"kind": "cuda",
 //                "chips": [{"chip": "sm_90a"|..., "file": str,
-//                           "checksum": hex64, "bytes": int}],
+//                           "checksum": hex64, "bytes": int,
+//                           "kernels": {NAME: {"registers": int, // a thread's
+//                                              "spill_bytes": int,
+//                                              "stack_bytes": int,
+//                                              "shared_bytes": int}}}],
+//                                          // as ptxas says; optional, a report
 //                "ptx": {"chip": str, "version": int, // of the PTX ISA, 83 is 8.3
 //                        "file": str, "checksum": hex64, "bytes": int}|null},
 //     "weights": {"file": "weights.safetensors", "bytes": int,
@@ -49,7 +54,8 @@
 //              "kv": {"type": "f32"|"f16"|"bf16"|"int8"|"fp8",
 //                     "page_tokens": int,
 //                     "layers": int, "pages": int, // of each layer
-//                     "page_bytes": int,           // of one layer
+//                     "page_bytes": int,           // of one layer; a multiple
+//                                                  // of 256 on cuda
 //                     "pool_bytes": int,           // layers * pages * page_bytes
 //                     "bytes_per_token": int},
 //              "logits_bytes": int, "peak_bytes": int},
@@ -64,7 +70,9 @@
 //     "sampling": [...],       // cuda, optional: launches that choose tokens;
 //                              // they may have ["sampling", 0] (SampleRequest
 //                              // [logit_rows]) and ["sampled", 0] (SampleResult
-//                              // [logit_rows]) among their args
+//                              // [logit_rows]) among their args; where one has
+//                              // ["step", 0], it leaves the token of wanted row
+//                              // i in tokens[i], to feed the next step
 //     "accuracy": {...}                          // optional card
 //   }
 //
@@ -226,8 +234,8 @@ static_assert(sizeof(SampleRequest) == 32, "kernels read it at these offsets");
 
 /// What was chosen for one wanted row.
 struct SampleResult {
-  int32_t token; ///< -1 when the logits are not finite numbers
-  float logProbability;
+  int32_t token;        ///< of the vocabulary in any case: it may be fed on
+  float logProbability; ///< NaN when the logits are not finite numbers
 };
 static_assert(sizeof(SampleResult) == 8, "kernels write it at these offsets");
 

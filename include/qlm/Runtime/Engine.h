@@ -174,6 +174,7 @@ private:
   void show(Sequence &sequence, const SampledToken &sampled, bool isEos,
             bool isFull);
   void askDevice(Rows &rows);
+  void announceNext();
   void sampleFirst();
   Result<SampledToken> sampleRow(Rows &rows, int64_t index);
 

@@ -71,6 +71,15 @@ public:
     (void)row, (void)options, (void)uniform;
   }
 
+  /// Says, after sampleRow() for all of the step's rows, that the next step
+  /// will probably go on with the same sequences, a row each, each by the token
+  /// that this one chooses; \p uniforms draws their tokens in turn. The device
+  /// may begin that step before run() returns: if the next one turns out
+  /// otherwise, rows of ended sequences left out apart, it is run as always.
+  virtual void expectNext(const std::vector<double> &uniforms) {
+    (void)uniforms;
+  }
+
   /// The token chosen for the step's \p row -th wanted row, for which
   /// sampleRow() was called. Errors: as Sampler::sample.
   virtual Result<SampledToken> sampled(int64_t row) {

@@ -92,7 +92,7 @@ VariantAttr KernelEmitter::emitSampling(int64_t vocabulary) {
                       kernels->getContext()};
   request.kernels = kernels;
   request.name = "sample";
-  request.buffers = 3;
+  request.buffers = 4;
   kernel::GpuKernelFrame frame(request.createKernel(kSampleThreads));
   emitSample(frame, vocabulary);
   CudaKernel sampling;

@@ -177,13 +177,15 @@ void SampleEmitter::emitRow(Val row) {
     return {token, (logit - best) - logSum};
   };
   auto refuse = [&] {
-    return SmallVector<Val>{b.constant(b.i32(), int64_t(-1)),
-                            b.constant(b.f32(), 0.0)};
+    return SmallVector<Val>{
+        bestId, b.constant(b.f32(), std::numeric_limits<double>::quiet_NaN())};
   };
   auto chosen = b.ifElse(isFinite, Values(choose), Values(refuse));
   frame.ifThread(0, [&] {
     result.at(offsetof(SampleResult, token)).store(chosen[0]);
     result.at(offsetof(SampleResult, logProbability)).store(chosen[1]);
+    // The step has read its own tokens; these may be those of the next one.
+    frame.buffer(3).element(b.i32(), row).store(chosen[0]);
   });
 }
 

@@ -15,9 +15,10 @@ namespace mlir::qlm::cuda {
 /// Threads of a block, which does one logit row.
 inline constexpr int64_t kSampleThreads = 512;
 
-/// Writes the body of a kernel of three buffers: logits f32 [logitRows,
-/// vocabulary], requests (format::SampleRequest [logitRows]) and results
-/// (format::SampleResult [logitRows]). See Sample.cpp.
+/// Writes the body of a kernel of four buffers: logits f32 [logitRows,
+/// vocabulary], requests (format::SampleRequest [logitRows]), results
+/// (format::SampleResult [logitRows]) and the tokens alone, i32 [logitRows],
+/// in the place of the step's. See Sample.cpp.
 void emitSample(kernel::GpuKernelFrame &frame, int64_t vocabulary);
 
 } // namespace mlir::qlm::cuda

@@ -11,6 +11,7 @@
 
 #include <algorithm>
 #include <climits>
+#include <cmath>
 
 using namespace qlm;
 using namespace qlm::cuda;
@@ -41,7 +42,13 @@ static format::StepSizes largestStep(const MemoryPlan &plan) {
 //===----------------------------------------------------------------------===//
 
 CudaExecutor::CudaExecutor(const Package &package, std::unique_ptr<Gpu> gpu)
-    : Executor(package), gpu(std::move(gpu)), weights(package) {}
+    : Executor(package), gpu(std::move(gpu)), weights(package) {
+  for (const Launch &launch : package.getManifest().sampling)
+    for (const LaunchArgument &argument : launch.arguments)
+      feedsTokens |=
+          argument.kind == LaunchArgumentKind::Step &&
+          argument.value == static_cast<int64_t>(format::StepArgument::Tokens);
+}
 
 CudaExecutor::~CudaExecutor() {
   // What a failed step left running must not outlive its memory.
@@ -121,7 +128,9 @@ Status CudaExecutor::allocate() {
   keep(allocateDevice(*gpu, plan.logitsBytes, "the logits"), deviceLogits);
   keep(allocateDevice(*gpu, sampledBytes, "sampled tokens"), deviceSampled);
   keep(allocatePinned(*gpu, plan.logitsBytes, "the logits"), hostLogits);
-  keep(allocatePinned(*gpu, sampledBytes, "sampled tokens"), hostSampled);
+  keep(allocatePinned(*gpu, 2 * sampledBytes, "sampled tokens"), hostSampled);
+  for (OwnedEvent &event : done)
+    keep(makeEvent(*gpu), event);
   keep(StepArguments::create(*gpu, largest), arguments);
   return status;
 }
@@ -321,6 +330,11 @@ Status CudaExecutor::runLaunches(const StepLayout &layout, Bucket *bucket,
   return launchAll(package.getManifest().launches, layout, isDecode);
 }
 
+format::SampleResult *CudaExecutor::results(int which) const {
+  return static_cast<format::SampleResult *>(hostSampled.get()) +
+         which * package.getManifest().plan.maxLogitRows;
+}
+
 /// Starts the copy of the step's results: tokens where all were asked for,
 /// else logits too.
 Status CudaExecutor::fetch() {
@@ -330,13 +344,58 @@ Status CudaExecutor::fetch() {
   auto vocabulary =
       static_cast<size_t>(package.getManifest().model.vocabularySize);
   if (requested)
-    QLM_CUDA_TRY(driver, doing, cuMemcpyDtoHAsync, hostSampled.get(),
+    QLM_CUDA_TRY(driver, doing, cuMemcpyDtoHAsync, results(turn),
                  deviceSampled.get(), rows * sizeof(format::SampleResult),
                  stream.get());
   if (requested < step->getSizes().logitRows)
     QLM_CUDA_TRY(driver, doing, cuMemcpyDtoHAsync, hostLogits.get(),
                  deviceLogits.get(), rows * vocabulary * sizeof(float),
                  stream.get());
+  return QLM_CUDA_CALL(driver, doing, cuEventRecord, done[turn].get(),
+                       stream.get());
+}
+
+/// Starts the step, from its arguments to its results.
+Status CudaExecutor::begin() {
+  const format::StepSizes &sizes = step->getSizes();
+  bool isDecode = sizes.tokens == sizes.sequences;
+  Bucket *bucket = findBucket();
+  StepLayout layout = bucket ? bucket->layout : StepLayout(sizes);
+  QLM_RETURN_IF_ERROR(
+      arguments.send(*step, layout, requests, turn, stream.get()));
+  QLM_RETURN_IF_ERROR(runLaunches(layout, bucket, isDecode));
+  if (requested)
+    QLM_RETURN_IF_ERROR(
+        launchAll(package.getManifest().sampling, layout, isDecode));
+  places.clear();
+  for (int64_t i = 0; i < sizes.logitRows; ++i)
+    places.push_back(i);
+  return fetch();
+}
+
+/// Whether the step after this one can begin with what is known now.
+bool CudaExecutor::canBeginNext() const {
+  int64_t rows = step->getSizes().logitRows;
+  bool isWhole = places.empty() || places.back() + 1 == rows;
+  return feedsTokens && !profile && requested == rows && isWhole &&
+         static_cast<int64_t>(nextUniforms.size()) == rows &&
+         AheadStep::canFollow(*step, package.getManifest().plan);
+}
+
+/// Starts the step after this one, in the place of the one that is done.
+Status CudaExecutor::beginNext() {
+  for (size_t i = 0; i < requests.size(); ++i)
+    requests[i].uniform = nextUniforms[i];
+  Bucket *bucket = findBucket();
+  StepLayout layout = bucket ? bucket->layout : StepLayout(step->getSizes());
+  turn ^= 1;
+  QLM_RETURN_IF_ERROR(
+      arguments.sendNext(*step, layout, requests, turn, stream.get()));
+  QLM_RETURN_IF_ERROR(runLaunches(layout, bucket, /*isDecode=*/true));
+  QLM_RETURN_IF_ERROR(launchAll(package.getManifest().sampling, layout,
+                                /*isDecode=*/true));
+  QLM_RETURN_IF_ERROR(fetch());
+  ahead.begin(*step, requests, package.getManifest().plan.kv.pageTokens);
   return Status();
 }
 
@@ -345,24 +404,39 @@ Status CudaExecutor::run() {
   if (!sizes.tokens)
     return Status();
   QLM_RETURN_IF_ERROR(gpu->makeCurrent());
-  bool isDecode = sizes.tokens == sizes.sequences;
-  Bucket *bucket = findBucket();
-  StepLayout layout = bucket ? bucket->layout : StepLayout(sizes);
   if (requested)
     requests.resize(static_cast<size_t>(sizes.logitRows), kUnasked);
-  Status status = arguments.send(*step, layout, requests, stream.get());
-  if (status.ok())
-    status = runLaunches(layout, bucket, isDecode);
-  if (status.ok() && requested)
-    status = launchAll(package.getManifest().sampling, layout, isDecode);
-  if (status.ok())
-    status = fetch();
+  bool wasAhead = ahead.isUnderWay();
+  // The results of the step before are where the one ahead doesn't put its own.
+  bool isBegun = wasAhead && !profile &&
+                 ahead.match(*step, requests, results(turn), places);
+  ahead.forget();
+  Status status;
+  if (isBegun)
+    turn ^= 1;
+  else
+    status = begin();
+  int mine = turn;
+  // After a step for nothing, both blocks of arguments are under way.
+  bool goesOn = status.ok() && isBegun == wasAhead && canBeginNext();
+  if (goesOn) {
+    status = beginNext();
+    turn = mine;
+  }
+  if (goesOn && status.ok())
+    status = QLM_CUDA_CALL(gpu->getDriver(), "waiting for a step",
+                           cuEventSynchronize, done[mine].get());
   // Also after a failure: the next step writes what this one's copies read.
-  Status synced = QLM_CUDA_CALL(gpu->getDriver(), "waiting for a step",
-                                cuStreamSynchronize, stream.get());
+  if (!goesOn || !status.ok()) {
+    Status synced = QLM_CUDA_CALL(gpu->getDriver(), "waiting for a step",
+                                  cuStreamSynchronize, stream.get());
+    ahead.forget();
+    status = status.ok() ? synced : status;
+  }
   requests.clear();
+  nextUniforms.clear();
   requested = 0;
-  return status.ok() ? synced : status;
+  return status;
 }
 
 float *CudaExecutor::logits(int64_t row) {
@@ -397,10 +471,14 @@ void CudaExecutor::sampleRow(int64_t row, const SamplingOptions &options,
   ++requested;
 }
 
+void CudaExecutor::expectNext(const std::vector<double> &uniforms) {
+  nextUniforms = uniforms;
+}
+
 Result<SampledToken> CudaExecutor::sampled(int64_t row) {
   const format::SampleResult &result =
-      static_cast<const format::SampleResult *>(hostSampled.get())[row];
-  if (result.token < 0)
+      results(turn)[places[static_cast<size_t>(row)]];
+  if (std::isnan(result.logProbability))
     return Status(StatusCode::Internal,
                   "the model's logits are not finite numbers");
   return SampledToken{result.token, result.logProbability};

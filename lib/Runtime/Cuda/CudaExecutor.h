@@ -20,6 +20,7 @@
 #ifndef QLM_LIB_RUNTIME_CUDA_CUDAEXECUTOR_H
 #define QLM_LIB_RUNTIME_CUDA_CUDAEXECUTOR_H
 
+#include "AheadStep.h"
 #include "GpuCode.h"
 #include "StepArguments.h"
 #include "WeightLoader.h"
@@ -42,6 +43,7 @@ public:
   bool canSample(const SamplingOptions &options) const override;
   void sampleRow(int64_t row, const SamplingOptions &options,
                  double uniform) override;
+  void expectNext(const std::vector<double> &uniforms) override;
   Result<SampledToken> sampled(int64_t row) override;
   int64_t deviceBytes() const override { return takenBytes; }
   int threads() const override { return 1; }
@@ -70,6 +72,10 @@ private:
                      bool isDecode);
   Status fetch();
   Bucket *findBucket();
+  Status begin();
+  bool canBeginNext() const;
+  Status beginNext();
+  format::SampleResult *results(int which) const;
 
   // Declared in the order of creation: the GPU goes last.
   std::unique_ptr<cuda::Gpu> gpu;
@@ -80,9 +86,18 @@ private:
   cuda::StepArguments arguments;
   cuda::OwnedStream stream;
   std::vector<cuda::OwnedEvent> profileEvents; ///< made when first used
-  std::map<int64_t, Bucket> buckets; ///< by rows
+  std::map<int64_t, Bucket> buckets;           ///< by rows
   std::vector<format::SampleRequest> requests;
   int64_t requested = 0; ///< rows of the step with a request
+  /// Draws the tokens of the step that is expected after this one; or empty.
+  std::vector<double> nextUniforms;
+  bool feedsTokens = false; ///< sampling launches leave tokens for a next step
+  cuda::AheadStep ahead;
+  /// Blocks of arguments, results and events are two of each: those of this
+  /// step, and those of one that is ahead.
+  int turn = 0;
+  cuda::OwnedEvent done[2];
+  std::vector<int64_t> places; ///< of the step's rows among the results
   int64_t takenBytes = 0;
 };
 

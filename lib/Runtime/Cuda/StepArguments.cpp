@@ -46,11 +46,13 @@ Result<StepArguments> StepArguments::create(const Gpu &gpu,
   StepArguments result;
   result.gpu = &gpu;
   int64_t bytes = bytesFor(most);
-  Result<PinnedMemory> host =
-      allocatePinned(gpu, bytes, "the step's arguments");
-  if (!host.ok())
-    return host.status();
-  result.host = host.take();
+  for (PinnedMemory &block : result.host) {
+    Result<PinnedMemory> host =
+        allocatePinned(gpu, bytes, "the step's arguments");
+    if (!host.ok())
+      return host.status();
+    block = host.take();
+  }
   Result<DeviceMemory> device =
       allocateDevice(gpu, bytes, "the step's arguments");
   if (!device.ok())
@@ -59,10 +61,11 @@ Result<StepArguments> StepArguments::create(const Gpu &gpu,
   return result;
 }
 
-Status StepArguments::send(const StepBatch &batch, const StepLayout &layout,
-                           const std::vector<format::SampleRequest> &requests,
-                           Stream stream) {
-  char *block = static_cast<char *>(host.get());
+/// Writes what the copy brings; its bytes.
+int64_t StepArguments::pack(const StepBatch &batch, const StepLayout &layout,
+                            const std::vector<format::SampleRequest> &requests,
+                            int turn) {
+  char *block = static_cast<char *>(host[turn].get());
   const format::StepSizes &sizes = batch.getSizes();
   std::memcpy(block, &sizes, sizeof(sizes));
   int64_t counts[format::kStepArgumentCount];
@@ -71,13 +74,39 @@ Status StepArguments::send(const StepBatch &batch, const StepLayout &layout,
     std::memcpy(block + layout.arguments[i],
                 batch.argument(static_cast<format::StepArgument>(i)),
                 static_cast<size_t>(counts[i]) * sizeof(int32_t));
-  int64_t bytes = layout.sampling;
-  if (!requests.empty()) {
-    size_t size = requests.size() * sizeof(format::SampleRequest);
-    std::memcpy(block + layout.sampling, requests.data(), size);
-    bytes += static_cast<int64_t>(size);
-  }
+  if (requests.empty())
+    return layout.sampling;
+  size_t size = requests.size() * sizeof(format::SampleRequest);
+  std::memcpy(block + layout.sampling, requests.data(), size);
+  return layout.sampling + static_cast<int64_t>(size);
+}
+
+Status StepArguments::send(const StepBatch &batch, const StepLayout &layout,
+                           const std::vector<format::SampleRequest> &requests,
+                           int turn, Stream stream) {
+  int64_t bytes = pack(batch, layout, requests, turn);
   return QLM_CUDA_CALL(gpu->getDriver(), "bringing a step's arguments",
-                       cuMemcpyHtoDAsync, device.get(), host.get(),
+                       cuMemcpyHtoDAsync, device.get(), host[turn].get(),
                        static_cast<size_t>(bytes), stream);
+}
+
+Status
+StepArguments::sendNext(const StepBatch &batch, const StepLayout &layout,
+                        const std::vector<format::SampleRequest> &requests,
+                        int turn, Stream stream) {
+  int64_t bytes = pack(batch, layout, requests, turn);
+  char *block = static_cast<char *>(host[turn].get());
+  for (format::StepArgument argument : {format::StepArgument::Positions,
+                                        format::StepArgument::ContextLengths}) {
+    auto *numbers = reinterpret_cast<int32_t *>(
+        block + layout.arguments[static_cast<int>(argument)]);
+    for (int64_t i = 0; i < batch.getSizes().sequences; ++i)
+      ++numbers[i];
+  }
+  // The sizes are the last step's, and the tokens lie behind them.
+  int64_t begin =
+      layout.arguments[static_cast<int>(format::StepArgument::Positions)];
+  return QLM_CUDA_CALL(gpu->getDriver(), "bringing a step's arguments",
+                       cuMemcpyHtoDAsync, at(begin), block + begin,
+                       static_cast<size_t>(bytes - begin), stream);
 }

@@ -26,7 +26,8 @@ struct StepLayout {
   int64_t bytes;
 };
 
-/// The block, pinned on the host and on the GPU.
+/// The block on the GPU, and two pinned ones on the host that bring it there
+/// in turn, so that the next step's can be written while one is under way.
 class StepArguments {
 public:
   /// Room for steps of at most \p most.
@@ -38,16 +39,27 @@ public:
   }
 
   /// Packs \p batch and its \p requests (one a wanted row, or none) and starts
-  /// the copy. The last one must have been waited for.
+  /// the copy. What was sent from the same one of the two blocks, \p turn 0 or
+  /// 1, must have been waited for.
   Status send(const StepBatch &batch, const StepLayout &layout,
-              const std::vector<format::SampleRequest> &requests,
+              const std::vector<format::SampleRequest> &requests, int turn,
               Stream stream);
+
+  /// The same for the step after \p batch, all of whose sequences have one row
+  /// and go on: positions and contexts are one further, and the tokens are
+  /// those that the GPU left in their place.
+  Status sendNext(const StepBatch &batch, const StepLayout &layout,
+                  const std::vector<format::SampleRequest> &requests, int turn,
+                  Stream stream);
 
   DevicePointer at(int64_t offset) const { return device.get() + offset; }
 
 private:
+  int64_t pack(const StepBatch &batch, const StepLayout &layout,
+               const std::vector<format::SampleRequest> &requests, int turn);
+
   const Gpu *gpu = nullptr;
-  PinnedMemory host;
+  PinnedMemory host[2];
   DeviceMemory device;
 };
 

@@ -56,6 +56,24 @@ void Engine::sampleFirst() {
   });
 }
 
+/// Tells the device what the next step will be, if it's likely to be known now:
+/// all rows decode, the device chooses their tokens, and nobody waits to join.
+void Engine::announceNext() {
+  if (speculator || held || waiting->size() || planned.size() != running.size())
+    return;
+  std::vector<double> uniforms;
+  bool goesOn = false;
+  for (const Rows &rows : planned) {
+    const Sequence &sequence = *rows.sequence;
+    if (!rows.isOnDevice || rows.count != 1)
+      return;
+    uniforms.push_back(sequence.work->sampler.uniform(1));
+    goesOn |= sequence.length() + 1 < longest(sequence);
+  }
+  if (goesOn)
+    executor.expectNext(uniforms);
+}
+
 /// Samples from one of the rows, or says why the text can't go on.
 Result<SampledToken> Engine::sampleRow(Rows &rows, int64_t index) {
   if (index == 0 && rows.first)
@@ -219,6 +237,7 @@ bool Engine::step() {
   plan();
   for (Rows &rows : planned)
     askDevice(rows);
+  announceNext();
   Clock::time_point planned_ = Clock::now();
   Status ran;
   if (options.injectFault) {

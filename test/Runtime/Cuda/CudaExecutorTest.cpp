@@ -131,6 +131,120 @@ TEST_F(CudaExecutorTest, ChoosesTokensOnTheDevice) {
             "the model's logits are not finite numbers");
 }
 
+TEST_F(CudaExecutorTest, BeginsTheNextStepByItself) {
+  open();
+  run({ask({0}, 6)});
+  // One for each token: nothing was run in vain. The stream was waited for
+  // twice: at the end of the page of four tokens, and at that of the text.
+  EXPECT_EQ(fakeCudaCalls("cuGraphLaunch"), 6);
+  EXPECT_EQ(fakeCudaCalls("cuEventSynchronize"), 4);
+}
+
+TEST_F(CudaExecutorTest, EndsTheSameWhetherStepsAreAheadOrNot) {
+  std::vector<Request> requests;
+  for (int32_t i = 0; i < 7; ++i) {
+    Request request = ask(Tokens(static_cast<size_t>(1 + i % 3), i), 5 + 9 * i);
+    request.sampling.temperature = i % 2 ? 1 : 0;
+    request.sampling.seed = static_cast<uint64_t>(i);
+    requests.push_back(request);
+  }
+  open({/*maxBatch=*/4, /*maxContext=*/64, /*maxStepTokens=*/8});
+  std::vector<Tokens> fed = run(requests);
+  EXPECT_GT(fakeCudaCalls("cuEventSynchronize"), 20);
+  model.reset();
+  fakeCudaReset();
+  open({/*maxBatch=*/4, /*maxContext=*/64, /*maxStepTokens=*/8},
+       [](Json &manifest) {
+         // Kernels that leave no tokens for the next step: those are in the
+         // arena then.
+         manifest["sampling"][0]["args"][3] = Json::array({"arena", 0});
+       });
+  EXPECT_EQ(run(requests), fed);
+  EXPECT_EQ(fakeCudaCalls("cuEventSynchronize"), 0);
+}
+
+namespace {
+/// Steps of the executor alone, of sequences with a page each.
+class AheadTest : public CudaExecutorTest {
+protected:
+  struct Row {
+    int32_t token;
+    int64_t position;
+    int32_t page;
+  };
+  /// Runs a step of \p rows that is expected to go on; the tokens chosen.
+  Tokens step(const std::vector<Row> &rows, double uniform = 0) {
+    Executor &executor = model->getExecutor();
+    executor.batch().clear();
+    for (const Row &row : rows)
+      EXPECT_TRUE(executor.batch().addSequence(&row.token, 1, row.position,
+                                               {row.page}, 1));
+    for (size_t i = 0; i < rows.size(); ++i)
+      executor.sampleRow(static_cast<int64_t>(i), {}, uniform);
+    executor.expectNext(std::vector<double>(rows.size(), 0.5));
+    Status status = executor.run();
+    EXPECT_TRUE(status.ok()) << status.message();
+    Tokens tokens;
+    for (size_t i = 0; i < rows.size(); ++i)
+      tokens.push_back(executor.sampled(static_cast<int64_t>(i))->token);
+    return tokens;
+  }
+  static int steps() { return fakeCudaCalls("cuGraphLaunch"); }
+};
+} // namespace
+
+TEST_F(AheadTest, TakesTheStepThatWasExpected) {
+  open();
+  EXPECT_EQ(step({{4, 0, 0}, {9, 0, 1}}), (Tokens{5, 10}));
+  EXPECT_EQ(steps(), 2);
+  EXPECT_EQ(step({{5, 1, 0}, {10, 1, 1}}, 0.5), (Tokens{6, 11}));
+  EXPECT_EQ(steps(), 3);
+}
+
+TEST_F(AheadTest, LeavesOutRowsThatEnded) {
+  open();
+  EXPECT_EQ(step({{4, 0, 0}, {9, 0, 1}, {14, 0, 2}}), (Tokens{5, 10, 15}));
+  EXPECT_EQ(step({{5, 1, 0}, {15, 1, 2}}, 0.5), (Tokens{6, 16}));
+  EXPECT_EQ(steps(), 2) << "one that is left out ends the running ahead";
+  EXPECT_EQ(step({{6, 2, 0}, {16, 2, 2}}, 0.5), (Tokens{7, 17}));
+  EXPECT_EQ(steps(), 4);
+}
+
+TEST_F(AheadTest, RunsAnotherStepThanWasExpected) {
+  // Another token, position, page, order or draw, and a sequence that joins.
+  const std::pair<std::vector<Row>, double> others[] = {
+      {{{6, 1, 0}, {10, 1, 1}}, 0.5},
+      {{{5, 0, 0}, {10, 1, 1}}, 0.5},
+      {{{5, 1, 2}, {10, 1, 1}}, 0.5},
+      {{{10, 1, 1}, {5, 1, 0}}, 0.5},
+      {{{5, 1, 0}, {10, 1, 1}}, 0.25},
+      {{{5, 1, 0}, {10, 1, 1}, {3, 0, 3}}, 0.5}};
+  for (const auto &[rows, uniform] : others) {
+    open();
+    int before = steps();
+    EXPECT_EQ(step({{4, 0, 0}, {9, 0, 1}}), (Tokens{5, 10}));
+    Tokens expected;
+    for (const Row &row : rows)
+      expected.push_back(row.token + 1);
+    EXPECT_EQ(step(rows, uniform), expected);
+    EXPECT_EQ(steps() - before, 3) << "after one for nothing none is ahead";
+    model.reset();
+  }
+}
+
+TEST_F(AheadTest, StopsAtAPagesEndAndTheContexts) {
+  open({/*maxBatch=*/4, /*maxContext=*/64, /*maxStepTokens=*/8});
+  step({{1, 0, 0}, {1, fakePageTokens - 1, 1}});
+  EXPECT_EQ(steps(), 1);
+  model.reset();
+  fakeCudaReset();
+  open({/*maxBatch=*/4, /*maxContext=*/3, /*maxStepTokens=*/8});
+  step({{1, 2, 0}});
+  EXPECT_EQ(steps(), 1);
+  step({{1, 1, 0}});
+  EXPECT_EQ(steps(), 3);
+}
+
 TEST_F(CudaExecutorTest, BringsLogitsWhereARowWantsThem) {
   open();
   Executor &executor = model->getExecutor();

@@ -27,7 +27,7 @@ protected:
   static GenerationResult generate(Model &model) {
     Request request;
     request.prompt = {0, 1, 2};
-    request.maxNewTokens = 3;
+    request.maxNewTokens = 5;
     Result<std::vector<GenerationResult>> results = model.generate({request});
     EXPECT_TRUE(results.ok()) << results.status().message();
     return results->front();
@@ -79,7 +79,7 @@ TEST_F(CudaFailureTest, TakesPtxForANewerGpu) {
   fakeCudaSetCapability(100);
   Result<std::unique_ptr<Model>> model = package.load();
   ASSERT_TRUE(model.ok()) << model.status().message();
-  EXPECT_EQ(generate(**model).tokens, (std::vector<int32_t>{3, 4, 5}));
+  EXPECT_EQ(generate(**model).tokens, (std::vector<int32_t>{3, 4, 5, 6, 7}));
 }
 
 TEST_F(CudaFailureTest, NamesADriverOlderThanThePtx) {
@@ -116,6 +116,13 @@ TEST_F(CudaFailureTest, NamesAMissingKernel) {
   EXPECT_CONTAINS(package.refusal(), "module.sm_90a.cubin: no kernel "
                                      "'gpu_nothing', which 'layers.0.append' "
                                      "runs");
+}
+
+TEST_F(CudaFailureTest, NamesPagesThatAreNotAligned) {
+  CudaPackage package(
+      {}, [](Json &manifest) { manifest["plan"]["kv"]["page_bytes"] = 1000; });
+  EXPECT_CONTAINS(package.refusal(), "plan.kv.page_bytes must be a multiple "
+                                     "of 256 on cuda, is 1000");
 }
 
 TEST_F(CudaFailureTest, NamesDamagedFiles) {
@@ -210,14 +217,13 @@ TEST_P(EveryCallFails, WithAMessageAndNoLeak) {
 
 INSTANTIATE_TEST_SUITE_P(
     Calls, EveryCallFails,
-    testing::Values("cuInit", "cuDriverGetVersion", "cuDeviceGetCount",
-                    "cuDeviceGet", "cuDeviceGetName", "cuDeviceGetAttribute",
-                    "cuDevicePrimaryCtxRetain", "cuMemGetInfo_v2",
-                    "cuMemAlloc_v2", "cuMemAllocHost_v2",
-                    "cuMemcpyHtoDAsync_v2", "cuMemcpyDtoHAsync_v2",
-                    "cuMemsetD8Async", "cuStreamCreate", "cuStreamSynchronize",
-                    "cuStreamBeginCapture_v2", "cuStreamEndCapture",
-                    "cuEventCreate", "cuEventRecord", "cuModuleLoadDataEx",
-                    "cuModuleGetFunction", "cuFuncSetAttribute",
-                    "cuLaunchKernelEx", "cuGraphInstantiateWithFlags",
-                    "cuGraphUpload", "cuGraphLaunch"));
+    testing::Values(
+        "cuInit", "cuDriverGetVersion", "cuDeviceGetCount", "cuDeviceGet",
+        "cuDeviceGetName", "cuDeviceGetAttribute", "cuDevicePrimaryCtxRetain",
+        "cuMemGetInfo_v2", "cuMemAlloc_v2", "cuMemAllocHost_v2",
+        "cuMemcpyHtoDAsync_v2", "cuMemcpyDtoHAsync_v2", "cuMemsetD8Async",
+        "cuStreamCreate", "cuStreamSynchronize", "cuStreamBeginCapture_v2",
+        "cuStreamEndCapture", "cuEventCreate", "cuEventRecord",
+        "cuEventSynchronize", "cuModuleLoadDataEx", "cuModuleGetFunction",
+        "cuFuncSetAttribute", "cuLaunchKernelEx", "cuGraphInstantiateWithFlags",
+        "cuGraphUpload", "cuGraphLaunch"));

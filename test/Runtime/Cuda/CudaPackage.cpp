@@ -71,7 +71,7 @@ static void makeCuda(Json &manifest) {
         {"variants", variants("gpu_sample", tiles(1, "logit_rows"), 0)},
         {"args",
          Json::array({Json::array({"logits", 0}), Json::array({"sampling", 0}),
-                      Json::array({"sampled", 0})})},
+                      Json::array({"sampled", 0}), Json::array({"step", 0})})},
         {"bytes", 0},
         {"flops_per_row", 0}}});
   std::string cubin = fakeCubin();

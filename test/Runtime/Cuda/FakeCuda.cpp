@@ -108,7 +108,7 @@ struct GraphExecObject {
   int pending = 0;
 };
 struct EventObject {
-  int recorded = 0;
+  int asked = 0, recorded = 0;
   StreamObject *stream = nullptr;
 };
 struct StreamObject {
@@ -117,6 +117,14 @@ struct StreamObject {
 
   void drain() {
     while (!queue.empty()) {
+      Operation operation = std::move(queue.front());
+      queue.pop_front();
+      operation.run();
+    }
+  }
+  /// Runs no more than what the event waits for.
+  void drainUntil(const EventObject &event) {
+    while (event.recorded < event.asked && !queue.empty()) {
       Operation operation = std::move(queue.front());
       queue.pop_front();
       operation.run();
@@ -403,20 +411,21 @@ int cuEventDestroy_v2(Event event) {
 int cuEventRecord(Event event, Stream stream) {
   ENTER();
   event->stream = stream;
+  ++event->asked;
   return push(stream, {[event] { ++event->recorded; }, {}});
 }
 int cuEventSynchronize(Event event) {
   std::lock_guard<std::recursive_mutex> lock(mutex);
   if (int error = enter(__func__)) {
     if (event->stream)
-      event->stream->drain();
+      event->stream->drainUntil(*event);
     return error;
   }
   if (!event->stream) {
     violate("cuEventSynchronize: the event was never recorded");
     return kInvalidValue;
   }
-  event->stream->drain();
+  event->stream->drainUntil(*event);
   return kSuccess;
 }
 int cuEventElapsedTime(float *milliseconds, Event begin, Event end) {

@@ -40,10 +40,10 @@ static void runBlock(void *const *buffers, int64_t x, int64_t) {
     Kernel(buffers, sizes, x, x + 1, scratch);
 }
 
-/// logits, requests, results. A block is a wanted row; it takes the most likely
-/// token, or for a temperature above 0 the token before it.
+/// logits, requests, results, tokens. A block is a wanted row; it takes the
+/// most likely token, or for a temperature above 0 the token before it.
 static void sampleRow(void *const *buffers, int64_t x, int64_t) {
-  auto *sizes = static_cast<const StepSizes *>(buffers[3]);
+  auto *sizes = static_cast<const StepSizes *>(buffers[4]);
   if (x >= sizes->logitRows)
     return;
   auto *logits = static_cast<const float *>(buffers[0]) + x * fakeVocabulary;
@@ -54,8 +54,9 @@ static void sampleRow(void *const *buffers, int64_t x, int64_t) {
   if (request->temperature > 0)
     best -= best > 0;
   static_cast<format::SampleResult *>(buffers[2])[x] = {
-      std::isfinite(logits[best]) ? best : -1,
-      static_cast<float>(request->uniform)};
+      best, std::isfinite(logits[best]) ? static_cast<float>(request->uniform)
+                                        : std::nanf("")};
+  static_cast<int32_t *>(buffers[3])[x] = best;
 }
 
 extern "C" {
@@ -66,6 +67,6 @@ const FakeGpuKernel fakeGpuKernels[] = {
     {"gpu_attend", 7, 60000, runBlock<fake_attend, 6, &StepSizes::tokens>},
     {"gpu_select", 4, 0, runBlock<fake_select, 3, &StepSizes::logitRows>},
     {"gpu_project", 4, 0, runBlock<fake_project, 3, nullptr>},
-    {"gpu_sample", 4, 0, sampleRow},
+    {"gpu_sample", 5, 0, sampleRow},
     {nullptr, 0, 0, nullptr}};
 }

@@ -65,7 +65,8 @@ public:
   FailureOr<SmallVector<VariantAttr>> emit(Operation *op, SizeKind rows,
                                            bool workspace);
   /// Emits the kernel that chooses the tokens of a step by its logits, of
-  /// \p vocabulary tokens: its buffers are logits, requests and results.
+  /// \p vocabulary tokens: its buffers are logits, requests,
+  /// results and the next step's tokens.
   VariantAttr emitSampling(int64_t vocabulary);
 
 private:
