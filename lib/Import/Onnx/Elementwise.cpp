@@ -1,0 +1,699 @@
+//===- Elementwise.cpp - Operators that work element by element -----------===//
+//
+// Part of the QLM project, under the Apache License v2.0 with LLVM Exceptions.
+// SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
+//
+//===----------------------------------------------------------------------===//
+
+#include "Node.h"
+
+#include "mlir/Dialect/Arith/IR/Arith.h"
+#include "mlir/Dialect/Math/IR/Math.h"
+
+using namespace mlir;
+using namespace mlir::qlm::onnx_import;
+using onnx::TensorProto;
+
+//===----------------------------------------------------------------------===//
+// One input
+//===----------------------------------------------------------------------===//
+
+/// Applies \p body to the elements, halves as f32: transcendental functions of
+/// halves are computed wide and rounded once.
+static LogicalResult
+mapFloats(Node &node, function_ref<Value(TensorBuilder &, Value)> body) {
+  const Tensor &x = node.in(0);
+  if (!isFloatType(x.type))
+    return node.fail("takes floating-point elements");
+  TensorBuilder &b = node.b;
+  int32_t wide = accumulatorType(x.type);
+  Value result = b.map({x.value}, x.elementType(), [&](ValueRange e) {
+    return convertElement(b, body(b, convertElement(b, e[0], x.type, wide)),
+                          wide, x.type);
+  });
+  return node.set(0, result, x.type);
+}
+
+template <typename Op> static LogicalResult emitMath(Node &node) {
+  return mapFloats(node, [](TensorBuilder &b, Value x) -> Value {
+    return Op::create(b, b.loc, x);
+  });
+}
+
+static Value one(TensorBuilder &b, Value x) {
+  return b.constant(x.getType(), 1);
+}
+static Value zero(TensorBuilder &b, Value x) {
+  return b.constant(x.getType(), 0);
+}
+static Value number(TensorBuilder &b, Value x, double value) {
+  return b.constant(x.getType(), value);
+}
+static Value isLess(TensorBuilder &b, Value x, Value y) {
+  return arith::CmpFOp::create(b, b.loc, arith::CmpFPredicate::OLT, x, y);
+}
+static Value exp(TensorBuilder &b, Value x) {
+  return math::ExpOp::create(b, b.loc, x);
+}
+
+static Value sigmoid(TensorBuilder &b, Value x) {
+  Value denominator =
+      addElements(b, one(b, x), exp(b, arith::NegFOp::create(b, b.loc, x)));
+  return arith::DivFOp::create(b, b.loc, one(b, x), denominator);
+}
+
+/// log(1 + e^x) without overflow.
+static Value softplus(TensorBuilder &b, Value x) {
+  Value size = math::AbsFOp::create(b, b.loc, x);
+  Value small = math::Log1pOp::create(
+      b, b.loc, exp(b, arith::NegFOp::create(b, b.loc, size)));
+  return addElements(b, arith::MaximumFOp::create(b, b.loc, x, zero(b, x)),
+                     small);
+}
+
+static LogicalResult emitAbs(Node &node) {
+  const Tensor &x = node.in(0);
+  TensorBuilder &b = node.b;
+  return node.set(0,
+                  b.map({x.value}, x.elementType(),
+                        [&](ValueRange e) -> Value {
+                          if (isFloatType(x.type))
+                            return math::AbsFOp::create(b, b.loc, e[0]);
+                          if (isUnsignedType(x.type))
+                            return e[0];
+                          return math::AbsIOp::create(b, b.loc, e[0]);
+                        }),
+                  x.type);
+}
+
+static LogicalResult emitNeg(Node &node) {
+  const Tensor &x = node.in(0);
+  TensorBuilder &b = node.b;
+  return node.set(0,
+                  b.map({x.value}, x.elementType(),
+                        [&](ValueRange e) -> Value {
+                          if (isFloatType(x.type))
+                            return arith::NegFOp::create(b, b.loc, e[0]);
+                          return subElements(b, b.integer(e[0].getType(), 0),
+                                             e[0]);
+                        }),
+                  x.type);
+}
+
+static LogicalResult emitSign(Node &node) {
+  const Tensor &x = node.in(0);
+  TensorBuilder &b = node.b;
+  return node.set(
+      0,
+      b.map({x.value}, x.elementType(),
+            [&](ValueRange e) -> Value {
+              Type type = e[0].getType();
+              Value zero = b.integer(type, 0), one = b.integer(type, 1);
+              Value positive = lessElements(b, zero, e[0], x.type);
+              Value up = arith::SelectOp::create(b, b.loc, positive, one, zero);
+              if (isUnsignedType(x.type))
+                return up;
+              Value negative = lessElements(b, e[0], zero, x.type);
+              return arith::SelectOp::create(b, b.loc, negative,
+                                             b.integer(type, -1), up);
+            }),
+      x.type);
+}
+
+static LogicalResult emitRelu(Node &node) {
+  const Tensor &x = node.in(0);
+  TensorBuilder &b = node.b;
+  return node.set(0,
+                  b.map({x.value}, x.elementType(),
+                        [&](ValueRange e) {
+                          return maxElements(
+                              b, e[0], b.integer(e[0].getType(), 0), x.type);
+                        }),
+                  x.type);
+}
+
+static LogicalResult emitReciprocal(Node &node) {
+  return mapFloats(node, [](TensorBuilder &b, Value x) -> Value {
+    return arith::DivFOp::create(b, b.loc, one(b, x), x);
+  });
+}
+
+static LogicalResult emitSigmoid(Node &node) {
+  return mapFloats(node, sigmoid);
+}
+static LogicalResult emitSoftplus(Node &node) {
+  return mapFloats(node, softplus);
+}
+
+static LogicalResult emitSoftsign(Node &node) {
+  return mapFloats(node, [](TensorBuilder &b, Value x) -> Value {
+    Value size = math::AbsFOp::create(b, b.loc, x);
+    return arith::DivFOp::create(b, b.loc, x, addElements(b, one(b, x), size));
+  });
+}
+
+/// Below zero: scale * (e^x - 1); above: x, times \p gain both.
+static LogicalResult emitExponentialUnit(Node &node, double alpha,
+                                         double gain) {
+  return mapFloats(node, [&](TensorBuilder &b, Value x) -> Value {
+    Value below = mulElements(b, number(b, x, alpha),
+                              subElements(b, exp(b, x), one(b, x)));
+    Value value =
+        arith::SelectOp::create(b, b.loc, isLess(b, x, zero(b, x)), below, x);
+    return mulElements(b, number(b, x, gain), value);
+  });
+}
+static LogicalResult emitElu(Node &node) {
+  return emitExponentialUnit(node, node.number("alpha", 1), 1);
+}
+static LogicalResult emitSelu(Node &node) {
+  return emitExponentialUnit(node,
+                             node.number("alpha", 1.67326319217681884765625),
+                             node.number("gamma", 1.05070102214813232421875));
+}
+static LogicalResult emitCelu(Node &node) {
+  double alpha = node.number("alpha", 1);
+  return mapFloats(node, [&](TensorBuilder &b, Value x) -> Value {
+    Value scaled = arith::DivFOp::create(b, b.loc, x, number(b, x, alpha));
+    Value below = mulElements(b, number(b, x, alpha),
+                              subElements(b, exp(b, scaled), one(b, x)));
+    return addElements(b, arith::MaximumFOp::create(b, b.loc, x, zero(b, x)),
+                       arith::MinimumFOp::create(b, b.loc, below, zero(b, x)));
+  });
+}
+static LogicalResult emitLeakyRelu(Node &node) {
+  double alpha = node.number("alpha", 0.01f);
+  return mapFloats(node, [&](TensorBuilder &b, Value x) -> Value {
+    return arith::SelectOp::create(b, b.loc, isLess(b, x, zero(b, x)),
+                                   mulElements(b, number(b, x, alpha), x), x);
+  });
+}
+static LogicalResult emitThresholdedRelu(Node &node) {
+  double alpha = node.number("alpha", 1);
+  return mapFloats(node, [&](TensorBuilder &b, Value x) -> Value {
+    return arith::SelectOp::create(b, b.loc, isLess(b, number(b, x, alpha), x),
+                                   x, zero(b, x));
+  });
+}
+
+static Value clampToUnit(TensorBuilder &b, Value x) {
+  return arith::MaximumFOp::create(
+      b, b.loc, zero(b, x), arith::MinimumFOp::create(b, b.loc, one(b, x), x));
+}
+static LogicalResult emitHardSigmoid(Node &node) {
+  double alpha = node.number("alpha", 0.2f), beta = node.number("beta", 0.5);
+  return mapFloats(node, [&](TensorBuilder &b, Value x) -> Value {
+    return clampToUnit(b, addElements(b, mulElements(b, number(b, x, alpha), x),
+                                      number(b, x, beta)));
+  });
+}
+static LogicalResult emitHardSwish(Node &node) {
+  return mapFloats(node, [&](TensorBuilder &b, Value x) -> Value {
+    Value gate =
+        clampToUnit(b, addElements(b, mulElements(b, x, number(b, x, 1.0 / 6)),
+                                   number(b, x, 0.5)));
+    return mulElements(b, x, gate);
+  });
+}
+static LogicalResult emitMish(Node &node) {
+  return mapFloats(node, [](TensorBuilder &b, Value x) -> Value {
+    return mulElements(b, x, math::TanhOp::create(b, b.loc, softplus(b, x)));
+  });
+}
+static LogicalResult emitSwish(Node &node) {
+  double alpha = node.number("alpha", 1);
+  return mapFloats(node, [&](TensorBuilder &b, Value x) -> Value {
+    return mulElements(b, x,
+                       sigmoid(b, mulElements(b, number(b, x, alpha), x)));
+  });
+}
+static LogicalResult emitGelu(Node &node) {
+  StringRef approximate = node.text("approximate", "none");
+  return mapFloats(node, [&](TensorBuilder &b, Value x) -> Value {
+    Value inner;
+    if (approximate == "tanh") {
+      Value cube = mulElements(b, x, mulElements(b, x, x));
+      Value sum =
+          addElements(b, x, mulElements(b, number(b, x, 0.044715), cube));
+      inner = math::TanhOp::create(
+          b, b.loc, mulElements(b, number(b, x, 0.7978845608028654), sum));
+    } else {
+      inner = math::ErfOp::create(
+          b, b.loc, mulElements(b, x, number(b, x, 0.7071067811865476)));
+    }
+    return mulElements(b, mulElements(b, number(b, x, 0.5), x),
+                       addElements(b, one(b, x), inner));
+  });
+}
+static LogicalResult emitShrink(Node &node) {
+  double bias = node.number("bias", 0), lambda = node.number("lambd", 0.5);
+  const Tensor &x = node.in(0);
+  TensorBuilder &b = node.b;
+  int32_t wide = isFloatType(x.type) ? accumulatorType(x.type)
+                                     : static_cast<int32_t>(TensorProto::FLOAT);
+  Value result = b.map({x.value}, x.elementType(), [&](ValueRange e) {
+    Value v = convertElement(b, e[0], x.type, wide);
+    Value below = isLess(b, v, number(b, v, -lambda));
+    Value above = isLess(b, number(b, v, lambda), v);
+    Value up = arith::SelectOp::create(
+        b, b.loc, above, subElements(b, v, number(b, v, bias)), zero(b, v));
+    Value value = arith::SelectOp::create(
+        b, b.loc, below, addElements(b, v, number(b, v, bias)), up);
+    return convertElement(b, value, wide, x.type);
+  });
+  return node.set(0, result, x.type);
+}
+
+static LogicalResult emitIsNaN(Node &node) {
+  const Tensor &x = node.in(0);
+  TensorBuilder &b = node.b;
+  if (!isFloatType(x.type))
+    return node.fail("takes floating-point elements");
+  return node.set(0,
+                  b.map({x.value}, b.getI1Type(),
+                        [&](ValueRange e) -> Value {
+                          return arith::CmpFOp::create(
+                              b, b.loc, arith::CmpFPredicate::UNO, e[0], e[0]);
+                        }),
+                  TensorProto::BOOL);
+}
+static LogicalResult emitIsInf(Node &node) {
+  const Tensor &x = node.in(0);
+  TensorBuilder &b = node.b;
+  if (!isFloatType(x.type))
+    return node.fail("takes floating-point elements");
+  bool positive = node.integer("detect_positive", 1);
+  bool negative = node.integer("detect_negative", 1);
+  auto is = [&](Value x, bool wanted, Value infinity) -> Value {
+    if (!wanted)
+      return b.integer(b.getI1Type(), 0);
+    return arith::CmpFOp::create(b, b.loc, arith::CmpFPredicate::OEQ, x,
+                                 infinity);
+  };
+  return node.set(0,
+                  b.map({x.value}, b.getI1Type(),
+                        [&](ValueRange e) -> Value {
+                          return arith::OrIOp::create(
+                              b, b.loc,
+                              is(e[0], positive, highestElement(b, x.type)),
+                              is(e[0], negative, lowestElement(b, x.type)));
+                        }),
+                  TensorProto::BOOL);
+}
+
+static LogicalResult emitNot(Node &node) {
+  const Tensor &x = node.in(0);
+  TensorBuilder &b = node.b;
+  if (isFloatType(x.type))
+    return node.fail("takes booleans or integers");
+  return node.set(0,
+                  b.map({x.value}, x.elementType(),
+                        [&](ValueRange e) -> Value {
+                          return arith::XOrIOp::create(
+                              b, b.loc, e[0], b.integer(e[0].getType(), -1));
+                        }),
+                  x.type);
+}
+
+static LogicalResult emitIdentity(Node &node) {
+  const Tensor &x = node.in(0);
+  return node.set(0, x.value, x.type, x.known);
+}
+
+static LogicalResult emitDropout(Node &node) {
+  if (node.has(2)) {
+    auto training = node.knownInput(2);
+    if (!training)
+      return failure();
+    auto ratio = node.has(1) ? node.in(1) : Tensor();
+    if (!training->empty() && training->front())
+      return node.fail("training mode draws random numbers");
+  }
+  const Tensor &x = node.in(0);
+  TensorBuilder &b = node.b;
+  if (node.wants(1))
+    (void)node.set(
+        1,
+        b.map({x.value}, b.getI1Type(),
+              [&](ValueRange) { return b.integer(b.getI1Type(), 1); }),
+        TensorProto::BOOL);
+  return node.set(0, x.value, x.type);
+}
+
+static LogicalResult convertTo(Node &node, int32_t to) {
+  const Tensor &x = node.in(0);
+  TensorBuilder &b = node.b;
+  Type stored = getStoredType(b.getContext(), to);
+  if (!stored)
+    return node.fail("cannot convert to this element type");
+  bool isHandled = true;
+  Value result = b.map({x.value}, stored, [&](ValueRange e) -> Value {
+    if (Value converted =
+            convertElement(b, e[0], x.type, to, node.integer("saturate", 1)))
+      return converted;
+    isHandled = false;
+    return b.integer(stored, 0);
+  });
+  if (!isHandled)
+    return node.fail("conversions of floats of 8 or 4 bits are not handled");
+  return node.set(0, result, to);
+}
+static LogicalResult emitCast(Node &node) {
+  return convertTo(node, static_cast<int32_t>(node.integer("to", 0)));
+}
+static LogicalResult emitCastLike(Node &node) {
+  return convertTo(node, node.in(1).type);
+}
+static LogicalResult emitBitCast(Node &node) {
+  const Tensor &x = node.in(0);
+  TensorBuilder &b = node.b;
+  auto to = static_cast<int32_t>(node.integer("to", 0));
+  Type stored = getStoredType(b.getContext(), to);
+  if (!stored ||
+      stored.getIntOrFloatBitWidth() != x.elementType().getIntOrFloatBitWidth())
+    return node.fail("element types must have the same width");
+  return node.set(0,
+                  b.map({x.value}, stored,
+                        [&](ValueRange e) -> Value {
+                          if (stored == e[0].getType())
+                            return e[0];
+                          return arith::BitcastOp::create(b, b.loc, stored,
+                                                          e[0]);
+                        }),
+                  to);
+}
+
+static LogicalResult emitClip(Node &node) {
+  const Tensor &x = node.in(0);
+  TensorBuilder &b = node.b;
+  SmallVector<Value> inputs{x.value};
+  for (int64_t i : {1, 2})
+    if (node.has(i))
+      inputs.push_back(node.in(i).value);
+  return node.set(0,
+                  b.map(inputs, x.elementType(),
+                        [&](ValueRange e) {
+                          Value value = e[0];
+                          size_t next = 1;
+                          if (node.has(1))
+                            value = maxElements(b, value, e[next++], x.type);
+                          if (node.has(2))
+                            value = minElements(b, value, e[next], x.type);
+                          return value;
+                        }),
+                  x.type);
+}
+
+//===----------------------------------------------------------------------===//
+// Several inputs
+//===----------------------------------------------------------------------===//
+
+using Combine = Value (*)(TensorBuilder &, Value, Value, int32_t);
+
+static LogicalResult checkSameTypes(Node &node) {
+  for (const Tensor &input : node.ins())
+    if (input && input.type != node.in(0).type)
+      return node.fail("inputs must have the same element type");
+  return success();
+}
+
+/// Folds all inputs from the left.
+static LogicalResult combine(Node &node, Combine body, int32_t resultType = 0) {
+  if (failed(checkSameTypes(node)))
+    return failure();
+  int32_t type = node.in(0).type;
+  TensorBuilder &b = node.b;
+  SmallVector<Value> values;
+  for (const Tensor &input : node.ins())
+    values.push_back(input.value);
+  Type stored = resultType ? getStoredType(b.getContext(), resultType)
+                           : node.in(0).elementType();
+  Value result = b.map(values, stored, [&](ValueRange e) {
+    Value value = e[0];
+    for (Value next : e.drop_front())
+      value = body(b, value, next, type);
+    return value;
+  });
+  return node.set(0, result, resultType ? resultType : type);
+}
+
+static LogicalResult emitAdd(Node &node) {
+  return combine(node, [](TensorBuilder &b, Value x, Value y, int32_t) {
+    return addElements(b, x, y);
+  });
+}
+static LogicalResult emitSub(Node &node) {
+  return combine(node, [](TensorBuilder &b, Value x, Value y, int32_t) {
+    return subElements(b, x, y);
+  });
+}
+static LogicalResult emitMul(Node &node) {
+  return combine(node, [](TensorBuilder &b, Value x, Value y, int32_t) {
+    return mulElements(b, x, y);
+  });
+}
+static LogicalResult emitDiv(Node &node) { return combine(node, divElements); }
+static LogicalResult emitMax(Node &node) { return combine(node, maxElements); }
+static LogicalResult emitMin(Node &node) { return combine(node, minElements); }
+static LogicalResult emitMean(Node &node) {
+  if (failed(emitAdd(node)))
+    return failure();
+  const Tensor sum = node.outs()[0];
+  TensorBuilder &b = node.b;
+  double count = static_cast<double>(node.inputCount());
+  return node.set(0,
+                  b.map({sum.value}, sum.elementType(),
+                        [&](ValueRange e) {
+                          return divElements(b, e[0],
+                                             b.constant(e[0].getType(), count),
+                                             sum.type);
+                        }),
+                  sum.type);
+}
+
+/// Remainder with the sign of the divisor (Python's), or of the dividend.
+static Value remainder(TensorBuilder &b, Value x, Value y, int32_t type,
+                       bool signOfDividend) {
+  if (isFloatType(type)) {
+    int32_t wide = accumulatorType(type);
+    Value a = convertElement(b, x, type, wide),
+          d = convertElement(b, y, type, wide);
+    Value r = arith::RemFOp::create(b, b.loc, a, d);
+    if (!signOfDividend) {
+      Value other = arith::CmpFOp::create(b, b.loc, arith::CmpFPredicate::OLT,
+                                          mulElements(b, r, d),
+                                          b.constant(r.getType(), 0));
+      r = arith::SelectOp::create(b, b.loc, other, addElements(b, r, d), r);
+    }
+    return convertElement(b, r, wide, type);
+  }
+  Value zero = b.integer(x.getType(), 0), one = b.integer(x.getType(), 1);
+  auto is = [&](arith::CmpIPredicate predicate, Value p, Value q) -> Value {
+    return arith::CmpIOp::create(b, b.loc, predicate, p, q);
+  };
+  Value divisor = arith::SelectOp::create(
+      b, b.loc, is(arith::CmpIPredicate::eq, y, zero), one, y);
+  if (isUnsignedType(type))
+    return arith::RemUIOp::create(b, b.loc, x, divisor);
+  Value r = arith::RemSIOp::create(b, b.loc, x, divisor);
+  if (signOfDividend)
+    return r;
+  Value differs = is(arith::CmpIPredicate::slt,
+                     arith::XOrIOp::create(b, b.loc, r, divisor), zero);
+  Value wraps = arith::AndIOp::create(b, b.loc, differs,
+                                      is(arith::CmpIPredicate::ne, r, zero));
+  return arith::SelectOp::create(b, b.loc, wraps, addElements(b, r, divisor),
+                                 r);
+}
+static LogicalResult emitMod(Node &node) {
+  if (node.integer("fmod", 0))
+    return combine(node, [](TensorBuilder &b, Value x, Value y, int32_t type) {
+      return remainder(b, x, y, type, /*signOfDividend=*/true);
+    });
+  return combine(node, [](TensorBuilder &b, Value x, Value y, int32_t type) {
+    return remainder(b, x, y, type, /*signOfDividend=*/false);
+  });
+}
+
+static LogicalResult emitPow(Node &node) {
+  const Tensor &x = node.in(0), &y = node.in(1);
+  TensorBuilder &b = node.b;
+  // Wide enough for both; integers go through f64.
+  int32_t wide = x.type == TensorProto::FLOAT && isFloatType(y.type)
+                     ? static_cast<int32_t>(TensorProto::FLOAT)
+                     : static_cast<int32_t>(TensorProto::DOUBLE);
+  return node.set(0,
+                  b.map({x.value, y.value}, x.elementType(),
+                        [&](ValueRange e) {
+                          Value power = math::PowFOp::create(
+                              b, b.loc, convertElement(b, e[0], x.type, wide),
+                              convertElement(b, e[1], y.type, wide));
+                          return convertElement(b, power, wide, x.type);
+                        }),
+                  x.type);
+}
+
+template <typename Op> static LogicalResult emitBits(Node &node) {
+  if (isFloatType(node.in(0).type))
+    return node.fail("takes booleans or integers");
+  return combine(node,
+                 [](TensorBuilder &b, Value x, Value y, int32_t) -> Value {
+                   return Op::create(b, b.loc, x, y);
+                 });
+}
+
+static LogicalResult emitBitShift(Node &node) {
+  bool isLeft = node.text("direction", "") == "LEFT";
+  if (!isLeft && node.text("direction", "") != "RIGHT")
+    return node.fail("direction must be LEFT or RIGHT");
+  auto shift = [](TensorBuilder &b, Value x, Value y, bool left) -> Value {
+    // All bits leave where the distance reaches the width.
+    Type type = x.getType();
+    Value fits =
+        arith::CmpIOp::create(b, b.loc, arith::CmpIPredicate::ult, y,
+                              b.integer(type, type.getIntOrFloatBitWidth()));
+    Value zero = b.integer(type, 0);
+    Value distance = arith::SelectOp::create(b, b.loc, fits, y, zero);
+    Value moved = left ? Value(arith::ShLIOp::create(b, b.loc, x, distance))
+                       : Value(arith::ShRUIOp::create(b, b.loc, x, distance));
+    return arith::SelectOp::create(b, b.loc, fits, moved, zero);
+  };
+  static auto body = shift;
+  if (isLeft)
+    return combine(node, [](TensorBuilder &b, Value x, Value y, int32_t) {
+      return body(b, x, y, true);
+    });
+  return combine(node, [](TensorBuilder &b, Value x, Value y, int32_t) {
+    return body(b, x, y, false);
+  });
+}
+
+template <arith::CmpFPredicate floats, arith::CmpIPredicate integers,
+          arith::CmpIPredicate unsignedIntegers>
+static LogicalResult emitCompare(Node &node) {
+  return combine(
+      node,
+      [](TensorBuilder &b, Value x, Value y, int32_t type) -> Value {
+        if (isa<FloatType>(x.getType()))
+          return arith::CmpFOp::create(b, b.loc, floats, x, y);
+        return arith::CmpIOp::create(
+            b, b.loc, isUnsignedType(type) ? unsignedIntegers : integers, x, y);
+      },
+      TensorProto::BOOL);
+}
+
+static LogicalResult emitPRelu(Node &node) {
+  const Tensor &x = node.in(0);
+  TensorBuilder &b = node.b;
+  return node.set(
+      0,
+      b.map({x.value, node.in(1).value}, x.elementType(),
+            [&](ValueRange e) -> Value {
+              Value below =
+                  lessElements(b, e[0], b.integer(e[0].getType(), 0), x.type);
+              return arith::SelectOp::create(b, b.loc, below,
+                                             mulElements(b, e[0], e[1]), e[0]);
+            }),
+      x.type);
+}
+
+static LogicalResult emitWhere(Node &node) {
+  const Tensor &x = node.in(1);
+  TensorBuilder &b = node.b;
+  return node.set(
+      0,
+      b.map({node.in(0).value, x.value, node.in(2).value}, x.elementType(),
+            [&](ValueRange e) -> Value {
+              return arith::SelectOp::create(b, b.loc, e[0], e[1], e[2]);
+            }),
+      x.type);
+}
+
+static const Operator operators[] = {
+    {"", "Abs", 1, 1, emitAbs},
+    {"", "Acos", 1, 1, emitMath<math::AcosOp>},
+    {"", "Acosh", 1, 1, emitMath<math::AcoshOp>},
+    {"", "Add", 2, 2, emitAdd},
+    {"", "And", 2, 2, emitBits<arith::AndIOp>},
+    {"", "Asin", 1, 1, emitMath<math::AsinOp>},
+    {"", "Asinh", 1, 1, emitMath<math::AsinhOp>},
+    {"", "Atan", 1, 1, emitMath<math::AtanOp>},
+    {"", "Atanh", 1, 1, emitMath<math::AtanhOp>},
+    {"", "BitCast", 1, 1, emitBitCast},
+    {"", "BitShift", 2, 2, emitBitShift},
+    {"", "BitwiseAnd", 2, 2, emitBits<arith::AndIOp>},
+    {"", "BitwiseNot", 1, 1, emitNot},
+    {"", "BitwiseOr", 2, 2, emitBits<arith::OrIOp>},
+    {"", "BitwiseXor", 2, 2, emitBits<arith::XOrIOp>},
+    {"", "Cast", 1, 1, emitCast},
+    {"", "CastLike", 2, 2, emitCastLike},
+    {"", "Ceil", 1, 1, emitMath<math::CeilOp>},
+    {"", "Celu", 1, 1, emitCelu},
+    {"", "Clip", 1, 3, emitClip},
+    {"", "Cos", 1, 1, emitMath<math::CosOp>},
+    {"", "Cosh", 1, 1, emitMath<math::CoshOp>},
+    {"", "Div", 2, 2, emitDiv},
+    {"", "Dropout", 1, 3, emitDropout},
+    {"", "Elu", 1, 1, emitElu},
+    {"", "Equal", 2, 2,
+     emitCompare<arith::CmpFPredicate::OEQ, arith::CmpIPredicate::eq,
+                 arith::CmpIPredicate::eq>},
+    {"", "Erf", 1, 1, emitMath<math::ErfOp>},
+    {"", "Exp", 1, 1, emitMath<math::ExpOp>},
+    {"", "Floor", 1, 1, emitMath<math::FloorOp>},
+    {"", "Gelu", 1, 1, emitGelu},
+    {"", "Greater", 2, 2,
+     emitCompare<arith::CmpFPredicate::OGT, arith::CmpIPredicate::sgt,
+                 arith::CmpIPredicate::ugt>},
+    {"", "GreaterOrEqual", 2, 2,
+     emitCompare<arith::CmpFPredicate::OGE, arith::CmpIPredicate::sge,
+                 arith::CmpIPredicate::uge>},
+    {"", "HardSigmoid", 1, 1, emitHardSigmoid},
+    {"", "HardSwish", 1, 1, emitHardSwish},
+    {"", "Identity", 1, 1, emitIdentity},
+    {"", "IsInf", 1, 1, emitIsInf},
+    {"", "IsNaN", 1, 1, emitIsNaN},
+    {"", "LeakyRelu", 1, 1, emitLeakyRelu},
+    {"", "Less", 2, 2,
+     emitCompare<arith::CmpFPredicate::OLT, arith::CmpIPredicate::slt,
+                 arith::CmpIPredicate::ult>},
+    {"", "LessOrEqual", 2, 2,
+     emitCompare<arith::CmpFPredicate::OLE, arith::CmpIPredicate::sle,
+                 arith::CmpIPredicate::ule>},
+    {"", "Log", 1, 1, emitMath<math::LogOp>},
+    {"", "Max", 1, -1, emitMax},
+    {"", "Mean", 1, -1, emitMean},
+    {"", "Min", 1, -1, emitMin},
+    {"", "Mish", 1, 1, emitMish},
+    {"", "Mod", 2, 2, emitMod},
+    {"", "Mul", 2, 2, emitMul},
+    {"", "Neg", 1, 1, emitNeg},
+    {"", "Not", 1, 1, emitNot},
+    {"", "Or", 2, 2, emitBits<arith::OrIOp>},
+    {"", "PRelu", 2, 2, emitPRelu},
+    {"", "Pow", 2, 2, emitPow},
+    {"", "Reciprocal", 1, 1, emitReciprocal},
+    {"", "Relu", 1, 1, emitRelu},
+    {"", "Round", 1, 1, emitMath<math::RoundEvenOp>},
+    {"", "Selu", 1, 1, emitSelu},
+    {"", "Shrink", 1, 1, emitShrink},
+    {"", "Sigmoid", 1, 1, emitSigmoid},
+    {"", "Sign", 1, 1, emitSign},
+    {"", "Sin", 1, 1, emitMath<math::SinOp>},
+    {"", "Sinh", 1, 1, emitMath<math::SinhOp>},
+    {"", "Softplus", 1, 1, emitSoftplus},
+    {"", "Softsign", 1, 1, emitSoftsign},
+    {"", "Sqrt", 1, 1, emitMath<math::SqrtOp>},
+    {"", "Sub", 2, 2, emitSub},
+    {"", "Sum", 1, -1, emitAdd},
+    {"", "Swish", 1, 1, emitSwish},
+    {"", "Tan", 1, 1, emitMath<math::TanOp>},
+    {"", "Tanh", 1, 1, emitMath<math::TanhOp>},
+    {"", "ThresholdedRelu", 1, 1, emitThresholdedRelu},
+    {"", "Where", 3, 3, emitWhere},
+    {"", "Xor", 2, 2, emitBits<arith::XOrIOp>},
+};
+
+ArrayRef<Operator> mlir::qlm::onnx_import::elementwiseOperators() {
+  return operators;
+}

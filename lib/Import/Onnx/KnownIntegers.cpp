@@ -1,0 +1,323 @@
+//===- KnownIntegers.cpp - Computes shapes while importing ----------------===//
+//
+// Part of the QLM project, under the Apache License v2.0 with LLVM Exceptions.
+// SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
+//
+//===----------------------------------------------------------------------===//
+//
+// Graphs compute shapes, axes and slices with the same operators as data. Where
+// all inputs of such a node are known whole numbers, so is its result, and what
+// takes it can have static sizes.
+//
+//===----------------------------------------------------------------------===//
+
+#include "Node.h"
+
+#include "mlir/Dialect/Arith/IR/Arith.h"
+#include "llvm/ADT/StringSwitch.h"
+
+using namespace mlir;
+using namespace mlir::qlm::onnx_import;
+using onnx::TensorProto;
+
+/// Larger results are data, not shapes.
+static constexpr size_t kMostElements = 1024;
+
+Tensor mlir::qlm::onnx_import::makeIntegers(TensorBuilder &b,
+                                            ArrayRef<int64_t> values,
+                                            ArrayRef<int64_t> shape,
+                                            int32_t type) {
+  Type stored = getStoredType(b.getContext(), type);
+  auto tensorType = RankedTensorType::get(shape, stored);
+  SmallVector<APInt> elements;
+  unsigned width = stored.getIntOrFloatBitWidth();
+  for (int64_t value : values)
+    elements.push_back(
+        APInt(64, static_cast<uint64_t>(value)).zextOrTrunc(width));
+  Value constant = arith::ConstantOp::create(
+      b, b.loc, DenseElementsAttr::get(tensorType, elements));
+  return {constant, type, SmallVector<int64_t>(values)};
+}
+
+namespace {
+/// Whole numbers and their shape.
+struct Integers {
+  SmallVector<int64_t> values;
+  SmallVector<int64_t> shape;
+};
+using Folded = std::optional<Integers>;
+} // namespace
+
+static Integers take(const Tensor &tensor) {
+  return {*tensor.known, SmallVector<int64_t>(tensor.tensorType().getShape())};
+}
+
+/// Two inputs of equal shape, or one of them a single element.
+static Folded
+foldPairs(const Integers &x, const Integers &y,
+          function_ref<std::optional<int64_t>(int64_t, int64_t)> body) {
+  bool xIsOne = x.values.size() == 1, yIsOne = y.values.size() == 1;
+  if (!xIsOne && !yIsOne && x.shape != y.shape)
+    return std::nullopt;
+  // The result of two single elements has the longer shape.
+  bool takesY = xIsOne && (!yIsOne || y.shape.size() > x.shape.size());
+  Integers result{{}, takesY ? y.shape : x.shape};
+  size_t count = std::max(x.values.size(), y.values.size());
+  if (x.values.empty() || y.values.empty())
+    count = 0;
+  for (size_t i = 0; i < count; ++i) {
+    auto value = body(x.values[xIsOne ? 0 : i], y.values[yIsOne ? 0 : i]);
+    if (!value)
+      return std::nullopt;
+    result.values.push_back(*value);
+  }
+  return result;
+}
+
+static Folded foldArithmetic(Node &node) {
+  using Body = std::optional<int64_t> (*)(int64_t, int64_t);
+  Body body = llvm::StringSwitch<Body>(node.op())
+                  .Case("Add",
+                        [](int64_t x, int64_t y) -> std::optional<int64_t> {
+                          return x + y;
+                        })
+                  .Case("Sub",
+                        [](int64_t x, int64_t y) -> std::optional<int64_t> {
+                          return x - y;
+                        })
+                  .Case("Mul",
+                        [](int64_t x, int64_t y) -> std::optional<int64_t> {
+                          int64_t product;
+                          if (__builtin_mul_overflow(x, y, &product))
+                            return std::nullopt;
+                          return product;
+                        })
+                  .Case("Div",
+                        [](int64_t x, int64_t y) -> std::optional<int64_t> {
+                          if (y == 0 || (x == INT64_MIN && y == -1))
+                            return std::nullopt;
+                          return x / y;
+                        })
+                  .Case("Equal",
+                        [](int64_t x, int64_t y) -> std::optional<int64_t> {
+                          return x == y;
+                        })
+                  .Case("Less",
+                        [](int64_t x, int64_t y) -> std::optional<int64_t> {
+                          return x < y;
+                        })
+                  .Case("Greater",
+                        [](int64_t x, int64_t y) -> std::optional<int64_t> {
+                          return x > y;
+                        })
+                  .Case("Max",
+                        [](int64_t x, int64_t y) -> std::optional<int64_t> {
+                          return std::max(x, y);
+                        })
+                  .Case("Min",
+                        [](int64_t x, int64_t y) -> std::optional<int64_t> {
+                          return std::min(x, y);
+                        })
+                  .Default(nullptr);
+  if (!body || node.inputCount() != 2)
+    return std::nullopt;
+  return foldPairs(take(node.in(0)), take(node.in(1)), body);
+}
+
+static Folded foldWhere(Node &node) {
+  Integers condition = take(node.in(0)), x = take(node.in(1)),
+           y = take(node.in(2));
+  if (condition.shape != x.shape || x.shape != y.shape)
+    return std::nullopt;
+  for (size_t i = 0; i < x.values.size(); ++i)
+    if (!condition.values[i])
+      x.values[i] = y.values[i];
+  return x;
+}
+
+/// Shapes of one dimension, and scalars put end to end by Concat.
+static Folded foldConcat(Node &node) {
+  Integers result;
+  for (const Tensor &input : node.ins()) {
+    if (input.rank() != 1)
+      return std::nullopt;
+    llvm::append_range(result.values, *input.known);
+  }
+  result.shape = {static_cast<int64_t>(result.values.size())};
+  return result;
+}
+
+static Folded foldGather(Node &node) {
+  Integers data = take(node.in(0)), places = take(node.in(1));
+  if (data.shape.size() != 1 || node.integer("axis", 0) != 0)
+    return std::nullopt;
+  Integers result{{}, places.shape};
+  auto size = static_cast<int64_t>(data.values.size());
+  for (int64_t place : places.values) {
+    if (place < -size || place >= size)
+      return std::nullopt;
+    result.values.push_back(data.values[place < 0 ? place + size : place]);
+  }
+  return result;
+}
+
+static Folded foldSlice(Node &node) {
+  Integers data = take(node.in(0));
+  if (data.shape.size() != 1 || node.inputCount() < 3)
+    return std::nullopt;
+  for (int64_t i = 1; i < node.inputCount(); ++i)
+    if (node.has(i) && node.in(i).known->size() != 1)
+      return std::nullopt;
+  auto size = static_cast<int64_t>(data.values.size());
+  int64_t start = node.in(1).known->front(), end = node.in(2).known->front();
+  int64_t step = node.has(4) ? node.in(4).known->front() : 1;
+  if (step == 0)
+    return std::nullopt;
+  auto clamp = [&](int64_t i, int64_t low, int64_t high) {
+    return std::clamp(i < 0 ? i + size : i, low, high);
+  };
+  start = step > 0 ? clamp(start, 0, size) : clamp(start, 0, size - 1);
+  end = step > 0 ? clamp(end, 0, size) : clamp(end, -1, size - 1);
+  Integers result;
+  for (int64_t i = start; step > 0 ? i < end : i > end; i += step)
+    result.values.push_back(data.values[i]);
+  result.shape = {static_cast<int64_t>(result.values.size())};
+  return result;
+}
+
+/// Reshape, Squeeze and Unsqueeze between scalars and one dimension.
+static Folded foldShapeChange(Node &node) {
+  Integers x = take(node.in(0));
+  auto count = static_cast<int64_t>(x.values.size());
+  if (node.op() == "Squeeze") {
+    if (count != 1 || x.shape.size() != 1)
+      return std::nullopt;
+    x.shape = {};
+  } else if (node.op() == "Unsqueeze") {
+    if (!x.shape.empty())
+      return std::nullopt;
+    x.shape = {1};
+  } else {
+    auto wanted = *node.in(1).known;
+    if (wanted.size() > 1 ||
+        (wanted.size() == 1 && wanted[0] != -1 && wanted[0] != count) ||
+        (wanted.empty() && count != 1))
+      return std::nullopt;
+    x.shape =
+        wanted.empty() ? SmallVector<int64_t>{} : SmallVector<int64_t>{count};
+  }
+  return x;
+}
+
+static Folded foldCast(Node &node) {
+  auto to = node.integer("to", 0);
+  if (to != TensorProto::INT64 && to != TensorProto::INT32)
+    return std::nullopt;
+  Integers x = take(node.in(0));
+  if (to == TensorProto::INT32)
+    for (int64_t &value : x.values)
+      value = static_cast<int32_t>(value);
+  return x;
+}
+
+static Folded foldConstantOfShape(Node &node) {
+  auto *value = node.find("value");
+  if (!value || (value->t().data_type() != TensorProto::INT64 &&
+                 value->t().data_type() != TensorProto::BOOL))
+    return std::nullopt;
+  Tensor element = node.makeConstant(value->t());
+  if (!element || !element.known || element.known->size() != 1)
+    return std::nullopt;
+  Integers result{{}, *node.in(0).known};
+  uint64_t count = 1;
+  for (int64_t size : result.shape) {
+    if (size < 0 || static_cast<uint64_t>(size) > kMostElements)
+      return std::nullopt;
+    count *= size;
+    if (count > kMostElements)
+      return std::nullopt;
+  }
+  result.values.assign(count, element.known->front());
+  return result;
+}
+
+static Folded foldRange(Node &node) {
+  int64_t start = node.in(0).known->front(), limit = node.in(1).known->front(),
+          delta = node.in(2).known->front();
+  Integers result;
+  if (delta == 0)
+    return std::nullopt;
+  for (int64_t i = start; delta > 0 ? i < limit : i > limit; i += delta) {
+    if (result.values.size() > kMostElements)
+      return std::nullopt;
+    result.values.push_back(i);
+  }
+  result.shape = {static_cast<int64_t>(result.values.size())};
+  return result;
+}
+
+/// The result's type: that of the first data input but for comparisons.
+static int32_t resultType(Node &node) {
+  StringRef op = node.op();
+  if (op == "Cast")
+    return static_cast<int32_t>(node.integer("to", 0));
+  if (op == "Equal" || op == "Less" || op == "Greater")
+    return TensorProto::BOOL;
+  if (op == "Where")
+    return node.in(1).type;
+  if (op == "ConstantOfShape")
+    return node.find("value")->t().data_type();
+  return node.in(0).type;
+}
+
+/// Shape and Size need no known elements, only known sizes.
+static Folded foldSizes(Node &node) {
+  const Tensor &x = node.in(0);
+  if (!x.tensorType().hasStaticShape())
+    return std::nullopt;
+  ArrayRef<int64_t> shape = x.tensorType().getShape();
+  if (node.op() == "Size")
+    return Integers{{x.tensorType().getNumElements()}, {}};
+  auto clamp = [&](int64_t i) {
+    return std::clamp<int64_t>(i < 0 ? i + x.rank() : i, 0, x.rank());
+  };
+  int64_t start = clamp(node.integer("start", 0));
+  int64_t end = std::max(start, clamp(node.integer("end", x.rank())));
+  Integers result{SmallVector<int64_t>(shape.slice(start, end - start)), {}};
+  result.shape = {static_cast<int64_t>(result.values.size())};
+  return result;
+}
+
+std::optional<Tensor> mlir::qlm::onnx_import::foldKnown(Node &node) {
+  if (!node.getProto().domain().empty() || node.inputCount() == 0)
+    return std::nullopt;
+  if (node.op() == "Shape" || node.op() == "Size") {
+    if (Folded sizes = foldSizes(node))
+      return makeIntegers(node.b, sizes->values, sizes->shape,
+                          TensorProto::INT64);
+    return std::nullopt;
+  }
+  for (const Tensor &input : node.ins())
+    if (input && (!input.known || input.known->size() > kMostElements))
+      return std::nullopt;
+  using Fold = Folded (*)(Node &);
+  Fold fold = llvm::StringSwitch<Fold>(node.op())
+                  .Cases({"Add", "Sub", "Mul", "Div", "Equal", "Less",
+                          "Greater", "Max", "Min"},
+                         foldArithmetic)
+                  .Case("Where", foldWhere)
+                  .Case("Concat", foldConcat)
+                  .Case("Gather", foldGather)
+                  .Case("Slice", foldSlice)
+                  .Cases({"Reshape", "Squeeze", "Unsqueeze"}, foldShapeChange)
+                  .Case("Cast", foldCast)
+                  .Case("ConstantOfShape", foldConstantOfShape)
+                  .Case("Range", foldRange)
+                  .Default(nullptr);
+  if (!fold)
+    return std::nullopt;
+  Folded result = fold(node);
+  if (!result)
+    return std::nullopt;
+  return makeIntegers(node.b, result->values, result->shape, resultType(node));
+}

@@ -1,0 +1,49 @@
+//===- Products.h - Sums of products, for floats and integers ---*- C++ -*-===//
+//
+// Part of the QLM project, under the Apache License v2.0 with LLVM Exceptions.
+// SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
+//
+//===----------------------------------------------------------------------===//
+
+#ifndef QLM_LIB_IMPORT_ONNX_PRODUCTS_H
+#define QLM_LIB_IMPORT_ONNX_PRODUCTS_H
+
+#include "Node.h"
+
+namespace mlir::qlm::onnx_import {
+
+/// Turns an element and its indices to what is multiplied.
+using ElementReader = function_ref<Value(Value element, ValueRange at)>;
+/// Turns a sum and the result's indices to the result's element.
+using ElementFinisher = function_ref<Value(Value sum, ValueRange at)>;
+
+/// NumPy's matmul: sums over the last dimension of \p x and the last but one of
+/// \p y, stacks broadcast. Fails, in the node, when the sizes disagree.
+Value matmul(Node &node, const Tensor &x, const Tensor &y, Type element,
+             ElementReader readX, ElementReader readY, ElementFinisher finish,
+             Value zero);
+
+/// Convolution of \p x [N, C, spatial…] with \p weight [M, C / group, kernel…];
+/// strides, pads and the like are the node's attributes.
+Value convolve(Node &node, const Tensor &x, const Tensor &weight, Type element,
+               ElementReader readX, ElementReader readWeight,
+               ElementFinisher finish, Value zero);
+
+/// Windows that slide over the spatial dimensions of an image.
+struct Windows {
+  SmallVector<int64_t> kernel, strides, dilations;
+  /// Padding before and after, sizes of the data and of the result.
+  SmallVector<Value> padLow, padHigh, input, sizes;
+
+  /// Reads strides, dilations, pads, auto_pad and ceil_mode.
+  static std::optional<Windows> get(Node &node, const Tensor &x,
+                                    ArrayRef<int64_t> kernel);
+  /// Where element \p inside of the window \p window lies, kept inside the
+  /// data, and whether it did so without that.
+  std::pair<SmallVector<Value>, Value>
+  place(TensorBuilder &b, ValueRange window, ValueRange inside) const;
+};
+
+} // namespace mlir::qlm::onnx_import
+
+#endif // QLM_LIB_IMPORT_ONNX_PRODUCTS_H
