@@ -48,7 +48,7 @@ static StringRef getString(ModuleOp module, StringRef name) {
 }
 
 static llvm::Expected<std::unique_ptr<llvm::TargetMachine>>
-createTargetMachine(StringRef features) {
+createTargetMachine(StringRef features, Effort effort) {
   LLVMInitializeX86TargetInfo();
   LLVMInitializeX86Target();
   LLVMInitializeX86TargetMC();
@@ -62,7 +62,8 @@ createTargetMachine(StringRef features) {
   llvm::TargetOptions options;
   std::unique_ptr<llvm::TargetMachine> machine(target->createTargetMachine(
       triple, kBaseCpu, features, options, llvm::Reloc::PIC_, std::nullopt,
-      llvm::CodeGenOptLevel::Aggressive));
+      effort == Effort::Full ? llvm::CodeGenOptLevel::Aggressive
+                             : llvm::CodeGenOptLevel::Less));
   if (!machine)
     return makeError("no code generator for the features '" + features + "'");
   return machine;
@@ -71,13 +72,14 @@ createTargetMachine(StringRef features) {
 /// Tells each function what it is compiled for. `no-builtins` keeps the
 /// optimizer from turning loops into calls of memset and memcpy.
 static void setFunctionAttributes(llvm::Module &module, StringRef cpu,
-                                  StringRef features) {
+                                  StringRef features, Libraries libraries) {
   for (llvm::Function &function : module) {
     if (function.isDeclaration())
       continue;
     function.addFnAttr("target-cpu", kBaseCpu);
     function.addFnAttr("target-features", features);
-    function.addFnAttr("no-builtins");
+    if (libraries == Libraries::None)
+      function.addFnAttr("no-builtins");
     if (!cpu.empty())
       function.addFnAttr("tune-cpu", cpu);
     // Tuning for some processors prefers halves of the vectors asked for.
@@ -86,7 +88,8 @@ static void setFunctionAttributes(llvm::Module &module, StringRef cpu,
   }
 }
 
-static void optimize(llvm::Module &module, llvm::TargetMachine &machine) {
+static void optimize(llvm::Module &module, llvm::TargetMachine &machine,
+                     Effort effort) {
   llvm::LoopAnalysisManager loops;
   llvm::FunctionAnalysisManager functions;
   llvm::CGSCCAnalysisManager calls;
@@ -97,12 +100,33 @@ static void optimize(llvm::Module &module, llvm::TargetMachine &machine) {
   builder.registerFunctionAnalyses(functions);
   builder.registerLoopAnalyses(loops);
   builder.crossRegisterProxies(loops, functions, calls, modules);
-  builder.buildPerModuleDefaultPipeline(llvm::OptimizationLevel::O3)
+  builder
+      .buildPerModuleDefaultPipeline(effort == Effort::Full
+                                         ? llvm::OptimizationLevel::O3
+                                         : llvm::OptimizationLevel::O1)
       .run(module, modules);
 }
 
-/// Fails if \p object uses symbols that it doesn't define.
-static llvm::Error checkSelfContained(ArrayRef<char> object) {
+/// Whether \p name is a function of C's library or its mathematical part that
+/// graphs' code may call.
+static bool isLibraryFunction(StringRef name) {
+  static constexpr StringRef kMemory[] = {"malloc", "free", "memcpy", "memmove",
+                                          "memset"};
+  static constexpr StringRef kMath[] = {
+      "acos",  "acosh",     "asin",  "asinh", "atan",      "atan2", "atanh",
+      "cbrt",  "ceil",      "cos",   "cosh",  "erf",       "erfc",  "exp",
+      "exp2",  "expm1",     "fabs",  "floor", "fma",       "fmod",  "ldexp",
+      "log",   "log10",     "log1p", "log2",  "nearbyint", "pow",   "rint",
+      "round", "roundeven", "sin",   "sinh",  "sqrt",      "tan",   "tanh",
+      "trunc", "sincos",    "exp10"};
+  if (llvm::is_contained(kMemory, name) || llvm::is_contained(kMath, name))
+    return true;
+  return name.consume_back("f") && llvm::is_contained(kMath, name);
+}
+
+/// Fails if \p object uses symbols that neither it nor \p libraries define.
+static llvm::Error checkSelfContained(ArrayRef<char> object,
+                                      Libraries libraries) {
   auto parsed =
       llvm::object::ObjectFile::createObjectFile(llvm::MemoryBufferRef(
           StringRef(object.data(), object.size()), "kernels"));
@@ -118,7 +142,8 @@ static llvm::Error checkSelfContained(ArrayRef<char> object) {
     auto name = symbol.getName();
     if (!name)
       return name.takeError();
-    if (!name->empty())
+    if (!name->empty() &&
+        (libraries == Libraries::None || !isLibraryFunction(*name)))
       missing.push_back(name->str());
   }
   if (missing.empty())
@@ -129,10 +154,11 @@ static llvm::Error checkSelfContained(ArrayRef<char> object) {
 }
 
 llvm::Expected<SmallVector<char, 0>>
-mlir::qlm::emitObjectCode(ModuleOp kernels) {
+mlir::qlm::emitObjectCode(ModuleOp kernels, Libraries libraries,
+                          Effort effort) {
   StringRef cpu = getString(kernels, "qlm.target_cpu");
   StringRef features = getString(kernels, "qlm.target_features");
-  auto machine = createTargetMachine(features);
+  auto machine = createTargetMachine(features, effort);
   if (!machine)
     return machine.takeError();
 
@@ -155,8 +181,8 @@ mlir::qlm::emitObjectCode(ModuleOp kernels) {
     return makeError("cannot translate the kernels to LLVM IR: " + messages);
   module->setTargetTriple((*machine)->getTargetTriple());
   module->setDataLayout((*machine)->createDataLayout());
-  setFunctionAttributes(*module, cpu, features);
-  optimize(*module, **machine);
+  setFunctionAttributes(*module, cpu, features, libraries);
+  optimize(*module, **machine, effort);
 
   SmallVector<char, 0> object;
   llvm::raw_svector_ostream stream(object);
@@ -165,7 +191,7 @@ mlir::qlm::emitObjectCode(ModuleOp kernels) {
                                       llvm::CodeGenFileType::ObjectFile))
     return makeError("this LLVM cannot write x86-64 object files");
   codegen.run(*module);
-  if (llvm::Error error = checkSelfContained(object))
+  if (llvm::Error error = checkSelfContained(object, libraries))
     return std::move(error);
   return object;
 }
@@ -207,11 +233,12 @@ static std::string readFirstLine(StringRef path) {
   return (*buffer)->getBuffer().trim().split('\n').first.str();
 }
 
-llvm::Error mlir::qlm::emitSharedLibrary(ModuleOp kernels, StringRef path) {
+llvm::Error mlir::qlm::emitSharedLibrary(ModuleOp kernels, StringRef path,
+                                         Libraries libraries, Effort effort) {
   auto linker = findLinker();
   if (!linker)
     return linker.takeError();
-  auto object = emitObjectCode(kernels);
+  auto object = emitObjectCode(kernels, libraries, effort);
   if (!object)
     return object.takeError();
   std::string objectPath = (path + ".o").str();
@@ -222,14 +249,11 @@ llvm::Error mlir::qlm::emitSharedLibrary(ModuleOp kernels, StringRef path) {
   });
   if (llvm::Error error = writeFile(objectPath, *object))
     return error;
-  StringRef arguments[] = {*linker,
-                           "-shared",
-                           "--no-undefined",
-                           "--build-id=none",
-                           "-z",
-                           "noexecstack",
-                           "-o",
-                           path,
+  StringRef symbols = libraries == Libraries::None
+                          ? "--no-undefined"
+                          : "--unresolved-symbols=ignore-all";
+  StringRef arguments[] = {*linker,   "-shared",     symbols, "--build-id=none",
+                           "-z",      "noexecstack", "-o",    path,
                            objectPath};
   std::optional<StringRef> redirects[] = {StringRef(), StringRef(logPath),
                                           StringRef(logPath)};

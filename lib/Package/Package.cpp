@@ -10,108 +10,22 @@
 #include "Evaluate.h"
 #include "Manifest.h"
 #include "PackageErrors.h"
+#include "PackageFolder.h"
 #include "mlir/Dialect/GPU/IR/GPUDialect.h"
 #include "qlm/Dialect/Qlm.h"
 #include "qlm/Package/CudaBinary.h"
 #include "qlm/Package/Format.h"
 #include "qlm/Package/ObjectFile.h"
-#include "llvm/ADT/ScopeExit.h"
 #include "llvm/Support/FileSystem.h"
-#include "llvm/Support/MemoryBuffer.h"
-#include "llvm/Support/Path.h"
-#include "llvm/Support/Process.h"
-
-#include <cstring>
 
 using namespace mlir;
 using namespace mlir::qlm;
 namespace format = ::qlm::format;
 namespace fs = llvm::sys::fs;
-namespace path = llvm::sys::path;
-
-static std::string join(StringRef folder, StringRef name) {
-  SmallString<256> result(folder);
-  path::append(result, name);
-  return std::string(result);
-}
-
-//===----------------------------------------------------------------------===//
-// The folder
-//===----------------------------------------------------------------------===//
-
-/// Whether the folder \p target has a manifest of this format, whatever its
-/// version.
-static bool isPackage(StringRef target) {
-  auto buffer =
-      llvm::MemoryBuffer::getFile(join(target, format::kManifestFile));
-  if (!buffer)
-    return false;
-  auto manifest = llvm::json::parse((*buffer)->getBuffer());
-  if (!manifest) {
-    llvm::consumeError(manifest.takeError());
-    return false;
-  }
-  const llvm::json::Object *object = manifest->getAsObject();
-  return object &&
-         object->getString("format") == StringRef(format::kFormatName);
-}
-
-/// Fails unless \p target may be written: nothing, an empty folder, or a
-/// package that may be replaced.
-static llvm::Error checkTarget(StringRef target, bool overwrite) {
-  if (!fs::exists(target) && !fs::is_symlink_file(target))
-    return llvm::Error::success();
-  if (!fs::is_directory(target))
-    return makeError("'" + target + "' exists and is not a package");
-  std::error_code code;
-  if (fs::directory_iterator(target, code) == fs::directory_iterator() && !code)
-    return llvm::Error::success();
-  if (!isPackage(target))
-    return makeError("'" + target + "' exists and is not a package");
-  if (!overwrite)
-    return makeError("package '" + target + "' exists");
-  return llvm::Error::success();
-}
-
-/// Puts the finished folder \p made in the place of \p target. An older one is
-/// moved aside first and comes back if the second rename fails.
-static llvm::Error install(StringRef made, StringRef target) {
-  std::string aside =
-      (target + ".old-" + llvm::Twine(llvm::sys::Process::getProcessId()))
-          .str();
-  bool replaces = fs::exists(target);
-  if (replaces)
-    if (std::error_code code = fs::rename(target, aside))
-      return makeError("cannot replace '" + target + "': " + code.message());
-  if (std::error_code code = fs::rename(made, target)) {
-    if (replaces)
-      (void)fs::rename(aside, target);
-    return makeError("cannot write '" + target + "': " + code.message());
-  }
-  if (replaces)
-    (void)fs::remove_directories(aside);
-  return llvm::Error::success();
-}
 
 //===----------------------------------------------------------------------===//
 // The files
 //===----------------------------------------------------------------------===//
-
-static llvm::Expected<PackagedFile> describeFile(StringRef folder,
-                                                 StringRef name) {
-  PackagedFile file;
-  file.name = name.str();
-  std::string filePath = join(folder, name);
-  uint64_t bytes = 0;
-  if (std::error_code code = fs::file_size(filePath, bytes))
-    return makeError("cannot read '" + filePath + "': " + code.message());
-  file.bytes = bytes;
-  auto checksum = computeFileChecksum(filePath);
-  if (!checksum)
-    return checksum.takeError();
-  file.checksum = *checksum;
-  return file;
-}
 
 static llvm::Expected<PackagedFile>
 writeWeights(ModuleOp module, StringRef folder, const PackageOptions &options) {
@@ -136,7 +50,7 @@ writeWeights(ModuleOp module, StringRef folder, const PackageOptions &options) {
     }
 
   auto file =
-      WeightsFile::create(join(folder, format::kWeightsFile), plan.tensors);
+      WeightsFile::create(joinPath(folder, format::kWeightsFile), plan.tensors);
   if (!file)
     return file.takeError();
   PackageProgress progress;
@@ -159,7 +73,7 @@ writeWeights(ModuleOp module, StringRef folder, const PackageOptions &options) {
 static llvm::Error writeCpuModule(ModuleOp kernels, StringRef folder,
                                   ManifestInput &input) {
   if (llvm::Error error =
-          emitSharedLibrary(kernels, join(folder, format::kCpuModuleFile)))
+          emitSharedLibrary(kernels, joinPath(folder, format::kCpuModuleFile)))
     return error;
   auto file = describeFile(folder, format::kCpuModuleFile);
   if (!file)
@@ -168,24 +82,10 @@ static llvm::Error writeCpuModule(ModuleOp kernels, StringRef folder,
   return llvm::Error::success();
 }
 
-static llvm::Error writeText(const std::string &filePath, StringRef text) {
-  std::error_code code;
-  llvm::raw_fd_ostream stream(filePath, code);
-  if (!code) {
-    stream << text;
-    stream.close();
-    code = stream.error();
-    stream.clear_error();
-  }
-  if (code)
-    return makeError("cannot write '" + filePath + "': " + code.message());
-  return llvm::Error::success();
-}
-
 /// Writes one chip's code as the file \p name.
 static llvm::Expected<PackagedChip> writeChip(StringRef folder, StringRef chip,
                                               StringRef name, StringRef code) {
-  if (llvm::Error error = writeText(join(folder, name), code))
+  if (llvm::Error error = writeText(joinPath(folder, name), code))
     return std::move(error);
   auto file = describeFile(folder, name);
   if (!file)
@@ -245,10 +145,10 @@ copyModelFiles(StringRef modelFolder, StringRef folder) {
         StringRef(format::kTokenizerConfigFile),
         StringRef(format::kGenerationConfigFile),
         StringRef(format::kConfigFile), StringRef("chat_template.jinja")}) {
-    std::string from = join(modelFolder, name);
+    std::string from = joinPath(modelFolder, name);
     if (!fs::exists(from))
       continue;
-    if (std::error_code code = fs::copy_file(from, join(folder, name)))
+    if (std::error_code code = fs::copy_file(from, joinPath(folder, name)))
       return makeError("cannot copy '" + from + "': " + code.message());
     auto file = describeFile(folder, name);
     if (!file)
@@ -256,20 +156,6 @@ copyModelFiles(StringRef modelFolder, StringRef folder) {
     files.push_back(std::move(*file));
   }
   return files;
-}
-
-static llvm::Error writeManifest(StringRef folder,
-                                 llvm::json::Object manifest) {
-  std::string filePath = join(folder, format::kManifestFile);
-  manifest["checksum"] = format::kNoChecksum;
-  std::string text =
-      llvm::formatv("{0:2}\n", llvm::json::Value(std::move(manifest))).str();
-  format::Checksum checksum;
-  checksum.update(text.data(), text.size());
-  text.replace(text.find(format::kNoChecksum), std::strlen(format::kNoChecksum),
-               toHex(checksum.finish()));
-
-  return writeText(filePath, text);
 }
 
 static llvm::Expected<PackageSummary>
@@ -311,23 +197,16 @@ fillFolder(ModuleOp module, StringRef folder, const PackageOptions &options) {
 
 llvm::Expected<PackageSummary>
 mlir::qlm::writePackage(ModuleOp module, const PackageOptions &options) {
-  StringRef target = StringRef(options.output).rtrim('/');
-  if (target.empty())
-    return makeError("the package's path must not be empty or '/'");
-  if (llvm::Error error = checkTarget(target, options.overwrite))
+  PackageSummary summary;
+  llvm::Error error = writePackageFolder(
+      options.output, options.overwrite, [&](StringRef folder) -> llvm::Error {
+        auto filled = fillFolder(module, folder, options);
+        if (!filled)
+          return filled.takeError();
+        summary = *filled;
+        return llvm::Error::success();
+      });
+  if (error)
     return std::move(error);
-  std::string folder =
-      (target + ".tmp-" + llvm::Twine(llvm::sys::Process::getProcessId()))
-          .str();
-  if (std::error_code code =
-          fs::create_directory(folder, /*IgnoreExisting=*/false, fs::all_all))
-    return makeError("cannot write '" + target + "': " + code.message());
-  llvm::scope_exit cleanup([&] { (void)fs::remove_directories(folder); });
-  auto summary = fillFolder(module, folder, options);
-  if (!summary)
-    return summary;
-  if (llvm::Error error = install(folder, target))
-    return std::move(error);
-  cleanup.release();
   return summary;
 }

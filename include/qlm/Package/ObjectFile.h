@@ -17,17 +17,34 @@
 
 namespace mlir::qlm {
 
+/// What compiled code may call that it doesn't define.
+enum class Libraries {
+  None,    ///< kernels of models
+  CAndMath ///< host functions of graphs: malloc, memcpy, expf, …
+};
+
+/// How hard the optimizer tries.
+enum class Effort {
+  Quick, ///< for code that runs once
+  Full
+};
+
 /// Compiles a module of the LLVM dialect to position-independent x86-64 object
 /// code, optimized for its attributes `qlm.target_cpu` (tuning only) and
 /// `qlm.target_features` ("+avx2,+fma": exactly the instructions allowed).
 /// Without the attributes, code for any x86-64 processor.
 ///
-/// Fails if the code calls a function that it doesn't define: a package links
-/// against no library. The message names the functions.
-llvm::Expected<llvm::SmallVector<char, 0>> emitObjectCode(ModuleOp kernels);
+/// Fails if the code calls a function that neither it nor \p libraries define.
+/// The message names the functions.
+llvm::Expected<llvm::SmallVector<char, 0>>
+emitObjectCode(ModuleOp kernels, Libraries libraries = Libraries::None,
+               Effort effort = Effort::Full);
 
 /// Compiles \p kernels as above and links them to the shared library \p path.
-llvm::Error emitSharedLibrary(ModuleOp kernels, llvm::StringRef path);
+/// Symbols of \p libraries stay open: the process that loads it has them.
+llvm::Error emitSharedLibrary(ModuleOp kernels, llvm::StringRef path,
+                              Libraries libraries = Libraries::None,
+                              Effort effort = Effort::Full);
 
 /// Finds a linker: `ld.lld` of LLVM 22, any `ld.lld`, or `ld`. Searches the
 /// directory of LLVM's tools, then PATH.

@@ -1,0 +1,46 @@
+//===- GraphFormat.h - What a graph's package holds -------------*- C++ -*-===//
+//
+// Part of the QLM project, under the Apache License v2.0 with LLVM Exceptions.
+// SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
+//
+//===----------------------------------------------------------------------===//
+//
+// clang-format off
+// A graph of any kind (quantc FILE.onnx) is a package with another manifest:
+//
+//   {
+//     "format": "qlm-graph", "version": 1, "checksum": hex64, "producer": str,
+//     "target": as in Format.h, "weights": as in Format.h,
+//     "inputs": [{"name": str, "type": "float32"|..., "shape": [int|null]}],
+//     "outputs": the same,
+//     "weight_arguments": [{"key": str, "shape": [int]}]   // in order
+//   }
+//
+// with null for sizes known only at run time, and its module exports
+// kGraphFunction. A weight's key is its tensor's in weights.safetensors.
+// clang-format on
+//
+//===----------------------------------------------------------------------===//
+
+#ifndef QLM_PACKAGE_GRAPHFORMAT_H
+#define QLM_PACKAGE_GRAPHFORMAT_H
+
+#include "qlm/Package/Format.h"
+
+namespace qlm::format {
+
+/// `format` of a package that holds one host function instead of a step.
+inline constexpr const char kGraphFormatName[] = "qlm-graph";
+/// The host function: `void qlm_graph(void **)`. The pointers are those of
+/// the results' descriptors (all in one buffer: one pointer), of each input's,
+/// then of each weight's. A descriptor of rank R is
+/// `{void *allocated, *aligned; int64 offset, sizes[R], strides[R]}`; the
+/// results' are written by the function, and the caller frees `allocated`.
+inline constexpr const char kGraphFunction[] = "qlm_graph";
+/// A variable `void (*)()` of the module, which may be missing: called, and
+/// must not return, where sizes of the inputs contradict each other.
+inline constexpr const char kGraphTrap[] = "qlm_graph_trap";
+
+} // namespace qlm::format
+
+#endif // QLM_PACKAGE_GRAPHFORMAT_H
