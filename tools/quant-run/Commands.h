@@ -23,6 +23,7 @@ int runLogits(int argc, char **argv);
 int runEval(int argc, char **argv);
 int runBench(int argc, char **argv);
 int runInspect(int argc, char **argv);
+int runGraph(int argc, char **argv);
 
 /// Options that every command which runs a model has.
 struct ModelOptions {

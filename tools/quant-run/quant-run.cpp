@@ -22,6 +22,7 @@ constexpr Command commands[] = {
     {"generate", runGenerate, "continue prompts"},
     {"logits", runLogits, "write the logits of given tokens"},
     {"eval", runEval, "measure perplexity, and distance to a reference"},
+    {"run", runGraph, "compute the outputs of an ONNX graph"},
     {"bench", runBench, "measure prefill and decode speed"},
     {"inspect", runInspect, "show a package's plan, sizes and kernels"},
 };

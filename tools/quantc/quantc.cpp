@@ -11,6 +11,7 @@
 //===----------------------------------------------------------------------===//
 
 #include "Calibration.h"
+#include "Graphs.h"
 #include "Judge.h"
 #include "qlm/Pipelines/Pipelines.h"
 #include "llvm/ADT/STLExtras.h"
@@ -171,6 +172,15 @@ struct Arguments {
   NumberOption threads{"threads", cl::init("0"), cl::cat(category),
                        cl::value_desc("N"),
                        cl::desc("Threads (default: all of the machine's)")};
+  cl::list<std::string> fixed{
+      "fix", cl::cat(category), cl::value_desc("NAME=FILE.npy"),
+      cl::desc("ONNX: makes an input a constant; an .npz gives several")};
+  cl::opt<std::string> batch{
+      "batch", cl::cat(category), cl::value_desc("FILE"),
+      cl::desc("Compiles many ONNX files: lines of MODEL, PKG and, where "
+               "inputs are constants, an .npz, with tabs between")};
+  cl::opt<bool> quick{"quick", cl::cat(category),
+                      cl::desc("ONNX: compiles faster, to slower code")};
   cl::opt<bool> quiet{"quiet", cl::cat(category),
                       cl::desc("Prints errors only")};
 };
@@ -252,6 +262,8 @@ static int checkArguments(const Arguments &arguments) {
   for (const Choice &choice : choices)
     if (int code = check(choice))
       return code;
+  if (!arguments.batch.empty() && arguments.model.empty())
+    return 0;
   if (arguments.model.empty())
     return fail("a model's folder is needed: quantc MODEL -o PKG", kWrongUsage);
   if (arguments.output.empty() && arguments.to == "package")
@@ -430,6 +442,54 @@ static JudgeArguments makeJudge(const Arguments &arguments,
   return judge;
 }
 
+/// Options that mean nothing to a graph must not be dropped in silence.
+static int checkGraphArguments(const Arguments &arguments) {
+  const std::pair<llvm::StringRef, bool> given[] = {
+      {"--target", arguments.target != "cpu"},
+      {"--weights", arguments.weights != "f32"},
+      {"--activations", arguments.activations != "none"},
+      {"--method", arguments.method != "rtn"},
+      {"--kv-cache", arguments.kvCache != "f32"},
+      {"--calibration", !arguments.calibration.empty()},
+      {"--evaluation", !arguments.evaluation.empty()},
+      {"--tune", arguments.tune},
+      {"--observe", arguments.observe},
+      {"--dump-stages", !arguments.dumpStages.empty()},
+      {"--to optimize", arguments.to == "optimize"},
+      {"--to quantize", arguments.to == "quantize"}};
+  for (auto [name, isGiven] : given)
+    if (isGiven)
+      return fail(name + " is not supported for ONNX files", kBadInput);
+  return 0;
+}
+
+static int compileOneGraph(const Arguments &arguments) {
+  if (int code = checkGraphArguments(arguments))
+    return code;
+  GraphOptions options;
+  options.model = arguments.model;
+  options.output = arguments.output;
+  options.to = *parseStage(arguments.to);
+  options.targetCpu = arguments.targetCpu;
+  options.producer = "quantc " QLM_VERSION;
+  options.quick = arguments.quick;
+  for (const std::string &text : arguments.fixed)
+    if (llvm::Error error = readFixedInputs(text, options.import))
+      return fail(llvm::toString(std::move(error)), kBadInput);
+  auto start = std::chrono::steady_clock::now();
+  llvm::Expected<CompileSummary> summary = compileGraph(options);
+  if (!summary)
+    return fail(llvm::toString(summary.takeError()), kBadInput);
+  std::chrono::duration<double> seconds =
+      std::chrono::steady_clock::now() - start;
+  if (!arguments.quiet && options.to == Stage::Package)
+    llvm::errs() << "quantc: wrote " << options.output << ": weights "
+                 << formatBytes(summary->weightBytes) << ", code "
+                 << formatBytes(summary->moduleBytes) << ", "
+                 << llvm::format("%.1f s", seconds.count()) << "\n";
+  return 0;
+}
+
 static int compile(const Arguments &arguments) {
   CompileOptions options = makeOptions(arguments);
   bool quiet = arguments.quiet;
@@ -485,7 +545,9 @@ int main(int argc, char **argv) {
   std::string messages;
   llvm::raw_string_ostream stream(messages);
   if (!cl::ParseCommandLineOptions(
-          argc, argv, "Compiles a language model's folder to a package\n",
+          argc, argv,
+          "Compiles a language model's folder, or an ONNX file, to a "
+          "package\n",
           &stream)) {
     // About a flag's value the parser has printed its own line already.
     if (messages.empty())
@@ -494,5 +556,19 @@ int main(int argc, char **argv) {
   }
   if (int code = checkArguments(arguments))
     return code;
+  if (!arguments.batch.empty()) {
+    if (int code = checkGraphArguments(arguments))
+      return code;
+    BatchOptions options{arguments.batch, arguments.targetCpu,
+                         "quantc " QLM_VERSION, arguments.quick,
+                         getNumber(arguments.threads)};
+    if (llvm::Error error = compileBatch(options))
+      return fail(llvm::toString(std::move(error)), kBadInput);
+    return 0;
+  }
+  if (isOnnxPath(arguments.model))
+    return compileOneGraph(arguments);
+  if (!arguments.fixed.empty() || arguments.quick)
+    return fail("--fix and --quick are for ONNX files", kWrongUsage);
   return compile(arguments);
 }

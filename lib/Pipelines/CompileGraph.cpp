@@ -1,0 +1,97 @@
+//===- CompileGraph.cpp - From an ONNX file to a package ------------------===//
+//
+// Part of the QLM project, under the Apache License v2.0 with LLVM Exceptions.
+// SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
+//
+//===----------------------------------------------------------------------===//
+
+#include "qlm/Pipelines/Graph.h"
+
+#include "mlir/IR/Diagnostics.h"
+#include "mlir/Pass/PassManager.h"
+#include "qlm/Lower/LowerGraph.h"
+#include "qlm/Package/GraphPackage.h"
+#include "llvm/Support/FileSystem.h"
+#include "llvm/Support/raw_ostream.h"
+
+using namespace mlir;
+using namespace mlir::qlm;
+
+static llvm::Error makeError(const llvm::Twine &message) {
+  return llvm::createStringError(llvm::inconvertibleErrorCode(), message);
+}
+
+bool mlir::qlm::isOnnxPath(StringRef model) {
+  return model.ends_with(".onnx") && !llvm::sys::fs::is_directory(model);
+}
+
+/// The first line of an error, with the name of the node it came from.
+static std::string toLine(Diagnostic &diagnostic) {
+  std::string text = diagnostic.str();
+  std::string line = StringRef(text).split('\n').first.str();
+  if (auto name = dyn_cast<NameLoc>(diagnostic.getLocation()))
+    line = "node '" + name.getName().str() + "': " + line;
+  return line;
+}
+
+static llvm::Error writeModule(ModuleOp module, StringRef path) {
+  auto print = [&](raw_ostream &stream) {
+    module.print(stream, OpPrintingFlags().enableDebugInfo());
+    stream << "\n";
+    return llvm::Error::success();
+  };
+  if (llvm::Error error = llvm::writeToOutput(path.empty() ? "-" : path, print))
+    return makeError("cannot write '" + path +
+                     "': " + llvm::toString(std::move(error)));
+  return llvm::Error::success();
+}
+
+llvm::Expected<CompileSummary>
+mlir::qlm::compileGraph(const GraphOptions &options) {
+  DialectRegistry registry;
+  registerGraphDialects(registry);
+  MLIRContext context(registry, MLIRContext::Threading::DISABLED);
+  std::string message;
+  ScopedDiagnosticHandler handler(&context, [&](Diagnostic &diagnostic) {
+    // The first error is the cause of those after it.
+    if (diagnostic.getSeverity() == DiagnosticSeverity::Error &&
+        message.empty())
+      message = toLine(diagnostic);
+    return success();
+  });
+  auto file = OnnxFile::open(options.model);
+  if (!file)
+    return file.takeError();
+  auto imported = importOnnx(**file, context, options.import);
+  if (!imported) {
+    std::string error = llvm::toString(imported.takeError());
+    return makeError(options.model + ": " + error +
+                     (message.empty() ? "" : ": " + message));
+  }
+  OwningOpRef<ModuleOp> module = std::move(*imported);
+  if (options.to == Stage::Import) {
+    if (llvm::Error error = writeModule(*module, options.output))
+      return std::move(error);
+    return CompileSummary();
+  }
+  GraphSignature signature = getGraphSignature(*module);
+  PassManager pm(&context);
+  pm.enableVerifier(false);
+  buildLowerGraphPipeline(pm);
+  if (failed(pm.run(*module)) ||
+      failed(emitGraphEntry(*module, options.targetCpu)))
+    return makeError(options.model + ": " +
+                     (message.empty() ? "stage lower failed" : message));
+  if (options.to != Stage::Package) {
+    if (llvm::Error error = writeModule(*module, options.output))
+      return std::move(error);
+    return CompileSummary();
+  }
+  auto written = writeGraphPackage(
+      *module, signature, **file, options.output, options.producer,
+      options.quick ? Effort::Quick : Effort::Full);
+  if (!written)
+    return makeError(options.model + ": " +
+                     llvm::toString(written.takeError()));
+  return CompileSummary{written->weightBytes, written->moduleBytes, 0};
+}
