@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 import toolchain
 
-COMMANDS = ("generate", "logits", "eval", "bench", "inspect")
+COMMANDS = ("generate", "logits", "eval", "run", "bench", "inspect")
 
 
 @pytest.fixture(scope="module")

@@ -1,0 +1,95 @@
+# Part of the QLM project, under the Apache License v2.0 with LLVM Exceptions.
+# SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
+"""Small ONNX models for the tests."""
+
+from __future__ import annotations
+
+import numpy as np
+import onnx
+from onnx import TensorProto, helper, numpy_helper
+
+
+def make_model(
+    nodes: list[onnx.NodeProto],
+    inputs: dict[str, tuple],
+    outputs: dict[str, tuple],
+    weights: dict[str, np.ndarray],
+    opset: int = 21,
+) -> onnx.ModelProto:
+    """A float32 graph; sizes that are words are open."""
+
+    def describe(values: dict[str, tuple]) -> list[onnx.ValueInfoProto]:
+        return [
+            helper.make_tensor_value_info(name, TensorProto.FLOAT, shape)
+            for name, shape in values.items()
+        ]
+
+    graph = helper.make_graph(
+        nodes,
+        "graph",
+        describe(inputs),
+        describe(outputs),
+        [numpy_helper.from_array(value, name) for name, value in weights.items()],
+    )
+    model = helper.make_model(
+        graph, opset_imports=[helper.make_opsetid("", opset)], ir_version=10
+    )
+    onnx.checker.check_model(model)
+    return model
+
+
+def random(rng: np.random.Generator, *shape: int) -> np.ndarray:
+    return rng.standard_normal(shape).astype(np.float32)
+
+
+def make_mlp(rng: np.random.Generator) -> onnx.ModelProto:
+    """784-256-10 with any batch: the tutorial's."""
+    weights = {
+        "w1": random(rng, 784, 256) / 28, "b1": random(rng, 256),
+        "w2": random(rng, 10, 256) / 16, "b2": random(rng, 10),
+    }  # fmt: skip
+    nodes = [
+        helper.make_node("MatMul", ["x", "w1"], ["h0"], name="first"),
+        helper.make_node("Add", ["h0", "b1"], ["h1"], name="bias"),
+        helper.make_node("Relu", ["h1"], ["h2"], name="relu"),
+        helper.make_node(
+            "Gemm", ["h2", "w2", "b2"], ["logits"], name="second", transB=1
+        ),
+        helper.make_node("Softmax", ["logits"], ["y"], name="softmax", axis=-1),
+    ]
+    return make_model(
+        nodes,
+        {"x": ("batch", 784)},
+        {"logits": ("batch", 10), "y": ("batch", 10)},
+        weights,
+    )
+
+
+def make_cnn(rng: np.random.Generator) -> onnx.ModelProto:
+    """Convolution, normalization, residual, pools and a flattened linear."""
+    weights = {
+        "k1": random(rng, 8, 3, 3, 3) / 5, "c1": random(rng, 8),
+        "k2": random(rng, 8, 8, 3, 3) / 8,
+        "scale": 1 + random(rng, 8) / 8, "shift": random(rng, 8),
+        "mean": random(rng, 8), "variance": np.abs(random(rng, 8)) + 0.5,
+        "w": random(rng, 72, 5) / 8,
+        "shape": np.array([0, -1], np.int64),
+    }  # fmt: skip
+    nodes = [
+        helper.make_node(
+            "Conv", ["x", "k1", "c1"], ["a"], name="conv1",
+            strides=[2, 2], pads=[1, 1, 1, 1],
+        ),
+        helper.make_node("Relu", ["a"], ["b"]),
+        helper.make_node("Conv", ["b", "k2"], ["c"], name="conv2", pads=[1, 1, 1, 1]),
+        helper.make_node(
+            "BatchNormalization", ["c", "scale", "shift", "mean", "variance"], ["d"]
+        ),
+        helper.make_node("Add", ["d", "b"], ["e"]),
+        helper.make_node(
+            "MaxPool", ["e"], ["f"], name="pool", kernel_shape=[3, 3], strides=[2, 2]
+        ),
+        helper.make_node("Reshape", ["f", "shape"], ["g"], name="flatten"),
+        helper.make_node("MatMul", ["g", "w"], ["y"], name="classify"),
+    ]  # fmt: skip
+    return make_model(nodes, {"x": ("batch", 3, 14, 14)}, {"y": ("batch", 5)}, weights)
