@@ -33,6 +33,7 @@
 #include "mlir/Pass/PassManager.h"
 #include "mlir/Transforms/Passes.h"
 #include "qlm/Lower/Cpu/Target.h"
+#include "qlm/Lower/Passes.h"
 #include "qlm/Package/GraphFormat.h"
 
 using namespace mlir;
