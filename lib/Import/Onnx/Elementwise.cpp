@@ -546,6 +546,8 @@ static LogicalResult emitBitShift(Node &node) {
   bool isLeft = node.text("direction", "") == "LEFT";
   if (!isLeft && node.text("direction", "") != "RIGHT")
     return node.fail("direction must be LEFT or RIGHT");
+  if (!isUnsignedType(node.in(0).type))
+    return node.fail("shifts of signed integers are not handled");
   auto shift = [](TensorBuilder &b, Value x, Value y, bool left) -> Value {
     // All bits leave where the distance reaches the width.
     Type type = x.getType();

@@ -285,8 +285,10 @@ Status qlm::writeArrays(const std::string &path,
       return fail("an .npz file holds less than 4 GB");
     uLong sum = crc32_z(0, reinterpret_cast<const Bytef *>(header.data()),
                         header.size());
-    sum = crc32_z(sum, reinterpret_cast<const Bytef *>(bytes.data()),
-                  bytes.size());
+    // Of no bytes zlib would begin anew.
+    if (!bytes.empty())
+      sum = crc32_z(sum, reinterpret_cast<const Bytef *>(bytes.data()),
+                    bytes.size());
     std::string entry = makeEntry(name, sum, size);
     append(central, centralMagic, 4);
     append(central, 20, 2);
