@@ -8,6 +8,7 @@
 #include "RequestQueue.h"
 
 #include <algorithm>
+#include <utility>
 
 using namespace qlm;
 
@@ -17,7 +18,11 @@ void RequestQueue::push(Sequence &sequence, bool first) {
   std::list<Sequence *> &line = level.lines[request.client];
   if (line.empty()) {
     double &done = work[request.client];
-    done = std::max(done, floor);
+    double before = std::exchange(done, std::max(done, floor));
+    // The client may wait at other priorities, ordered by the same number.
+    for (auto &[priority, other] : levels)
+      if (other.order.erase({before, request.client}))
+        other.order.emplace(done, request.client);
     level.order.emplace(done, request.client);
   }
   sequence.place = line.insert(first ? line.begin() : line.end(), &sequence);

@@ -216,6 +216,27 @@ TEST_F(ServingTest, ClientsThatWaitGetEqualShares) {
   EXPECT_EQ(order, "ABABAAAA") << "a flood of one client holds up nobody else";
 }
 
+TEST_F(ServingTest, AClientMayWaitAtSeveralPriorities) {
+  open({/*maxBatch=*/1, /*maxContext=*/64, /*maxStepTokens=*/8});
+  auto wait = [&](uint64_t client, int priority) {
+    Request request = ask("a", 4);
+    request.client = client;
+    request.priority = priority;
+    return add(request);
+  };
+  std::vector<int64_t> numbers = {wait(2, 1), wait(2, 1), wait(1, 0),
+                                  wait(3, 0)};
+  // Client 2's work raises what others begin with, client 1's too, which waits
+  // at the lower priority already.
+  engine().step();
+  engine().step();
+  numbers.push_back(wait(1, 1));
+  EXPECT_EQ(engine().checkInvariants().message(), "");
+  runAll();
+  for (int64_t number : numbers)
+    EXPECT_EQ(takeOne(number).text, "bcde");
+}
+
 TEST_F(ServingTest, DeadlinesEndWhatWaitsAndWhatRuns) {
   open({/*maxBatch=*/1, /*maxContext=*/64, /*maxStepTokens=*/8});
   Request running = ask("a", 20), queued = ask("b", 20);
