@@ -30,7 +30,8 @@ import numpy as np
 STEP = ("tokens", "positions", "token_sequences", "sequence_offsets",
         "context_lengths", "block_tables", "logit_rows")
 # Of what is compared, by the type that it is rounded to; products of weights
-# and scales are rounded to f16 in some kernels.
+# and scales are rounded to f16 in some kernels. Attention is computed from keys
+# that are rounded here, by what the launch before computed: twice the bound.
 BOUNDS = {"f32": 1e-3, "f16": 2e-3, "bf16": 1e-2}
 
 
@@ -579,10 +580,11 @@ def main() -> int:
         for parts in steps_of(steps.plan):
             steps.run_step(parts)
         for (name, kernel), (error, kind) in sorted(steps.errors.items()):
-            fits = error < BOUNDS[kind]
+            bound = BOUNDS[kind] * (2 if name == "attention" else 1)
+            fits = error < bound
             good &= fits
             print(f"{package.name:10} {name:24} {kernel:36} {error:9.2e} "
-                  f"{BOUNDS[kind]:8.0e}{'' if fits else '  DIFFERS'}")
+                  f"{bound:8.0e}{'' if fits else '  DIFFERS'}")
         sys.stdout.flush()
         gpu.release()
     return 0 if good else 1
