@@ -4,9 +4,10 @@
 // RUN: quant-opt %s --qlm-fuse-launches --qlm-plan-memory=alignment=256 --qlm-emit-cuda-kernels="chips=sm_80 ptx=false" | FileCheck --check-prefix=WHOLE %s
 // RUN: quant-opt %s --qlm-fuse-launches --qlm-plan-memory=alignment=256 --qlm-emit-cuda-kernels="batch-invariant ptx=false" | FileCheck --check-prefix=WHOLE %s
 
-// Up to 8 rows the linears do it all: the others have no blocks there.
+// Where the linears do it, the others have no blocks: the norm of one row, gate
+// and append of up to 8.
 
-// CHECK: qlm.launch "norm" {{.*}}[#qlm.variant<kernel = @kernels_sm_90a::@rms_norm, maxRows = 8, grid = <0 * tokens, block 1>
+// CHECK: qlm.launch "norm" {{.*}}[#qlm.variant<kernel = @kernels_sm_90a::@rms_norm, maxRows = 1, grid = <0 * tokens, block 1>
 // CHECK-SAME: #qlm.variant<kernel = @kernels_sm_90a::@rms_norm, maxRows = 512, grid = <1 * tokens, block 1>
 // The linear's own buffers, x and the norm's weight, the append's table, cache,
 // positions, sequences, block tables, queries.
