@@ -72,10 +72,10 @@ class Values:
         name, dtype = key.rsplit(".", 1)[-1], tensor["dtype"]
         if name == "zero_points":
             return "zero points"
+        if dtype == "U8":  # scales too, with double quantization
+            return "codes"
         if name in ("scales", "bias"):
             return f"{name} {dtype}"
-        if dtype == "U8":
-            return "codes"
         return f"{'norm' if 'norm' in key else 'values'} {dtype}"
 
     def make(self, kind: str) -> np.ndarray:
