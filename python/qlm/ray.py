@@ -170,8 +170,10 @@ class Router:
             stream=True, method_name="call",
             multiplexed_model_id=prefix_key(body) if body else "",
         )  # fmt: skip
+        # An application may have a prefix of its own, which no route knows.
+        path = request.url.path.removeprefix(request.scope["root_path"])
         parts = handle.remote(
-            request.url.path, request.method, request.scope["headers"], body
+            path, request.method, request.scope["headers"], body
         )
         status, headers, pid = await parts.__anext__()
 
@@ -195,20 +197,25 @@ def app(arguments: dict[str, str]):
     arguments : dict
         ``package``; and optionally ``name``, ``replicas`` (a number, or
         ``least-most`` for autoscaling), ``threads`` of each replica, and
-        ``speculate``, ``kv_pages``, ``max_queue`` of each engine.
+        ``speculate``, ``kv_pages``, ``max_queue`` of each engine. With
+        autoscaling also ``target_ongoing_requests`` of a replica (16: more
+        wait for a batch's places), ``upscale_delay_s`` and
+        ``downscale_delay_s``, as Ray calls them.
     """
     arguments = dict(arguments)
     package = arguments.pop("package")
     name = arguments.pop("name", Path(package).name)
     least, _, most = str(arguments.pop("replicas", "1")).partition("-")
     threads = int(arguments.pop("threads", 0))
+    scaling = {"target_ongoing_requests": 16.0}
+    for key in (*scaling, "upscale_delay_s", "downscale_delay_s"):
+        if key in arguments:
+            scaling[key] = float(arguments.pop(key))
     engine = {key: int(value) for key, value in arguments.items()}
     options: dict = {"ray_actor_options": {"num_cpus": max(threads, 1)}}
     if most:
         options["autoscaling_config"] = {
-            "min_replicas": int(least), "max_replicas": int(most),
-            # More than these wait for a batch's places.
-            "target_ongoing_requests": 16,
+            "min_replicas": int(least), "max_replicas": int(most), **scaling,
         }  # fmt: skip
     else:
         options["num_replicas"] = int(least)

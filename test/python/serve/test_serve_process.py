@@ -131,9 +131,12 @@ def test_not_a_package(tmp_path):
 
 
 def test_howto(server, package):
-    """The examples of docs/serving.md run, against the tests' own server."""
+    """The examples of docs/serving.md run, against the tests' own server.
+
+    The third, with Ray, runs in test_ray.py.
+    """
     page = (ROOT / "docs/serving.md").read_text()
-    served, offline = re.findall(r"```python\n(.*?)```", page, re.DOTALL)
+    served, offline, _ = re.findall(r"```python\n(.*?)```", page, re.DOTALL)
     assert "http://127.0.0.1:8000" in served and '"tiny.qlm"' in served
     for text in (
         served.replace("http://127.0.0.1:8000", server.url)
