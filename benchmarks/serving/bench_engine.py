@@ -12,6 +12,7 @@ slows down both.
 from __future__ import annotations
 
 import argparse
+import ctypes
 import json
 import random
 import statistics
@@ -70,17 +71,26 @@ class Bench:
 
         Both decode the same number of tokens after prompts of the same length:
         in one, requests of 4 lengths come and go; in the other they come in
-        waves of as many as run at once, all of one length. There are many requests, so
-        that the end, when too few are left to fill the batch, counts little.
+        waves of as many as run at once, all of one length. ``ratio`` is of the
+        whole runs. ``full_ratio`` leaves out the end, when too few requests
+        are left to fill the batch: continuous batching counts from 5 to 85 %
+        of its tokens.
         """
         lengths = [self.tokens(n) for n in (24, 48, 96, 120)]
         jobs = 24 * self.batch
+        full: list[float] = []
         total = sum(lengths[i % 4] for i in range(jobs))
 
         def continuous() -> float:
             with Engine(self.model, share_prefixes=0) as engine:
-                return run(engine, [(self.prompt(8), lengths[i % 4])
-                                    for i in range(jobs)])
+                whole = run(engine, [(self.prompt(8), lengths[i % 4])
+                                     for i in range(jobs)])
+                # All were handed over at once: their clocks are the same.
+                times = sorted(second for text in engine.texts.values()
+                               for second in text.seconds)
+                first, last = int(total * 0.05), int(total * 0.85)
+                full.append((last - first) / (times[last] - times[first]))
+                return whole
 
         def static() -> float:
             with Engine(self.model, share_prefixes=0) as engine:
@@ -92,8 +102,33 @@ class Bench:
 
         ours, perfect = self.compare(continuous, static)
         ratios = [a / b for a, b in zip(ours, perfect)]
+        full_ratios = [a / b for a, b in zip(full[1:], perfect)]
         return {"continuous_tps": describe(ours),
-                "static_tps": describe(perfect), "ratio": describe(ratios)}
+                "static_tps": describe(perfect), "ratio": describe(ratios),
+                "full_ratio": describe(full_ratios)}
+
+    def steps(self) -> dict:
+        """Milliseconds in kernels of a step, by its rows.
+
+        Rows up to the batch are those of texts that decode, more are a
+        prompt's. From these the ratio that `static` can reach follows: a
+        request that joins a full batch costs the difference between a step of
+        15 rows and one of 8.
+        """
+        result = {}
+        for rows in (1, self.batch, 15, 16, 17, 24, 32, 64):
+            times = []
+            for _ in range(self.rounds + 1):
+                with Engine(self.model, share_prefixes=0) as engine:
+                    if rows <= self.batch:
+                        run(engine, [(self.prompt(1), 16)] * rows)
+                    else:
+                        for _ in range(4):
+                            run(engine, [(self.prompt(rows), 1)])
+                    stats = engine.stats()
+                times.append(1e3 * stats.kernel_seconds / stats.steps)
+            result[str(rows)] = describe(times[1:])
+        return result
 
     def users(self) -> dict:
         """Throughput at 8 users over that of one."""
@@ -137,16 +172,28 @@ class Bench:
                 "ratio": describe(ratios)}
 
     def lookup(self) -> dict:
-        """Prompt lookup on text that repeats and on text that doesn't."""
+        """Prompt lookup on text that repeats and on text that doesn't.
+
+        ``misleading`` text is drawn from few tokens, whichever came before:
+        all its short runs occurred already, and what followed them tells
+        nothing. It proposes always and is wrong nearly always.
+        """
         count = self.tokens(160)
         piece = self.prompt(24)
         # What the model itself says of this is greedy and soon goes around.
         repetitive = (piece * 12)[:256]
+        few = self.prompt(24)
+        bias = {
+            "bias_tokens": (ctypes.c_int32 * len(few))(*few),
+            "bias_values": (ctypes.c_float * len(few))(*[1000.0] * len(few)),
+            "bias_count": len(few),
+        }
+        misleading = [self.random.choice(few) for _ in range(256)]
 
-        def measure(speculate: int, temperature: float, prompt):
+        def measure(speculate: int, prompt, temperature: float, more: dict):
             def once() -> float:
                 with Engine(self.model, speculate=speculate) as engine:
-                    value = run(engine, [(prompt, count)], seed=3,
+                    value = run(engine, [(prompt, count)], seed=3, more=more,
                                 temperature=temperature)
                     stats = engine.stats()
                     self.seen = (stats.proposed_tokens,
@@ -155,12 +202,12 @@ class Bench:
             return once
 
         result = {}
-        for name, prompt, temperature in (
-            ("repetitive", repetitive, 0.0),
-            ("unpredictable", self.prompt(256), 1.0),
+        for name, *case in (
+            ("repetitive", repetitive, 0.0, {}),
+            ("unpredictable", self.prompt(256), 1.0, {}),
+            ("misleading", misleading, 10.0, bias),
         ):
-            plain, ahead = self.compare(measure(0, temperature, prompt),
-                                        measure(8, temperature, prompt))
+            plain, ahead = self.compare(measure(0, *case), measure(8, *case))
             result[name] = {
                 "plain_tps": describe(plain), "lookup_tps": describe(ahead),
                 "ratio": describe([b / a for a, b in zip(plain, ahead)]),
@@ -181,7 +228,7 @@ def main() -> None:
     parser.add_argument("--scale", type=float, default=1.0,
                         help="of the numbers of new tokens")
     parser.add_argument("--only", nargs="+",
-                        default=["static", "users", "overhead", "prefix",
+                        default=["static", "steps", "users", "overhead", "prefix",
                                  "lookup"])
     arguments = parser.parse_args()
     model = Model(load_library(arguments.library), arguments.package,

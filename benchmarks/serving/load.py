@@ -27,6 +27,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import httpx
+import plot
 
 
 @dataclass
@@ -158,51 +159,6 @@ async def measure(rate: float, arguments: argparse.Namespace) -> dict:
         return summarize(rate, jobs, time.perf_counter() - begin)
 
 
-def draw_plot(rows: list[dict], path: Path, title: str) -> None:
-    """Write latency against load as SVG, both axes logarithmic."""
-    import math
-
-    width, height, left, top = 640, 400, 70, 40
-    series = [("ttft_p50", "#1f77b4"), ("ttft_p95", "#6baed6"),
-              ("ttft_p99", "#c6dbef"), ("itl_p50", "#d62728"),
-              ("itl_p95", "#fc9272"), ("itl_p99", "#fcbba1")]  # fmt: skip
-    xs = [row["rate"] for row in rows]
-    ys = [row[name] for row in rows for name, _ in series
-          if row[name] == row[name] and row[name] > 0]  # fmt: skip
-    low = math.floor(math.log10(min(ys)))
-    high = math.ceil(math.log10(max(ys)))
-    x0, x1 = math.log(min(xs)), math.log(max(xs)) or 1
-
-    def place(x: float, y: float) -> tuple[float, float]:
-        part = (math.log(x) - x0) / ((x1 - x0) or 1)
-        down = (high - math.log10(y)) / ((high - low) or 1)
-        return left + part * (width - left - 110), top + down * (
-            height - top - 50)
-
-    lines = [f'<svg xmlns="http://www.w3.org/2000/svg" width="{width}" '
-             f'height="{height}" font-family="sans-serif" font-size="12">',
-             '<rect width="100%" height="100%" fill="white"/>',
-             f'<text x="{left}" y="20">{title}</text>',
-             f'<text x="{width / 2}" y="{height - 8}">requests/s</text>']
-    for power in range(low, high + 1):
-        _, y = place(min(xs), 10.0**power)
-        lines.append(f'<line x1="{left}" x2="{width - 110}" y1="{y:.1f}" '
-                     f'y2="{y:.1f}" stroke="#ddd"/><text x="8" '
-                     f'y="{y + 4:.1f}">{10.0**power:g} s</text>')
-    for x in xs:
-        lines.append(f'<text x="{place(x, 10.0**low)[0] - 6:.1f}" '
-                     f'y="{height - 28}">{x:g}</text>')
-    for index, (name, color) in enumerate(series):
-        points = [place(row["rate"], row[name]) for row in rows
-                  if row[name] == row[name] and row[name] > 0]  # fmt: skip
-        path_text = " ".join(f"{x:.1f},{y:.1f}" for x, y in points)
-        lines.append(f'<polyline points="{path_text}" fill="none" '
-                     f'stroke="{color}" stroke-width="2"/><text '
-                     f'x="{width - 100}" y="{top + 18 * index + 10}" '
-                     f'fill="{color}">{name.replace("_", " ")}</text>')
-    path.write_text("\n".join([*lines, "</svg>", ""]), encoding="utf-8")
-
-
 def main() -> int:
     """Run every rate; prints a table, or JSON."""
     parser = argparse.ArgumentParser(
@@ -234,7 +190,7 @@ def main() -> int:
         rows.append(asyncio.run(measure(rate, arguments)))
         print(f"rate {rate:g}: {rows[-1]['failed']} failed", file=sys.stderr)
     if arguments.plot:
-        draw_plot(rows, arguments.plot, arguments.title)
+        plot.draw({arguments.model: rows}, arguments.plot, arguments.title)
     if arguments.json:
         print(json.dumps(rows, indent=1))
     else:
