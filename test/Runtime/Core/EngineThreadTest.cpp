@@ -24,7 +24,6 @@ protected:
     thread.reset();
     open(limits);
     options.checkInvariants = true;
-    options.parallelLogits = 1;
     auto started = EngineThread::start(*model, options, {maxQueue});
     ASSERT_TRUE(started.ok()) << started.status().message();
     thread = started.take();
