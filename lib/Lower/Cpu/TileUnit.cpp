@@ -22,6 +22,47 @@ static VectorType getRow(KernelBuilder &b, Type element) {
   return b.vec(kTileColumns, element);
 }
 
+/// Calls \p name of \p arguments, pointers or i64, which \p body writes on
+/// its first use in a module: written out, loops over tiles are most of what
+/// there is to compile.
+void TileUnit::call(StringRef name, ArrayRef<Val> arguments,
+                    function_ref<void(ArrayRef<Val>)> body) {
+  auto module = function->getParentOfType<ModuleOp>();
+  auto callee = module.lookupSymbol<func::FuncOp>(name);
+  SmallVector<Value> values;
+  SmallVector<Type> types;
+  for (Val argument : arguments) {
+    values.push_back(argument.get());
+    types.push_back(argument.type());
+  }
+  if (!callee) {
+    OpBuilder::InsertionGuard guard(b);
+    b.setInsertionPoint(function);
+    callee =
+        func::FuncOp::create(b, b.getLoc(), name, b.getFunctionType(types, {}));
+    callee.setPrivate();
+    Block *block = callee.addEntryBlock();
+    b.setInsertionPointToStart(block);
+    SmallVector<Val> inside;
+    for (Value argument : block->getArguments())
+      inside.push_back(b.val(argument));
+    body(inside);
+    func::ReturnOp::create(b, b.getLoc());
+  }
+  func::CallOp::create(b, b.getLoc(), callee, values);
+}
+
+/// 16 rows from one place to another, each so many bytes apart.
+void TileUnit::copyRows(Val to, Val toStride, Val from, Val fromStride) {
+  call("tile_copy", {to, toStride, from, fromStride}, [&](ArrayRef<Val> args) {
+    Ptr target(args[0].get(), &b), source(args[2].get(), &b);
+    b.forRange(b.index(0), b.index(kTileRows), 1, [&](Val row) {
+      target.at(row * args[1])
+          .store(source.at(row * args[3]).load(getRow(b, b.i32())));
+    });
+  });
+}
+
 Ptr TileUnit::makeTile() {
   OpBuilder::InsertionGuard guard(b);
   b.setInsertionPointToStart(&function.getBody().front());
@@ -47,10 +88,8 @@ Val TileUnit::load(Ptr from, int64_t stride) {
         "llvm.x86.tileloadd64.internal", getTileType(b),
         {height(b), width(b), b.val(from.get()), b.index(stride)});
   Ptr tile = makeTile();
-  b.forRange(b.index(0), b.index(kTileRows), 1, [&](Val row) {
-    tile.at(row * kTileBytes)
-        .store(from.at(row * stride).load(getRow(b, b.i32())));
-  });
+  copyRows(b.val(tile.get()), b.index(kTileBytes), b.val(from.get()),
+           b.index(stride));
   return b.val(tile.get());
 }
 
@@ -60,18 +99,21 @@ void TileUnit::store(Val tile, Ptr to, int64_t stride) {
                 {height(b), width(b), b.val(to.get()), b.index(stride), tile});
     return;
   }
-  Ptr from(tile.get(), &b);
-  b.forRange(b.index(0), b.index(kTileRows), 1, [&](Val row) {
-    to.at(row * stride)
-        .store(from.at(row * kTileBytes).load(getRow(b, b.i32())));
-  });
+  copyRows(b.val(to.get()), b.index(stride), tile, b.index(kTileBytes));
 }
 
 Val TileUnit::multiply(Val sums, Val left, Val right) {
   if (!inMemory)
     return b.intrinsic("llvm.x86.tdpbf16ps.internal", getTileType(b),
                        {height(b), width(b), width(b), sums, left, right});
-  Ptr total(sums.get(), &b), as(left.get(), &b), bs(right.get(), &b);
+  call("tile_multiply", {sums, left, right},
+       [&](ArrayRef<Val> args) { emitProducts(args); });
+  return sums;
+}
+
+/// Adds to a tile in memory the products of two others.
+void TileUnit::emitProducts(ArrayRef<Val> tiles) {
+  Ptr total(tiles[0].get(), &b), as(tiles[1].get(), &b), bs(tiles[2].get(), &b);
   VectorType floats = getRow(b, b.f32()), pairs = getRow(b, b.i32());
   constexpr int64_t kUpperHalf = 0xFFFF0000;
   // bf16 is the upper half of f32.
@@ -91,5 +133,4 @@ Val TileUnit::multiply(Val sums, Val left, Val right) {
                    })[0];
     place.store(sum);
   });
-  return sums;
 }

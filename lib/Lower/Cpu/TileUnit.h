@@ -52,6 +52,11 @@ public:
 private:
   /// A tile in memory, at the function's beginning.
   kernel::Ptr makeTile();
+  void call(StringRef name, ArrayRef<kernel::Val> arguments,
+            function_ref<void(ArrayRef<kernel::Val>)> body);
+  void copyRows(kernel::Val to, kernel::Val toStride, kernel::Val from,
+                kernel::Val fromStride);
+  void emitProducts(ArrayRef<kernel::Val> tiles);
 
   kernel::KernelBuilder &b;
   func::FuncOp function;

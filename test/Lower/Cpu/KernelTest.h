@@ -44,9 +44,9 @@ namespace mlir::qlm::cpu::test {
 using ::qlm::format::KernelFunction;
 using ::qlm::format::StepSizes;
 
-/// Targets that this machine can run: AVX2, AVX512 where it is there, and the
-/// machine's own features. To a name, "+tiles" adds bf16 matrix registers in
-/// memory.
+/// Targets that this machine can run: AVX2, and with AVX512 that and the
+/// machine's own features too. To a name, "+tiles" adds bf16 matrix registers
+/// in memory.
 std::vector<std::string> getRunnableTargets();
 
 /// Memory as the runtime hands it to kernels: 64-byte aligned, readable up to
