@@ -145,6 +145,19 @@ def test_bench_reports_each_batch_size(package):
     assert one["ceilings"]["unit"] in ("AVX2 f32", "AVX512 f32")
 
 
+def test_bench_computes_every_prompt(package):
+    """None is found computed because an earlier batch had it."""
+
+    def operations(batches):
+        output = run_json("bench", package, "--batch", batches, "--profile",
+                          "--prompt-tokens", 40, "--new-tokens", 2)  # fmt: skip
+        entries = {e["label"]: e for e in output["profile"]["prefill"]}
+        down = entries["layers.*.down"]
+        return down["tops"] * down["seconds"]
+
+    assert operations("1,1") == pytest.approx(2 * operations("1"), rel=1e-3)
+
+
 def test_bench_prints_what_the_machine_can_do(package):
     text = toolchain.run(
         "quant-run", "bench", package, "--prompt-tokens", 20,
