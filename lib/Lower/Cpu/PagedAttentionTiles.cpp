@@ -23,10 +23,15 @@ static constexpr int64_t kSumTiles = 4;
 static constexpr int64_t kWeightStride = kBlockKeys * 2;
 
 /// f32 numbers as a sum of two bf16.
-static std::pair<Val, Val> split(KernelBuilder &b, Val values) {
-  Val high = b.fromF32(values, b.bf16());
-  Val low = b.fromF32(values - b.toF32(high), b.bf16());
-  return {high, low};
+std::pair<Val, Val> AttentionTiles::split(Val values) {
+  auto round = [&](Val x) {
+    if (!hasBf16Vectors || x.lanes() != 16)
+      return b.fromF32(x, b.bf16());
+    return b.intrinsic("llvm.x86.avx512bf16.cvtneps2bf16.512",
+                       b.vec(16, b.bf16()), {x});
+  };
+  Val high = round(values);
+  return {high, round(values - b.toF32(high))};
 }
 
 void AttentionTiles::emitPadding(Val rows) {
@@ -49,7 +54,7 @@ void AttentionTiles::emitPadding(Val rows) {
 }
 
 void AttentionTiles::storeQuery(Val row, Val first, Val values) {
-  auto [high, low] = split(b, values);
+  auto [high, low] = split(values);
   Val place = (row * shape.tileDim() + first) * 2;
   at(layout.highQueries).at(place).store(high);
   at(layout.lowQueries).at(place).store(low);
@@ -72,6 +77,15 @@ Val AttentionTiles::loadPair(Ptr even, Ptr odd) {
   return (load(even) >> kHalfBits) | (load(odd) & kUpperHalf);
 }
 
+/// The same of two rows of 16 that follow each other: one permutation.
+Val AttentionTiles::loadNeighbours(Ptr rows) {
+  Val both = rows.load(b.vec(2 * kTileColumns, b.i16()));
+  SmallVector<int64_t> lanes;
+  for (int64_t i = 0; i < kTileColumns; ++i)
+    lanes.append({i, kTileColumns + i});
+  return b.bitcast(b.shuffle(both, both, lanes), b.vec(kTileColumns, b.i32()));
+}
+
 void AttentionTiles::copyKeys() {
   const PageLayout &pages = shape.pages;
   int64_t rowBytes = pages.pageTokens * pages.elementBytes();
@@ -81,11 +95,13 @@ void AttentionTiles::copyKeys() {
     b.forRange(b.index(0), b.index(pages.headDim / 2), 1, [&](Val pair) {
       Val offset = pair * (2 * rowBytes);
       next.at(offset).prefetch();
-      next.at(offset + rowBytes).prefetch();
+      if (2 * rowBytes > kTileBytes)
+        next.at(offset + rowBytes).prefetch();
       Ptr even = from.at(offset);
-      keyTile(slice, 0)
-          .at(pair * kTileBytes)
-          .store(loadPair(even, even.at(rowBytes)), kTileBytes);
+      bool areNeighbours = !pages.codes && 2 * rowBytes == kTileBytes;
+      Val keys = areNeighbours ? loadNeighbours(even)
+                               : loadPair(even, even.at(rowBytes));
+      keyTile(slice, 0).at(pair * kTileBytes).store(keys, kTileBytes);
     });
   });
 }
@@ -179,7 +195,7 @@ void AttentionTiles::emitTileSoftmax(Val firstRow, Val rows, Val base) {
     for (auto [j, slice] : llvm::enumerate(result.slices)) {
       if (base)
         slice = b.select(result.seen[j], slice, b.zero(slice.type()));
-      auto [high, low] = split(b, slice);
+      auto [high, low] = split(slice);
       int64_t offset = static_cast<int64_t>(j) * kSliceKeys * 2;
       at(layout.highWeights).at(i * kWeightStride + offset).store(high);
       at(layout.lowWeights).at(i * kWeightStride + offset).store(low);

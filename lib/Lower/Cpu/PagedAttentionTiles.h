@@ -45,7 +45,8 @@ public:
   AttentionTiles(kernel::KernelFrame &frame, const AttentionShape &shape,
                  const AttentionScratch &layout, const KernelRequest &request)
       : AttentionBlock(frame, shape, layout),
-        unit(frame.builder(), request.function, request.target) {}
+        unit(frame.builder(), request.function, request.target),
+        hasBf16Vectors(request.target.avx512Bf16) {}
 
   /// Whether caches of \p pages are for matrix registers on \p target.
   static bool isFor(const PageLayout &pages, const Target &target) {
@@ -62,7 +63,9 @@ public:
   void emitBlock(kernel::Val rows, kernel::Val base, kernel::Val keys);
 
 private:
+  std::pair<kernel::Val, kernel::Val> split(kernel::Val values);
   kernel::Val loadPair(kernel::Ptr even, kernel::Ptr odd);
+  kernel::Val loadNeighbours(kernel::Ptr rows);
   void copyKeys();
   /// Copies the first \p count values (all where it is null); gives the
   /// largest exponent there is, in place, of bf16 elements.
@@ -86,6 +89,7 @@ private:
   }
 
   TileUnit unit;
+  bool hasBf16Vectors;
 };
 
 } // namespace mlir::qlm::cpu
