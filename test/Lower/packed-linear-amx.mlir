@@ -5,10 +5,9 @@
 // RUN: quant-opt %s --qlm-plan-memory --qlm-emit-cpu-kernels="target-cpu=x86-64-v4" | FileCheck %s --check-prefix=V4
 // RUN: quant-opt %s --qlm-plan-memory --qlm-emit-cpu-kernels="target-cpu=sapphirerapids" --qlm-lower-kernels-to-llvm | FileCheck %s --check-prefix=LLVM
 
-// Of the int4 linear: sums of 48 rows' two groups, 16 rows that fill no
-// register, totals of 64 rows by 2 blocks, sums of 32 rows by 2 blocks for
-// two groups, and the codes of 2 blocks of 128 columns.
-// CHECK: scratch_bytes = 22912 : i64
+// Of the linear of 512 columns: sums of 48 rows' codes, 64 arranged rows, and
+// totals of 32 rows by 2 blocks.
+// CHECK: scratch_bytes = 37056 : i64
 // V4: scratch_bytes = 264 : i64
 // V4-NOT: llvm.x86.t
 #row = #qlm.scheme<i8, row, range [-127, 127], bound 127.0, scales f32>
@@ -37,19 +36,24 @@ module attributes {qlm.plan = {max_step_tokens = 33 : i64, max_logit_rows = 33 :
   }
 }
 
-// Two row tiles by two blocks: one step of 64 columns takes four products.
+// One row tile by two blocks, then two: a step of 64 columns takes two products
+// or four. Totals begin as zeros in memory.
 // CHECK: func.func @packed_linear(
-// CHECK-COUNT-4: call_intrinsic "llvm.x86.tilezero.internal"
+// CHECK-COUNT-2: call_intrinsic "llvm.x86.tilezero.internal"
+// CHECK-COUNT-2: call_intrinsic "llvm.x86.tilestored64.internal"
+// CHECK-COUNT-2: call_intrinsic "llvm.x86.tilezero.internal"
+// CHECK-COUNT-3: call_intrinsic "llvm.x86.tileloadd64.internal"
+// CHECK-COUNT-2: call_intrinsic "llvm.x86.tdpbssd.internal"
+// CHECK-COUNT-2: call_intrinsic "llvm.x86.tilestored64.internal"
 // CHECK-COUNT-4: call_intrinsic "llvm.x86.tileloadd64.internal"
 // CHECK-COUNT-4: call_intrinsic "llvm.x86.tdpbssd.internal"
-// CHECK-COUNT-4: call_intrinsic "llvm.x86.tilestored64.internal"
 // Fewer than 16 rows.
 // CHECK: vpdpbusd
 
-// Sums go on from chunk to chunk, and are carried in registers meanwhile.
+// Sums of all columns are carried in registers.
 // CHECK: func.func @packed_linear_1(
-// CHECK-COUNT-4: call_intrinsic "llvm.x86.tileloadd64.internal"
 // CHECK: scf.for {{.*}} -> (!llvm.x86_amx, !llvm.x86_amx, !llvm.x86_amx, !llvm.x86_amx)
+// CHECK-COUNT-4: call_intrinsic "llvm.x86.tileloadd64.internal"
 // CHECK-COUNT-4: call_intrinsic "llvm.x86.tdpbsud.internal"
 // CHECK: scf.yield {{.*}} : !llvm.x86_amx, !llvm.x86_amx, !llvm.x86_amx, !llvm.x86_amx
 

@@ -177,8 +177,7 @@ void LinearEmitter::emit() {
     // int4 codes are unpacked to signed ones.
     if (shape.layout == LayoutKind::Int8)
       emitRowSums();
-    emitAmxTail();
-    b.forRange(frame.lo(), frame.hi(), 1, [&](Val tile) { emitAmxTile(tile); });
+    emitAmxRowBlocks();
   };
   b.ifThen(frame.lo() < frame.hi(), [&] {
     if (!amx.minRows)
@@ -399,7 +398,7 @@ mlir::qlm::cpu::emitPackedLinear(PackedLinearOp op,
       tiling.prefetchBytes = kAmxPrefetchBytes;
     // A pair of blocks lies in one tile: another would store it again.
     tiling.tileBlocks = std::max(tiling.tileBlocks, AmxPlan::kBlocks);
-    amx = AmxPlan::get(*shape, *tuning, tiling.tileBlocks, request.maxRows());
+    amx = AmxPlan::get(*shape, *tuning, request.maxRows());
   }
   LinearEmitter(op, *shape, tiling, amx, request).emit();
 

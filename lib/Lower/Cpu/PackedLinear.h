@@ -109,18 +109,23 @@ struct AmxPlan {
   int64_t minRows = 0;      ///< fewer go the vectors' way; 0: no AMX
   int64_t stepColumns = 0;  ///< that one instruction multiplies
   int64_t columnBytes = 0;  ///< of a column of a block, unpacked
-  int64_t chunkColumns = 0; ///< that all rows go through before the next
+  int64_t chunkColumns = 0; ///< of int4 that few rows unpack at once
   int64_t passGroups = 1;   ///< whose sums are scaled in one pass
-  int64_t rowBlock = 0;     ///< rows whose totals are kept
-  int64_t tail = 0;         ///< rows that fill no register, [16, columns]
-  int64_t totals = 0; ///< [pairs, row tiles, blocks, 16, 16] of four bytes
-  int64_t sums = 0;   ///< int32 sums of a patch, for each group of a pass
-  int64_t codes = 0;  ///< unpacked int4 codes of a chunk of two blocks
+  int64_t rowBlock = 0;     ///< rows that are arranged and multiplied at once
+  int64_t arranged = 0; ///< rows in tiles: [row tiles, steps, 16, step bytes]
+  int64_t totals = 0;   ///< of a patch, [row tiles, blocks, 16, 16] f32
+  int64_t sums = 0;     ///< the same in int32, for each group of a pass
+  int64_t codes = 0;    ///< unpacked int4 codes of a pair of blocks
   int64_t end = 0;
 
+  int64_t stepBytes(const LinearShape &shape) const {
+    return stepColumns * shape.inputBytes;
+  }
   static bool isFor(const LinearShape &shape, const Target &target);
+  /// Lines of the next pair that a step of many rows fetches.
+  static int64_t getFetchedLines(const LinearShape &shape, const AmxPlan &plan);
   static AmxPlan get(const LinearShape &shape, const LinearTuning &tuning,
-                     int64_t tileBlocks, int64_t maxRows);
+                     int64_t maxRows);
 };
 
 /// Writes the body of one kernel.
@@ -200,38 +205,59 @@ private:
   Val dot(Val sums, Val weights, Val activations);
   Val sumBytes(Ptr bytes, int64_t count);
 
-  /// A chunk of a pair of blocks and the rows it is multiplied by.
+  /// A pair of blocks and the rows that it is multiplied by.
   struct AmxPanel {
-    Val pair; ///< of the tile
     Val blocks[AmxPlan::kBlocks];
-    Ptr codes[AmxPlan::kBlocks]; ///< of the chunk, as registers want them
-    Val column, end;             ///< the chunk
-    Val rowTile, endTile;        ///< tiles of rows, of one row block
-    bool streams = false;        ///< one patch has all rows
+    Ptr codes[AmxPlan::kBlocks]; ///< as registers want them
+    Val firstRow;                ///< of the row block
+    Val rowTiles;                ///< of the row block
+    bool isFew = false;          ///< one patch has all rows
   };
   struct AmxPatch {
     const AmxPanel &panel;
     int64_t rowTiles;
-    Val firstRow;
-    Ptr x[AmxPlan::kRowTiles]; ///< first row of each tile
-    Ptr totals;
+    Val firstRow, lastRow;
+    Ptr x[AmxPlan::kRowTiles]; ///< arranged
+    Ptr next;                  ///< this patch's share of the next pair
   };
 
-  // PackedLinearAmx.cpp: tiles and what is multiplied.
-  void emitAmxTail();
-  void emitAmxTile(Val tile);
-  void emitAmxPanel(AmxPanel panel);
+  /// Sums of some groups, and what they are multiplied by; of each group and
+  /// block.
+  struct AmxPass {
+    Val firstGroup;
+    Ptr sums;
+    SmallVector<Val> scales, zeros;
+  };
+
+  // PackedLinearAmx.cpp: row blocks, tiles and what is multiplied.
+  void emitAmxRowBlocks();
+  void emitAmxArranged(Val firstRow, Val lastRow);
+  void emitAmxTile(Val tile, const AmxPanel &rows);
+  void emitAmxPair(AmxPanel panel);
   Val getAmxAhead(Val offset);
   int64_t getCodeColumns() const;
-  void emitAmxCodes(const AmxPanel &panel, int64_t s, Val column);
+  void emitAmxUnpacked(const AmxPanel &panel, Val column, Val end);
+  void emitAmxCodes(const AmxPanel &panel, int64_t s, Val column, Val end,
+                    Ptr to);
 
   // PackedLinearAmxPatch.cpp: products and results.
   void emitAmxPatch(const AmxPanel &panel, int64_t rowTiles, Val rowTile);
-  void emitAmxZeros(const AmxPatch &patch);
-  void emitAmxSums(const AmxPatch &patch, Val column, Val end, Ptr sums,
-                   bool adds);
+  void emitAmxOneGroup(const AmxPatch &patch);
+  void emitAmxGroups(const AmxPatch &patch);
+  SmallVector<Val> emitAmxZeros(const AmxPatch &patch);
+  SmallVector<Val> emitAmxStep(const AmxPatch &patch, Val column,
+                               SmallVector<Val> sums);
+  void emitAmxFetch(const AmxPatch &patch, Val column);
+  void emitAmxStore(const AmxPatch &patch, ArrayRef<Val> tiles, Ptr to);
   Val getAmxSum(Val sum, Val row, Val group, Val zeroPoint);
-  void emitAmxScaled(const AmxPatch &patch, Val firstGroup, Ptr sums);
+  void emitAmxPass(const AmxPatch &patch, Val column, Ptr sums,
+                   function_ref<void(int64_t)> between);
+  void emitAmxPassesOfFew(const AmxPatch &patch);
+  void emitAmxPassesOfMany(const AmxPatch &patch);
+  AmxPass loadAmxPass(const AmxPatch &patch, Val firstGroup, Ptr sums);
+  void emitAmxScaledRow(const AmxPatch &patch, const AmxPass &pass,
+                        int64_t rowTile, Val row);
+  void emitAmxScaled(const AmxPatch &patch, const AmxPass &pass);
   void emitAmxResult(const AmxPatch &patch);
 
   const LinearShape shape;

@@ -17,19 +17,20 @@
 //      64 bytes  a1  +------+ | sums 1, 0  | sums 1, 1  |
 //
 // So 32 rows by two blocks, a patch, take all eight registers, and each operand
-// is used twice. Its step of 64 bytes takes 64 cycles and reads four operands;
-// the processor keeps up only where those of the weights come from the
-// first-level cache and those of the activations from the second. Hence the
-// order of work in a tile:
+// is used twice. Its step of 64 bytes takes 64 cycles and reads four operands,
+// 64 lines: 32 cycles from the first-level cache, some 72 from the second. So
+// the second level is fast enough, if all operands lie there one line after
+// the other. Hence the order of work:
 //
-//   for each `rowBlock` rows               totals stay in the second level
-//     for each `chunkColumns` columns      activations of a chunk stay there
-//       for each pair of blocks            its chunk stays in the first level
-//         unpack int4 codes                once for all rows
-//         for each 32 rows: a patch        PackedLinearAmxPatch.cpp
+//   for each `rowBlock` rows            half of the second level
+//     arrange them in tiles             as registers read them
+//     for each tile, each pair of blocks
+//       unpack int4 codes               once for all rows
+//       for each 32 rows: a patch       all columns; PackedLinearAmxPatch.cpp
 //
-// Few rows (one patch) go through all chunks of a pair before the next pair,
-// so that weights stream from memory in their order.
+// Meanwhile each patch fetches its share of the next pair from memory. Rows of
+// one patch alone meet each pair once: they unpack `chunkColumns` at a time,
+// which stay in the first level, and fetch weights a fixed distance ahead.
 //
 // int8: the int32 sums of a group are exact, as VNNI's are, and what follows
 // them is the same in the same order, so results have the same bits and fewer
@@ -56,10 +57,14 @@ static constexpr int64_t kPatchRows = AmxPlan::kRowTiles * kTileRows;
 // Plan
 //===----------------------------------------------------------------------===//
 
-/// What a tile's work may take of a core's caches (of 48 KiB and 2 MiB where
-/// there is AMX). The rest is left to what streams through.
-static constexpr int64_t kFirstLevelBytes = 24 << 10;
-static constexpr int64_t kSecondLevelBytes = 1 << 20;
+/// What the rows of a block may take of a core's second-level cache (2 MiB
+/// where there is AMX); a pair of blocks and the results pass through the rest.
+static constexpr int64_t kRowBlockBytes = 1536 << 10;
+/// What unpacked codes of few rows may take of the first level (48 KiB).
+static constexpr int64_t kChunkBytes = 24 << 10;
+/// Patches among which the fetching of the next pair is divided; with more it
+/// runs ahead of the next pair.
+static constexpr int64_t kFetchingPatches = 8;
 /// Groups and columns of a pass at most: their sums share the first level.
 static constexpr int64_t kMostPassGroups = 4;
 static constexpr int64_t kPassColumns = 256;
@@ -79,8 +84,15 @@ static int64_t getPart(int64_t count, int64_t unit, int64_t most) {
   return llvm::alignTo(llvm::divideCeil(count, parts), unit);
 }
 
+int64_t AmxPlan::getFetchedLines(const LinearShape &shape,
+                                 const AmxPlan &plan) {
+  int64_t steps = shape.columns / plan.stepColumns;
+  int64_t pairLines = kBlocks * shape.blockBytes() / kTileBytes;
+  return llvm::divideCeil(pairLines, kFetchingPatches * steps);
+}
+
 AmxPlan AmxPlan::get(const LinearShape &shape, const LinearTuning &tuning,
-                     int64_t tileBlocks, int64_t maxRows) {
+                     int64_t maxRows) {
   AmxPlan plan;
   // Only int8 products are exact, and the same in vectors.
   plan.minRows = !shape.byteActivations ? 1
@@ -99,28 +111,24 @@ AmxPlan AmxPlan::get(const LinearShape &shape, const LinearTuning &tuning,
                                   : plan.stepColumns;
   int64_t mostColumns = tuning.chunkColumns
                             ? tuning.chunkColumns
-                            : kFirstLevelBytes / (kBlocks * plan.columnBytes);
+                            : kChunkBytes / (kBlocks * plan.columnBytes);
   plan.chunkColumns = getPart(shape.columns, unit, mostColumns);
-  int64_t rowBytes =
-      plan.chunkColumns * shape.inputBytes + tileBlocks * kTileBytes;
-  int64_t allRows = llvm::alignTo(maxRows, kTileRows);
-  plan.rowBlock =
-      getPart(llvm::alignTo(maxRows, kPatchRows), kPatchRows,
-              kSecondLevelBytes / rowBytes / kPatchRows * kPatchRows);
+  int64_t rowBytes = shape.columns * shape.inputBytes;
+  plan.rowBlock = getPart(llvm::alignTo(maxRows, kPatchRows), kPatchRows,
+                          kRowBlockBytes / rowBytes);
 
-  int64_t pairs = llvm::divideCeil(tileBlocks, kBlocks);
   int64_t patchBytes = kPatchRows * kBlocks * kTileBytes;
   int64_t next = 0;
   auto take = [&](int64_t bytes) {
     return std::exchange(next, next + llvm::alignTo(bytes, kTileBytes));
   };
   if (shape.byteActivations)
-    take(allRows * shape.groups * 4);
-  plan.tail = take(kTileRows * shape.columns * shape.inputBytes);
-  plan.totals = take(pairs * plan.rowBlock * kBlocks * kTileBytes);
-  plan.sums = take(shape.groups > 1 ? plan.passGroups * patchBytes : 0);
+    take(llvm::alignTo(maxRows, kTileRows) * shape.groups * 4);
+  plan.arranged = take(plan.rowBlock * rowBytes);
+  plan.totals = take(patchBytes);
+  plan.sums = take(shape.groups > 1 ? 2 * plan.passGroups * patchBytes : 0);
   plan.codes = take(shape.layout == LayoutKind::Int4
-                        ? kBlocks * plan.chunkColumns * plan.columnBytes
+                        ? kBlocks * shape.columns * plan.columnBytes
                         : 0);
   plan.end = next;
   return plan;
@@ -130,91 +138,75 @@ AmxPlan AmxPlan::get(const LinearShape &shape, const LinearTuning &tuning,
 // Tiles
 //===----------------------------------------------------------------------===//
 
-/// Copies the rows that fill no register to where 16 may be read.
-void LinearEmitter::emitAmxTail() {
-  int64_t rowBytes = shape.columns * shape.inputBytes;
-  VectorType line = b.vec(kTileBytes, b.i8());
-  Val whole = rows / kTileRows * kTileRows;
-  b.forRange(whole, rows, 1, [&](Val row) {
-    Ptr from = input.at(row * rowBytes);
-    Ptr to = rowSums.at((row - whole) * rowBytes + amx.tail);
-    int64_t rest = rowBytes % kTileBytes;
-    b.forRange(b.index(0), b.index(rowBytes - rest), kTileBytes,
-               [&](Val i) { to.at(i).store(from.at(i).load(line, 1), 1); });
-    if (rest)
-      to.at(rowBytes - rest)
-          .storeMasked(from.at(rowBytes - rest).load(line, 1),
-                       b.firstLanes(kTileBytes, rest), 1);
+void LinearEmitter::emitAmxRowBlocks() {
+  b.forRange(b.index(0), rows, amx.rowBlock, [&](Val firstRow) {
+    Val lastRow = b.min(firstRow + amx.rowBlock, rows);
+    emitAmxArranged(firstRow, lastRow);
+    AmxPanel panel;
+    panel.firstRow = firstRow;
+    panel.rowTiles = (lastRow - firstRow + (kTileRows - 1)) / kTileRows;
+    b.forRange(frame.lo(), frame.hi(), 1,
+               [&](Val tile) { emitAmxTile(tile, panel); });
   });
 }
 
-void LinearEmitter::emitAmxTile(Val tile) {
-  Val first = tile * tiling.tileBlocks;
-  Val count = b.min(b.index(shape.blocks) - first, b.index(tiling.tileBlocks));
-  Val pairs = (count + (kBlocks - 1)) / kBlocks;
-  Val rowTiles = (rows + (kTileRows - 1)) / kTileRows;
-  Val none = b.index(0), allColumns = b.index(shape.columns);
-  int64_t blockTiles = amx.rowBlock / kTileRows;
-  AmxPanel panel;
-  auto setPair = [&](Val pair) {
-    panel.pair = pair;
-    panel.blocks[0] = first + pair * kBlocks;
-    // A second block that is missing is the first one again, not stored.
-    panel.blocks[1] = panel.blocks[0] + 1;
-    if (shape.blocks % kBlocks)
-      panel.blocks[1] = b.min(panel.blocks[1], b.index(shape.blocks - 1));
-  };
-  auto setChunk = [&](Val column) {
-    panel.column = column;
-    panel.end = b.min(column + amx.chunkColumns, allColumns);
-  };
-  auto emitStream = [&] {
-    panel.rowTile = none;
-    panel.endTile = rowTiles;
-    panel.streams = true;
-    b.forRange(none, pairs, 1, [&](Val pair) {
-      setPair(pair);
-      b.forRange(none, allColumns, amx.chunkColumns, [&](Val column) {
-        setChunk(column);
-        emitAmxPanel(panel);
-      });
+/// Copies rows to where registers read them: 16 rows of a step after another,
+/// [row tiles, steps, 16, step bytes]. Registers have rows past the last one
+/// too; what those hold doesn't matter, since no sum crosses rows.
+void LinearEmitter::emitAmxArranged(Val firstRow, Val lastRow) {
+  int64_t rowBytes = shape.columns * shape.inputBytes;
+  int64_t stepBytes = amx.stepBytes(shape);
+  VectorType part = b.vec(stepBytes, b.i8());
+  b.forRange(firstRow, lastRow, 1, [&](Val row) {
+    Val local = row - firstRow;
+    Ptr from = input.at(row * rowBytes);
+    Ptr to =
+        rowSums.at(local / kTileRows * (kTileRows * rowBytes) + amx.arranged)
+            .at(local % kTileRows * stepBytes);
+    b.forRange(b.index(0), b.index(rowBytes), stepBytes, [&](Val byte) {
+      to.at(byte * kTileRows).store(from.at(byte).load(part, 1), stepBytes);
     });
-  };
-  auto emitBlocked = [&] {
-    panel.streams = false;
-    b.forRange(none, rowTiles, blockTiles, [&](Val rowTile) {
-      panel.rowTile = rowTile;
-      panel.endTile = b.min(rowTile + blockTiles, rowTiles);
-      b.forRange(none, allColumns, amx.chunkColumns, [&](Val column) {
-        setChunk(column);
-        b.forRange(none, pairs, 1, [&](Val pair) {
-          setPair(pair);
-          emitAmxPanel(panel);
-        });
-      });
-    });
-  };
-  b.ifElse(rowTiles <= AmxPlan::kRowTiles, emitStream, emitBlocked);
+  });
 }
 
-/// Multiplies a chunk of two blocks by the panel's rows.
-void LinearEmitter::emitAmxPanel(AmxPanel panel) {
-  for (int64_t s = 0; s < kBlocks; ++s) {
-    if (shape.layout == LayoutKind::Int4) {
-      panel.codes[s] = rowSums.at(amx.codes + s * amx.chunkColumns * kTileRows);
-      b.forRange(panel.column, panel.end, getCodeColumns(),
-                 [&](Val column) { emitAmxCodes(panel, s, column); });
-    } else {
-      panel.codes[s] = weights.at(panel.blocks[s] * shape.blockBytes() +
-                                  panel.column * amx.columnBytes);
-    }
-  }
+void LinearEmitter::emitAmxTile(Val tile, const AmxPanel &rowBlock) {
+  Val first = tile * tiling.tileBlocks;
+  Val end = b.min(first + tiling.tileBlocks, b.index(shape.blocks));
+  b.forRange(first, end, kBlocks, [&](Val block) {
+    AmxPanel panel = rowBlock;
+    panel.blocks[0] = block;
+    // A second block that is missing is the first one again, not stored.
+    panel.blocks[1] = block + 1;
+    if (shape.blocks % kBlocks)
+      panel.blocks[1] = b.min(panel.blocks[1], b.index(shape.blocks - 1));
+    for (int64_t s = 0; s < kBlocks; ++s)
+      panel.codes[s] =
+          shape.layout == LayoutKind::Int4
+              ? rowSums.at(amx.codes + s * shape.columns * amx.columnBytes)
+              : weights.at(panel.blocks[s] * shape.blockBytes());
+    emitAmxPair(panel);
+  });
+}
+
+/// Multiplies two blocks by the rows of the row block.
+void LinearEmitter::emitAmxPair(AmxPanel panel) {
   constexpr int64_t kRowTiles = AmxPlan::kRowTiles;
-  Val count = panel.endTile - panel.rowTile;
-  Val paired = panel.rowTile + count / kRowTiles * kRowTiles;
-  b.forRange(panel.rowTile, paired, kRowTiles,
-             [&](Val rowTile) { emitAmxPatch(panel, kRowTiles, rowTile); });
-  b.ifThen(paired < panel.endTile, [&] { emitAmxPatch(panel, 1, paired); });
+  auto emitFew = [&] {
+    panel.isFew = true;
+    b.ifElse(
+        panel.rowTiles == 1, [&] { emitAmxPatch(panel, 1, b.index(0)); },
+        [&] { emitAmxPatch(panel, kRowTiles, b.index(0)); });
+  };
+  auto emitMany = [&] {
+    panel.isFew = false;
+    if (shape.layout == LayoutKind::Int4)
+      emitAmxUnpacked(panel, b.index(0), b.index(shape.columns));
+    Val paired = panel.rowTiles / kRowTiles * kRowTiles;
+    b.forRange(b.index(0), paired, kRowTiles,
+               [&](Val rowTile) { emitAmxPatch(panel, kRowTiles, rowTile); });
+    b.ifThen(paired < panel.rowTiles, [&] { emitAmxPatch(panel, 1, paired); });
+  };
+  b.ifElse(panel.rowTiles <= kRowTiles, emitFew, emitMany);
 }
 
 /// What a block's stream needs after \p offset, as an offset from the block.
@@ -231,8 +223,19 @@ int64_t LinearEmitter::getCodeColumns() const {
   return std::min(shape.groupColumns, amx.chunkColumns);
 }
 
+/// Unpacks the codes of both blocks in columns [\p column, \p end).
+void LinearEmitter::emitAmxUnpacked(const AmxPanel &panel, Val column,
+                                    Val end) {
+  for (int64_t s = 0; s < kBlocks; ++s)
+    b.forRange(column, end, getCodeColumns(), [&](Val first) {
+      Val last = b.min(first + getCodeColumns(), end);
+      emitAmxCodes(panel, s, first, last, panel.codes[s].at(first * kTileRows));
+    });
+}
+
 /// Unpacks int4 codes of a block, less their zero points, to signed bytes.
-void LinearEmitter::emitAmxCodes(const AmxPanel &panel, int64_t s, Val column) {
+void LinearEmitter::emitAmxCodes(const AmxPanel &panel, int64_t s, Val column,
+                                 Val end, Ptr to) {
   constexpr int64_t kWordColumns = 8;
   VectorType line = b.vec(16, b.i32()), bytes = b.vec(kTileBytes, b.i8());
   Val zeros;
@@ -245,12 +248,12 @@ void LinearEmitter::emitAmxCodes(const AmxPanel &panel, int64_t s, Val column) {
     zeros = b.constant(bytes, shape.offset);
   }
   Ptr block = weights.at(panel.blocks[s] * shape.blockBytes());
-  Ptr to = panel.codes[s].at((column - panel.column) * kTileRows);
-  Val end = b.min(column + getCodeColumns(), panel.end);
   b.forRange(column, end, kWordColumns, [&](Val at) {
     Val offset = at * (kTileBytes / kWordColumns);
     Val word = block.at(offset).load(line, kTileBytes);
-    block.at(getAmxAhead(offset)).prefetch();
+    // Many rows have fetched them while they met the pair before.
+    if (panel.isFew)
+      block.at(getAmxAhead(offset)).prefetch();
     SmallVector<Val> halves = unpackBytes(word);
     for (int64_t half = 0; half < 2; ++half)
       to.at((at - column) * kTileRows + half * kTileBytes)
