@@ -13,8 +13,9 @@ int4 with int8 activations), attention-f32 and attention-bf16 (one layer of 8
 heads of 64, for batches of 2 prompts of 1024). They are filled here, and models
 of the same shapes and random weights are written for the peers. Jobs run one
 after the other, in rounds, pinned to cores of their own by taskset; after
---seconds no further round begins. Prints a table of medians with the least and
-the largest value, and writes it with all values to --out.
+--seconds no further job begins, so the last round may lack some. Prints a table
+of medians with the least and the largest value, and writes it with all values
+to --out.
 """
 
 from __future__ import annotations
@@ -32,6 +33,9 @@ from pathlib import Path
 
 HERE = Path(__file__).resolve().parent
 PROMPT, NEW = 512, 32
+"""Tokens of a prompt, and new ones."""
+SHORT_PROMPT = 64
+"""Tokens of each of eight prompts."""
 START_PROMPT = "1,2,3,4,5,6,7,8"
 
 
@@ -88,12 +92,20 @@ class Bench:
     def ours(self, package: Path) -> None:
         """A package of a whole model."""
         name = f"ours {package.name}"
-        batches = "1,8" if package.name in ("int4a8", "int8a8") else "1"
+        # The first prompt warms up, as the peers do.
         result, _ = self.run(name, [
             self.a.quant_run, "bench", package, "--no-verify", "--threads",
             self.a.threads, "--prompt-tokens", PROMPT, "--new-tokens", NEW,
-            "--batch", batches, "--profile", "--json"])
-        for row in result.get("results", []):
+            "--batch", "1,1", "--reserve", "--profile", "--json"])
+        rows = result.get("results", [])[1:]
+        if package.name in ("int4a8", "int8a8"):
+            many, _ = self.run(f"{name} x 8", [
+                self.a.quant_run, "bench", package, "--no-verify", "--threads",
+                self.a.threads, "--prompt-tokens", SHORT_PROMPT,
+                "--new-tokens", NEW, "--batch", 8, "--reserve", "--profile",
+                "--json"])
+            rows += many.get("results", [])
+        for row in rows:
             batch = row["batch"]
             self.add(name, f"prefill, batch {batch}, tok/s", row["pp_tps"])
             self.add(name, f"decode, batch {batch}, tok/s", row["tg_tps"])
@@ -116,12 +128,12 @@ class Bench:
             self.add(name, "process start to first token, s", seconds)
 
     def attention(self, package: Path) -> None:
-        """Means of four prefills, in memory that was touched before."""
+        """Means of two prefills, in memory that was touched before."""
         name = f"ours {package.name}"
         result, _ = self.run(name, [
             self.a.quant_run, "bench", package, "--no-verify", "--threads",
             self.a.threads, "--prompt-tokens", 1024, "--new-tokens", 8,
-            "--batch", "2,2,2,2", "--reserve", "--profile", "--json"])
+            "--batch", "2,2", "--reserve", "--profile", "--json"])
         for entry in result.get("profile", {}).get("prefill", []):
             if entry["label"].endswith("attention"):
                 self.add(name, "attention (2,8,1024,64) causal, ms",
@@ -132,7 +144,7 @@ class Bench:
         result, _ = self.run(name, [
             sys.executable, HERE / "peers/llama_cpp_peer.py", file,
             "--threads", self.a.threads, "--prompt-tokens",
-            PROMPT if batch == 1 else 64, "--new-tokens", NEW, "--batch",
+            PROMPT if batch == 1 else SHORT_PROMPT, "--new-tokens", NEW, "--batch",
             batch])
         if batch == 1:
             self.add(name, "prefill, batch 1, tok/s", result.get("pp_tps"))
@@ -247,15 +259,13 @@ def main() -> None:
     bench = Bench(a)
     rounds = 0
     for _ in range(a.rounds):
-        round_begin = time.perf_counter()
-        for _, job in bench.jobs():
-            if time.perf_counter() - begin < a.seconds:
-                job()
-        rounds += 1
-        last = time.perf_counter() - round_begin
-        if time.perf_counter() - begin + last > a.seconds:
-            break
-    text = (f"{machine()}; cores {bench.cores}, {rounds} rounds, "
+        jobs = bench.jobs()
+        for _, job in jobs:
+            if time.perf_counter() - begin > a.seconds:
+                break
+            job()
+            rounds += 1 / len(jobs)
+    text = (f"{machine()}; cores {bench.cores}, {rounds:.1f} rounds, "
             f"{time.strftime('%F %T')}\n\n{bench.table()}\n")
     for failure in bench.failures:
         text += f"\nfailed: {failure}\n"
