@@ -19,7 +19,9 @@ INCLUDES = ["-I", str(ROOT / "include"), "-I", "/usr/lib/llvm-22/include"]
 def generate() -> dict[str, str]:
     """Text of each generated page by its file name."""
     pages = {"Dialect.md": (["-gen-dialect-doc", "-dialect=qlm"],
-                            "include/qlm/Dialect/QlmOps.td")}
+                            "include/qlm/Dialect/QlmOps.td"),
+             "MethodOps.md": (["-gen-op-doc"],
+                              "include/qlm/Dialect/QlmMethodOps.td")}
     for stage in ("Dialect", "Optimize", "Quantize", "Lower", "Package",
                   "Pipelines"):
         passes = f"include/qlm/{stage}/Passes.td"

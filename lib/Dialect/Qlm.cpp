@@ -5,7 +5,7 @@
 //
 //===----------------------------------------------------------------------===//
 
-#include "qlm/Dialect/Qlm.h"
+#include "qlm/Dialect/MethodOps.h"
 
 #include "mlir/IR/DialectImplementation.h"
 #include "llvm/ADT/STLExtras.h"
@@ -73,6 +73,10 @@ void QlmDialect::initialize() {
 #define GET_OP_LIST
 #include "qlm/Dialect/QlmOps.cpp.inc"
       >();
+  addOperations<
+#define GET_OP_LIST
+#include "qlm/Dialect/QlmMethodOps.cpp.inc"
+      >();
 }
 
 //===----------------------------------------------------------------------===//
@@ -97,7 +101,9 @@ bool mlir::qlm::isParameterOp(Operation *op) {
   if (isa<LoadOp>(op))
     return true;
   if (!isa<ConvertOp, RopeTableOp, RtnOp, GptqOp, QuantizeScalesOp,
-           DequantizeScalesOp, PackOp, tensor::ConcatOp>(op))
+           DequantizeScalesOp, PackOp, tensor::ConcatOp, ScaleColumnsOp,
+           ScaleRowsOp, ScaleMomentsOp, AwqScalesOp, SmoothScalesOp, ClipOp,
+           StaticScaleOp, KeepCodesOp>(op))
     return false;
   return llvm::all_of(op->getOperands(), isParameterValue);
 }

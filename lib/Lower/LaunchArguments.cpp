@@ -8,6 +8,7 @@
 #include "LaunchArguments.h"
 
 #include "StepRows.h"
+#include "qlm/Dialect/MethodOps.h"
 #include "qlm/Lower/LaunchGroup.h"
 #include "qlm/Lower/Passes.h"
 #include "qlm/Package/Format.h"
@@ -37,6 +38,8 @@ LogicalResult WeightKeys::name(Value weight, StringRef wanted) {
 static std::string getWantedKey(Operation *op, Value weight) {
   if (weight.getDefiningOp<RopeTableOp>())
     return "rope_table";
+  if (weight.getDefiningOp<StaticScaleOp>())
+    return getLabel(op) + ".input_scale";
   return getLabel(op) + ".weight";
 }
 

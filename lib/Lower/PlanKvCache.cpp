@@ -6,6 +6,7 @@
 //===----------------------------------------------------------------------===//
 
 #include "StepRows.h"
+#include "qlm/Dialect/MethodOps.h"
 #include "qlm/Lower/Passes.h"
 #include "qlm/Package/Format.h"
 
@@ -228,7 +229,8 @@ static LogicalResult selectRows(func::ReturnOp result, Value rows) {
       Operation *maker = operand.getDefiningOp();
       if (maker && !isParameterOp(maker) &&
           isa<RmsNormOp, LinearOp, QuantizedLinearOp, PackedLinearOp,
-              DynamicQuantizeOp, QuantizeOp, DequantizeOp, ConvertOp>(maker))
+              DynamicQuantizeOp, StaticQuantizeOp, QuantizeOp, DequantizeOp,
+              ConvertOp>(maker))
         worklist.push_back(maker);
     }
   }

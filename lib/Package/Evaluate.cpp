@@ -139,7 +139,7 @@ private:
 //===----------------------------------------------------------------------===//
 
 static llvm::Expected<std::unique_ptr<ParameterProgram>>
-createFloatProgram(PackOp pack, size_t tensor, ParameterArchive &archive) {
+createFloatProgram(PackOp pack, size_t tensor, ReaderContext &context) {
   auto type = cast<RankedTensorType>(pack.getInput().getType());
   LayoutKind layout = pack.getLayout().getKind();
   bool isBias = layout == LayoutKind::Bias;
@@ -149,7 +149,7 @@ createFloatProgram(PackOp pack, size_t tensor, ParameterArchive &archive) {
        layout != getGpuWeightLayout(type.getElementType(),
                                     /*integer=*/false)))
     return makeUnsupported(pack, "layout and values don't fit each other");
-  auto reader = RowReader::create(pack.getInput(), archive);
+  auto reader = RowReader::create(pack.getInput(), context);
   if (!reader)
     return reader.takeError();
   // A bias is packed from f32, whatever it is stored as.
@@ -163,8 +163,8 @@ createFloatProgram(PackOp pack, size_t tensor, ParameterArchive &archive) {
 }
 
 static llvm::Expected<std::unique_ptr<ParameterProgram>>
-createRopeTable(RopeTableOp rope, size_t tensor, ParameterArchive &archive) {
-  auto reader = RowReader::create(rope.getInverseFrequencies(), archive);
+createRopeTable(RopeTableOp rope, size_t tensor, ReaderContext &context) {
+  auto reader = RowReader::create(rope.getInverseFrequencies(), context);
   if (!reader)
     return reader.takeError();
   std::vector<float> frequencies((*reader)->getRows() *
@@ -182,7 +182,7 @@ createRopeTable(RopeTableOp rope, size_t tensor, ParameterArchive &archive) {
 }
 
 llvm::Error WeightPlan::add(Value value, StringRef key,
-                            ParameterArchive &archive) {
+                            ReaderContext &context) {
   auto type = dyn_cast<RankedTensorType>(value.getType());
   Operation *op = value.getDefiningOp();
   if (!type || !op)
@@ -197,7 +197,7 @@ llvm::Error WeightPlan::add(Value value, StringRef key,
   if (Operation *rounding = pack ? getRounding(pack) : nullptr) {
     auto [entry, isNew] = roundings.insert({rounding, programs.size()});
     if (isNew) {
-      auto program = RoundingProgram::create(rounding, archive);
+      auto program = RoundingProgram::create(rounding, context);
       if (!program)
         return program.takeError();
       programs.push_back(std::move(*program));
@@ -208,10 +208,10 @@ llvm::Error WeightPlan::add(Value value, StringRef key,
   llvm::Expected<std::unique_ptr<ParameterProgram>> program =
       [&]() -> llvm::Expected<std::unique_ptr<ParameterProgram>> {
     if (pack)
-      return createFloatProgram(pack, index, archive);
+      return createFloatProgram(pack, index, context);
     if (auto rope = dyn_cast<RopeTableOp>(op))
-      return createRopeTable(rope, index, archive);
-    auto reader = RowReader::create(value, archive);
+      return createRopeTable(rope, index, context);
+    auto reader = RowReader::create(value, context);
     if (!reader)
       return reader.takeError();
     return std::make_unique<PlainProgram>(

@@ -68,6 +68,9 @@ public:
     return llvm::Error::success();
   }
 
+  /// What is worth saying of the evaluation once it is done; empty if nothing.
+  virtual std::string getNote() const { return ""; }
+
   int64_t getRows() const { return reader->getRows(); }
   int64_t getColumns() const { return reader->getColumns(); }
   const RowReader &getReader() const { return *reader; }
@@ -89,7 +92,7 @@ struct WeightPlan {
   std::vector<std::unique_ptr<ParameterProgram>> programs;
 
   /// Adds \p value under \p key. Results of one `qlm.rtn` join one program.
-  llvm::Error add(Value value, StringRef key, ParameterArchive &archive);
+  llvm::Error add(Value value, StringRef key, ReaderContext &context);
   /// Bytes of all tensors.
   int64_t getBytes() const;
 

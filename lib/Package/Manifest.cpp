@@ -9,6 +9,7 @@
 
 #include "PackageErrors.h"
 #include "RoundingProgram.h"
+#include "qlm/Dialect/MethodOps.h"
 #include "qlm/Package/Format.h"
 #include "llvm/Support/Format.h"
 
@@ -101,6 +102,25 @@ static llvm::Expected<DictionaryAttr> getDictionary(ModuleOp module,
                    "': it has not gone through all stages");
 }
 
+/// How \p rounding finds codes: the option that makes it.
+static StringRef getMethod(Operation *rounding) {
+  if (isa<KeepCodesOp>(rounding))
+    return "keep";
+  bool scaled = false;
+  for (Value weight = rounding->getOperand(0);
+       isa_and_nonnull<ClipOp, ScaleColumnsOp, ScaleRowsOp>(
+           weight.getDefiningOp());
+       weight = weight.getDefiningOp()->getOperand(0))
+    if (auto columns = weight.getDefiningOp<ScaleColumnsOp>())
+      scaled |=
+          isa_and_nonnull<AwqScalesOp>(columns.getScales().getDefiningOp());
+  if (isa<GptqOp>(rounding))
+    return scaled ? "awq-gptq" : "gptq";
+  return isa_and_nonnull<ClipOp>(rounding->getOperand(0).getDefiningOp())
+             ? "awq"
+             : "rtn";
+}
+
 /// How weights are stored: from the programs of the launches.
 static json::Object makeQuantization(ArrayRef<LaunchOp> launches,
                                      StringRef activations) {
@@ -119,7 +139,7 @@ static json::Object makeQuantization(ArrayRef<LaunchOp> launches,
                                     llvm::IsaPred<QuantizeScalesOp>);
         section["weights"] = scheme.getName() + (doubled ? "-dq" : "");
         section["scheme"] = printToString(scheme);
-        section["method"] = isa<GptqOp>(rounding) ? "gptq" : "rtn";
+        section["method"] = getMethod(rounding);
         return section;
       }
       if (pack.getLayout().getKind() == LayoutKind::BFloat16)

@@ -36,6 +36,8 @@ writeWeights(ModuleOp module, StringRef folder, const PackageOptions &options) {
   auto launches = getLaunches(module);
   if (!launches)
     return launches.takeError();
+  ReaderContext context(archive);
+  context.allowNonfinite = options.allowNonfinite;
   WeightPlan plan;
   llvm::DenseSet<Value> seen;
   for (LaunchOp launch : *launches)
@@ -45,7 +47,7 @@ writeWeights(ModuleOp module, StringRef folder, const PackageOptions &options) {
       auto key = getWeightKey(weight);
       if (!key)
         return key.takeError();
-      if (llvm::Error error = plan.add(weight, *key, archive))
+      if (llvm::Error error = plan.add(weight, *key, context))
         return std::move(error);
     }
 
@@ -64,6 +66,14 @@ writeWeights(ModuleOp module, StringRef folder, const PackageOptions &options) {
   if (llvm::Error error = evaluateWeights(plan, *file, options.threads, report,
                                           options.cancelled))
     return std::move(error);
+  if (options.note) {
+    for (const auto &[name, found] : context.nonfinite)
+      options.note("weight '" + name + "' is not finite, got " + found +
+                   "; such values count as 0");
+    for (const std::unique_ptr<ParameterProgram> &program : plan.programs)
+      if (std::string note = program->getNote(); !note.empty())
+        options.note(note);
+  }
   auto checksum = file->computeChecksum();
   if (!checksum)
     return checksum.takeError();

@@ -8,7 +8,13 @@
 #include "RoundingProgram.h"
 
 #include "PackageErrors.h"
+#include "qlm/Dialect/MethodOps.h"
 #include "qlm/Quantize/NumericsScheme.h"
+#include "llvm/Support/Format.h"
+#include "llvm/Support/raw_ostream.h"
+
+#include <algorithm>
+#include <cmath>
 
 using namespace mlir;
 using namespace mlir::qlm;
@@ -19,12 +25,14 @@ Operation *mlir::qlm::getRounding(PackOp pack) {
   if (auto doubled = input.getDefiningOp<QuantizeScalesOp>())
     input = doubled.getScales();
   Operation *op = input.getDefiningOp();
-  return isa_and_nonnull<RtnOp, GptqOp>(op) ? op : nullptr;
+  return isa_and_nonnull<RtnOp, GptqOp, KeepCodesOp>(op) ? op : nullptr;
 }
 
 SchemeAttr mlir::qlm::getRoundingScheme(Operation *rounding) {
   if (auto gptq = dyn_cast<GptqOp>(rounding))
     return gptq.getScheme();
+  if (auto kept = dyn_cast<KeepCodesOp>(rounding))
+    return kept.getScheme();
   return cast<RtnOp>(rounding).getScheme();
 }
 
@@ -33,16 +41,29 @@ RoundingProgram::RoundingProgram(std::unique_ptr<RowReader> reader,
     : ParameterProgram(std::move(reader)), scheme(getNumericsScheme(scheme)) {}
 
 llvm::Expected<std::unique_ptr<RoundingProgram>>
-RoundingProgram::create(Operation *rounding, ParameterArchive &archive) {
-  auto reader = RowReader::create(rounding->getOperand(0), archive);
+RoundingProgram::create(Operation *rounding, ReaderContext &context) {
+  auto reader = RowReader::create(rounding->getOperand(0), context);
   if (!reader)
     return reader.takeError();
   std::unique_ptr<RoundingProgram> program(
       new RoundingProgram(std::move(*reader), getRoundingScheme(rounding)));
+  if (auto kept = dyn_cast<KeepCodesOp>(rounding)) {
+    auto scales = RowReader::create(kept.getKnownScales(), context);
+    if (!scales)
+      return scales.takeError();
+    program->knownScales = std::move(*scales);
+    if (!kept.getKnownZeroPoints())
+      return program;
+    auto zeros = RowReader::create(kept.getKnownZeroPoints(), context);
+    if (!zeros)
+      return zeros.takeError();
+    program->knownZeroPoints = std::move(*zeros);
+    return program;
+  }
   auto gptq = dyn_cast<GptqOp>(rounding);
   if (!gptq)
     return program;
-  auto moments = RowReader::create(gptq.getSecondMoments(), archive);
+  auto moments = RowReader::create(gptq.getSecondMoments(), context);
   if (!moments)
     return moments.takeError();
   program->moments = std::move(*moments);
@@ -50,6 +71,7 @@ RoundingProgram::create(Operation *rounding, ParameterArchive &archive) {
   program->gptq.blockSize = gptq.getBlockSize();
   program->gptq.actOrder = gptq.getActOrder();
   program->gptq.staticGroups = gptq.getStaticGroups();
+  program->gptq.searchScales = gptq->hasAttr(kSearchScalesAttr);
   return program;
 }
 
@@ -123,8 +145,11 @@ llvm::Error RoundingProgram::factorMoments() {
   if (llvm::Error error = moments->read(0, columns, values.data()))
     return error;
   moments->release(0, columns);
-  if (factor.compute(values.data(), columns, gptq))
+  if (factor.compute(values.data(), columns, gptq)) {
+    if (factor.getDamping() > gptq.damping)
+      raisedDamping = factor.getDamping();
     return llvm::Error::success();
+  }
   return makeError("second moments '" + moments->getName() +
                    "' must be positive definite, and are not with a damping "
                    "of 1");
@@ -141,9 +166,57 @@ RoundingProgram::makeRoundingError(const numerics::RoundingResult &result,
                    "': " + result.getMessage(row));
 }
 
+llvm::Error RoundingProgram::keepCodes(int64_t row, int64_t count,
+                                       EvaluationScratch &scratch) {
+  int64_t columns = getColumns(), perRow = scheme.getScalesPerRow(columns);
+  int64_t perScale = scheme.getColumnsPerScale(columns);
+  std::vector<float> values(count * columns), zeros(count * perRow);
+  if (llvm::Error error = knownScales->read(row, count, scratch.scales.data()))
+    return error;
+  if (knownZeroPoints)
+    if (llvm::Error error = knownZeroPoints->read(row, count, zeros.data()))
+      return error;
+  auto fail = [&](int64_t scale, const llvm::Twine &what) {
+    return makeError("cannot keep the codes of '" + reader->getName() + "': " +
+                     what + " at [" + llvm::Twine(row + scale / perRow) + ", " +
+                     llvm::Twine(scale % perRow * perScale) + "]");
+  };
+  for (int64_t i = 0; i < count * perRow; ++i) {
+    float rounded = scratch.scales[i];
+    if (scheme.scalesF16)
+      rounded = numerics::fromFloat16(numerics::toFloat16(rounded));
+    if (rounded != scratch.scales[i])
+      return fail(i, "scale must be a value of f16");
+    if (!(zeros[i] >= 0 && zeros[i] <= scheme.hi &&
+          zeros[i] == std::rint(zeros[i])) &&
+        knownZeroPoints)
+      return fail(i, "zero point must be a code");
+    scratch.zeroPoints[i] = static_cast<uint8_t>(zeros[i]);
+  }
+  const uint8_t *zeroPoints =
+      knownZeroPoints ? scratch.zeroPoints.data() : nullptr;
+  numerics::quantizeWithScales(scratch.rows.data(), count, columns, scheme,
+                               scratch.scales.data(), zeroPoints,
+                               scratch.codes.data());
+  numerics::dequantize(scratch.codes.data(), count, columns, scheme,
+                       scratch.scales.data(), zeroPoints, values.data());
+  for (int64_t i = 0; i < count * columns; ++i) {
+    float error = std::fabs(values[i] - scratch.rows[i]);
+    if (error <= std::fabs(values[i]) / 128)
+      continue;
+    int64_t scale = i / perScale;
+    if (scratch.scales[scale] == 0)
+      return fail(scale, "scale must not be 0 for weights that are not");
+    return fail(scale, "weight must be a multiple of its scale");
+  }
+  return llvm::Error::success();
+}
+
 llvm::Error RoundingProgram::round(int64_t row, int64_t count,
                                    EvaluationScratch &scratch) {
   uint8_t *zeroPoints = scheme.zeroPoints ? scratch.zeroPoints.data() : nullptr;
+  if (knownScales)
+    return keepCodes(row, count, scratch);
   if (needsLook()) {
     numerics::quantizeWithScales(
         scratch.rows.data(), count, getColumns(), scheme, &tensorScale,
@@ -182,6 +255,8 @@ llvm::Error RoundingProgram::evaluate(int64_t row, int64_t count,
     return error;
   if (llvm::Error error = round(row, count, scratch))
     return error;
+  zeroGroups += std::count(scratch.scales.begin(),
+                           scratch.scales.begin() + count * perRow, 0.0f);
   if (doubled)
     std::copy(scratch.scales.begin(), scratch.scales.end(),
               doubledScales.begin() + row * perRow);
@@ -200,6 +275,21 @@ llvm::Error RoundingProgram::evaluate(int64_t row, int64_t count,
       return error;
   }
   return llvm::Error::success();
+}
+
+std::string RoundingProgram::getNote() const {
+  std::string note;
+  llvm::raw_string_ostream stream(note);
+  if (zeroGroups)
+    stream << zeroGroups << " of "
+           << getRows() * scheme.getScalesPerRow(getColumns())
+           << " groups are all zero";
+  if (raisedDamping > 0)
+    stream << (note.empty() ? "" : ", ") << "second moments '"
+           << moments->getName() << "' took a damping of "
+           << llvm::format("%g", raisedDamping) << ", not "
+           << llvm::format("%g", gptq.damping);
+  return note.empty() ? note : "weight '" + reader->getName() + "': " + note;
 }
 
 llvm::Error RoundingProgram::finish(ArrayRef<PackedTensor> tensors,

@@ -13,22 +13,24 @@
 #include "qlm/Dialect/Qlm.h"
 #include "qlm/Quantize/Gptq.h"
 
+#include <atomic>
 #include <mutex>
 
 namespace mlir::qlm {
 
-/// The `qlm.rtn` or `qlm.gptq` whose codes, scales or zero points \p pack
-/// packs, straight or through `qlm.quantize_scales`; null where there is none.
+/// The `qlm.rtn`, `qlm.gptq` or `qlm.keep_codes` whose codes, scales or zero
+/// points \p pack packs, straight or through `qlm.quantize_scales`; null where
+/// there is none.
 Operation *getRounding(PackOp pack);
-/// The scheme of a `qlm.rtn` or `qlm.gptq`.
+/// The scheme of one of those.
 SchemeAttr getRoundingScheme(Operation *rounding);
 
-/// pack(rtn(rows)) or pack(gptq(rows)): codes, scales and zero points of one
-/// weight.
+/// pack(rtn(rows)), pack(gptq(rows)) or pack(keep_codes(rows)): codes, scales
+/// and zero points of one weight.
 class RoundingProgram : public ParameterProgram {
 public:
   static llvm::Expected<std::unique_ptr<RoundingProgram>>
-  create(Operation *rounding, ParameterArchive &archive);
+  create(Operation *rounding, ReaderContext &context);
 
   /// Adds one packed result, which becomes tensor \p tensor.
   void add(PackOp pack, size_t tensor);
@@ -42,6 +44,8 @@ public:
                        const WeightsFile &file) override;
   llvm::Error finish(ArrayRef<PackedTensor> tensors,
                      const WeightsFile &file) override;
+  /// Groups of zeros, and a damping that was raised.
+  std::string getNote() const override;
 
 private:
   /// What a tensor holds.
@@ -51,6 +55,8 @@ private:
   llvm::Error makeRoundingError(const ::qlm::numerics::RoundingResult &result,
                                 int64_t row) const;
   llvm::Error factorMoments();
+  /// Finds codes with the known scales, and that they are the rows'.
+  llvm::Error keepCodes(int64_t row, int64_t count, EvaluationScratch &scratch);
   /// Rounds the rows in \p scratch.
   llvm::Error round(int64_t row, int64_t count, EvaluationScratch &scratch);
 
@@ -58,6 +64,12 @@ private:
   SmallVector<std::pair<Part, PackedOutput>, 3> packs;
   bool doubled = false;             ///< scales are quantized too
   std::vector<float> doubledScales; ///< all scales, when they are
+
+  std::atomic<int64_t> zeroGroups{0};
+  double raisedDamping = 0; ///< 0: the one asked for was enough
+
+  // Of keep_codes.
+  std::unique_ptr<RowReader> knownScales, knownZeroPoints;
 
   // Of gptq.
   std::unique_ptr<RowReader> moments;

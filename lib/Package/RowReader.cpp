@@ -7,6 +7,7 @@
 
 #include "RowReader.h"
 
+#include "MethodReaders.h"
 #include "PackageErrors.h"
 #include "qlm/Dialect/Qlm.h"
 #include "qlm/Quantize/Numerics.h"
@@ -23,12 +24,9 @@ RowReader::RowReader(RankedTensorType type)
     columns *= size;
 }
 
-/// Fails if one of \p count values, the first at \p row, is not finite.
-static llvm::Error checkFinite(const float *values, int64_t row, int64_t rows,
-                               int64_t columns, const std::string &name,
-                               StringRef cause) {
+/// The index of the first of \p count values that isn't finite, or -1.
+static int64_t findNonfinite(const float *values, int64_t count) {
   constexpr uint32_t kExponent = 0x7f800000;
-  int64_t count = rows * columns;
   // A plain maximum over bits vectorizes; the position is found on failure.
   uint32_t worst = 0;
   for (int64_t i = 0; i < count; ++i) {
@@ -37,16 +35,32 @@ static llvm::Error checkFinite(const float *values, int64_t row, int64_t rows,
     worst = std::max(worst, bits & kExponent);
   }
   if (worst != kExponent)
+    return -1;
+  return std::find_if(values, values + count,
+                      [](float value) { return !std::isfinite(value); }) -
+         values;
+}
+
+/// "inf at [19, 7]": the value \p at of rows of which the first is \p row.
+static std::string describeNonfinite(const float *values, int64_t at,
+                                     int64_t row, int64_t columns) {
+  StringRef name = std::isnan(values[at]) ? "nan"
+                   : values[at] > 0       ? "inf"
+                                          : "-inf";
+  return (name + " at [" + llvm::Twine(row + at / columns) + ", " +
+          llvm::Twine(at % columns) + "]")
+      .str();
+}
+
+/// Fails if one of \p rows rows, the first one \p row, is not finite.
+static llvm::Error checkFinite(const float *values, int64_t row, int64_t rows,
+                               int64_t columns, const std::string &name,
+                               StringRef cause) {
+  int64_t at = findNonfinite(values, rows * columns);
+  if (at < 0)
     return llvm::Error::success();
-  int64_t at = std::find_if(values, values + count,
-                            [](float value) { return !std::isfinite(value); }) -
-               values;
   return makeError("weight '" + name + "' must be finite" + cause + ", got " +
-                   (std::isnan(values[at]) ? "nan"
-                    : values[at] > 0       ? "inf"
-                                           : "-inf") +
-                   " at [" + llvm::Twine(row + at / columns) + ", " +
-                   llvm::Twine(at % columns) + "]");
+                   describeNonfinite(values, at, row, columns));
 }
 
 namespace {
@@ -55,12 +69,17 @@ namespace {
 class LoadReader : public RowReader {
 public:
   LoadReader(RankedTensorType type, const ArchiveTensor *tensor,
-             numerics::FloatType format, StringRef name)
-      : RowReader(type), tensor(tensor), format(format), name(name) {}
+             numerics::FloatType format, StringRef name, ReaderContext &context)
+      : RowReader(type), tensor(tensor), format(format), name(name),
+        context(context) {}
 
   llvm::Error read(int64_t row, int64_t count, float *target) const override {
     numerics::toFloat32(format, slice(row, count).data(), target,
                         count * columns);
+    if (context.allowNonfinite) {
+      dropNonfinite(row, count, target);
+      return llvm::Error::success();
+    }
     return checkFinite(target, row, count, columns, name, "");
   }
   void release(int64_t row, int64_t count) const override {
@@ -74,9 +93,21 @@ private:
     return tensor->data.slice(row * bytes, count * bytes);
   }
 
+  void dropNonfinite(int64_t row, int64_t count, float *target) const {
+    int64_t at = findNonfinite(target, count * columns);
+    if (at < 0)
+      return;
+    std::string found = describeNonfinite(target, at, row, columns);
+    for (int64_t i = at; i < count * columns; ++i)
+      target[i] = std::isfinite(target[i]) ? target[i] : 0;
+    std::lock_guard<std::mutex> lock(context.mutex);
+    context.nonfinite.try_emplace(name, std::move(found));
+  }
+
   const ArchiveTensor *tensor;
   numerics::FloatType format;
   std::string name;
+  ReaderContext &context;
 };
 
 /// tensor.concat dim(0): the rows of each part in turn.
@@ -189,13 +220,13 @@ static std::optional<ArchiveType> getStorage(Type type) {
 }
 
 static llvm::Expected<std::unique_ptr<RowReader>>
-createLoad(LoadOp load, ParameterArchive &archive) {
+createLoad(LoadOp load, ReaderContext &context) {
   auto parameter = SymbolTable::lookupNearestSymbolFrom<ParameterOp>(
       load, load.getParameterAttr());
   if (!parameter)
     return makeError("no qlm.parameter is called '" + load.getParameter() +
                      "'");
-  auto tensor = archive.find(parameter.getFile(), parameter.getKey());
+  auto tensor = context.archive.find(parameter.getFile(), parameter.getKey());
   if (!tensor)
     return tensor.takeError();
   auto type = cast<RankedTensorType>(load.getType());
@@ -207,16 +238,16 @@ createLoad(LoadOp load, ParameterArchive &archive) {
                      (*tensor)->getTypeString() + " in " + parameter.getFile());
   return std::make_unique<LoadReader>(type, *tensor,
                                       *getFloatType(type.getElementType()),
-                                      parameter.getSymName());
+                                      parameter.getSymName(), context);
 }
 
 static llvm::Expected<std::unique_ptr<RowReader>>
-createConcat(tensor::ConcatOp concat, ParameterArchive &archive) {
+createConcat(tensor::ConcatOp concat, ReaderContext &context) {
   if (concat.getDim() != 0)
     return makeUnsupported(concat, "rows can only be joined along dimension 0");
   std::vector<std::unique_ptr<RowReader>> parts;
   for (Value input : concat.getInputs()) {
-    auto part = RowReader::create(input, archive);
+    auto part = RowReader::create(input, context);
     if (!part)
       return part.takeError();
     parts.push_back(std::move(*part));
@@ -239,7 +270,7 @@ createConstant(arith::ConstantOp constant) {
 }
 
 llvm::Expected<std::unique_ptr<RowReader>>
-RowReader::create(Value value, ParameterArchive &archive) {
+RowReader::create(Value value, ReaderContext &context) {
   Operation *op = value.getDefiningOp();
   if (!op)
     return makeError("a weight must be computed from parameters, got an "
@@ -249,18 +280,21 @@ RowReader::create(Value value, ParameterArchive &archive) {
       !getFloatType(type.getElementType()))
     return makeUnsupported(op, "expected a static tensor of f32, f16 or bf16");
   if (auto load = dyn_cast<LoadOp>(op))
-    return createLoad(load, archive);
+    return createLoad(load, context);
   if (auto concat = dyn_cast<tensor::ConcatOp>(op))
-    return createConcat(concat, archive);
+    return createConcat(concat, context);
   if (auto constant = dyn_cast<arith::ConstantOp>(op))
     return createConstant(constant);
   if (auto convert = dyn_cast<ConvertOp>(op)) {
-    auto input = create(convert.getInput(), archive);
+    auto input = create(convert.getInput(), context);
     if (!input)
       return input;
     return std::make_unique<ConvertReader>(
         type, *getFloatType(type.getElementType()), std::move(*input));
   }
+  auto changed = createMethodReader(value, context);
+  if (!changed || *changed)
+    return changed;
   return makeUnsupported(
       op, "expected qlm.load, qlm.convert, tensor.concat or arith.constant");
 }

@@ -9,16 +9,38 @@
 #define QLM_LIB_PACKAGE_ROWREADER_H
 
 #include "mlir/IR/BuiltinTypes.h"
+#include "mlir/IR/Operation.h"
 #include "mlir/IR/Value.h"
 #include "qlm/Archive/ParameterArchive.h"
+#include "llvm/ADT/DenseMap.h"
 #include "llvm/Support/Error.h"
 
+#include <map>
 #include <memory>
+#include <mutex>
+#include <string>
 
 namespace mlir::qlm {
 
+class SearchedVector;
+
+/// What readers of one package share.
+struct ReaderContext {
+  explicit ReaderContext(ParameterArchive &archive) : archive(archive) {}
+
+  ParameterArchive &archive;
+  /// Whether infinities and NaN of the source count as 0.
+  bool allowNonfinite = false;
+  /// By weight, where the first one was: "inf at [3, 7]".
+  std::map<std::string, std::string> nonfinite;
+  std::mutex mutex; ///< of `nonfinite`
+  /// Of the operations that search: what they found.
+  llvm::DenseMap<Operation *, std::shared_ptr<SearchedVector>> searches;
+};
+
 /// The float part of a parameter program (`qlm.load`, `qlm.convert`,
-/// `tensor.concat dim(0)`, `arith.constant`), read a few rows at a time. A
+/// `tensor.concat dim(0)`, `arith.constant`, and the operations of
+/// QlmMethodOps.td), read a few rows at a time. A
 /// tensor of rank 1 is a matrix of one column, a rank above 2 one of as many
 /// columns as the inner dimensions have elements. Values are given in f32,
 /// rounded as the program says. Reading is safe from several threads.
@@ -38,10 +60,10 @@ public:
   int64_t getColumns() const { return columns; }
 
   /// Makes the reader of \p value. Fails, with the operation's spelling, on a
-  /// program of another form, and on a parameter that \p archive lacks or
-  /// holds with another shape or type. The archive must outlive the reader.
+  /// program of another form, and on a parameter that the archive lacks or
+  /// holds with another shape or type. The context must outlive the reader.
   static llvm::Expected<std::unique_ptr<RowReader>>
-  create(Value value, ParameterArchive &archive);
+  create(Value value, ReaderContext &context);
 
 protected:
   RowReader(RankedTensorType type);

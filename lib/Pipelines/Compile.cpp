@@ -147,6 +147,9 @@ static void addQuantize(PassManager &pm, const CompileOptions &options) {
   quantize.blockSize = options.blockSize;
   quantize.actOrder = options.actOrder;
   quantize.staticGroups = options.staticGroups;
+  quantize.smooth = options.smooth;
+  quantize.range = options.range;
+  quantize.searchScales = options.searchScales;
   quantize.observe = options.observe;
   quantize.keepLmHead = options.keepLmHead;
   quantize.activations = options.activations;
@@ -199,6 +202,8 @@ llvm::Expected<CompileSummary> Compilation::package() {
   packageOptions.threads = options.threads;
   packageOptions.cancelled = options.cancelled;
   packageOptions.judge = options.judge;
+  packageOptions.allowNonfinite = options.allowNonfinite;
+  packageOptions.note = options.warning;
   packageOptions.progress = [&](const PackageProgress &progress) {
     if (options.progress)
       options.progress({Stage::Package, progress.item, progress.bytesDone,

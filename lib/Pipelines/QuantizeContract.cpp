@@ -7,6 +7,7 @@
 
 #include "Contract.h"
 
+#include "qlm/Dialect/MethodOps.h"
 #include "llvm/ADT/StringMap.h"
 
 using namespace mlir;
@@ -25,9 +26,11 @@ static LogicalResult checkPackedLinear(PackedLinearOp linear) {
                            "linears must be made by qlm.pack",
                            "qlm-pack-weights");
   if (linear.getInputScales() &&
-      !linear.getInput().getDefiningOp<DynamicQuantizeOp>())
+      !isa_and_nonnull<DynamicQuantizeOp, StaticQuantizeOp>(
+          linear.getInput().getDefiningOp()))
     return breakContract(linear, kStage,
-                         "int8 inputs must be made by qlm.dynamic_quantize",
+                         "int8 inputs must be made by qlm.dynamic_quantize or "
+                         "qlm.static_quantize",
                          "qlm-quantize-activations");
   Type element =
       cast<RankedTensorType>(linear.getInput().getType()).getElementType();
@@ -66,7 +69,8 @@ static LogicalResult checkOperation(Operation *op,
 // As after Optimize, but
 // - every linear is packed;
 // - its weight, scales, zero points and bias are made by qlm.pack;
-// - int8 inputs are made by qlm.dynamic_quantize, bf16 ones by qlm.convert;
+// - int8 inputs are made by qlm.dynamic_quantize or qlm.static_quantize, bf16
+//   ones by qlm.convert;
 // - no qlm.quantize or qlm.dequantize is left: scales are folded;
 // - norm weights are f32;
 // - the keys of packed tensors are distinct.

@@ -6,6 +6,7 @@
 //===----------------------------------------------------------------------===//
 
 #include "ParameterUses.h"
+#include "qlm/Dialect/MethodOps.h"
 #include "qlm/Quantize/Passes.h"
 
 namespace mlir::qlm {
@@ -27,9 +28,10 @@ struct FoldScalesPass : ::mlir::qlm::impl::FoldScalesBase<FoldScalesPass> {
 /// token; else itself and null.
 static std::pair<Value, Value> getInputCodes(Value input) {
   auto dequantize = input.getDefiningOp<DequantizeOp>();
-  // Only what `qlm.dynamic_quantize` makes: the kernels' sums of products of
-  // codes are exact for it.
-  if (!dequantize || !dequantize.getCodes().getDefiningOp<DynamicQuantizeOp>())
+  // Only what these operations make: the kernels' sums of products of codes
+  // are exact for it.
+  if (!dequantize || !isa_and_nonnull<DynamicQuantizeOp, StaticQuantizeOp>(
+                         dequantize.getCodes().getDefiningOp()))
     return {input, Value()};
   return {dequantize.getCodes(), dequantize.getScales()};
 }

@@ -10,6 +10,8 @@
 #include "mlir/Pass/PassManager.h"
 #include "mlir/Pass/PassRegistry.h"
 
+#include <algorithm>
+
 using namespace mlir;
 using namespace mlir::qlm;
 
@@ -17,23 +19,40 @@ void mlir::qlm::buildQuantizePipeline(OpPassManager &pm,
                                       const QuantizeOptions &options) {
   if (options.observe)
     pm.addPass(createInsertObservers());
+  MigrateScalesOptions scales;
+  bool searches = StringRef(options.method).starts_with("awq");
+  scales.migration =
+      options.smooth >= 0 ? "smooth" : (searches ? "awq" : "none");
+  scales.smoothing = std::max<double>(options.smooth, 0);
+  scales.statistics = options.statistics;
+  scales.weights = options.weights;
+  scales.groupSize = options.groupSize;
+  scales.granularity = options.granularity;
+  scales.doubleQuant = options.doubleQuant;
+  scales.zeroPoints = options.zeroPoints;
+  scales.keepLmHead = options.keepLmHead;
+  pm.addPass(createMigrateScales(scales));
   QuantizeWeightsOptions weights;
   weights.weights = options.weights;
   weights.groupSize = options.groupSize;
   weights.granularity = options.granularity;
   weights.doubleQuant = options.doubleQuant;
   weights.zeroPoints = options.zeroPoints;
-  weights.method = options.method;
+  weights.method =
+      options.method == "awq-gptq" ? "gptq" : options.method.getValue();
   weights.statistics = options.statistics;
   weights.damping = options.damping;
   weights.blockSize = options.blockSize;
   weights.actOrder = options.actOrder;
   weights.staticGroups = options.staticGroups;
+  weights.searchScales = options.searchScales;
   weights.keepLmHead = options.keepLmHead;
   weights.tableType = options.tableType;
   pm.addPass(createQuantizeWeights(weights));
   QuantizeActivationsOptions activations;
   activations.activations = options.activations;
+  activations.statistics = options.statistics;
+  activations.range = options.range;
   pm.addPass(createQuantizeActivations(activations));
   pm.addPass(createFoldScales());
   PackWeightsOptions pack;

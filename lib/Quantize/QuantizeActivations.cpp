@@ -5,6 +5,7 @@
 //
 //===----------------------------------------------------------------------===//
 
+#include "Statistics.h"
 #include "WeightLabels.h"
 #include "qlm/Quantize/Passes.h"
 
@@ -23,7 +24,9 @@ struct QuantizeActivationsPass
   void runOnOperation() override;
 
 private:
-  LogicalResult quantizeFunction(func::FuncOp function);
+  LogicalResult checkOptions();
+  LogicalResult quantizeFunction(func::FuncOp function, UniqueLabels &labels);
+  FailureOr<Value> quantizeStatic(LinearOp linear, StringRef label);
 };
 } // namespace
 
@@ -52,6 +55,59 @@ static Value quantizeInput(Value input, Location loc) {
                               scheme);
 }
 
+namespace {
+/// Where the range of an input is found: the statistic, its elements (0: one a
+/// column), and the one that counts (-1: all).
+struct RangeSource {
+  StringRef name, statistic;
+  int64_t size, element;
+};
+} // namespace
+
+static constexpr RangeSource kRanges[] = {
+    {"minmax", "absmax", 0, -1},
+    {"average", "average_range", 2, -1},
+    {"percentile", "thresholds", 3, 1},
+    {"entropy", "thresholds", 3, 2},
+};
+
+/// The values of \p linear's input rounded to int8 with a scale of the
+/// statistics that are called \p label.
+FailureOr<Value> QuantizeActivationsPass::quantizeStatic(LinearOp linear,
+                                                         StringRef label) {
+  const RangeSource *source = llvm::find_if(
+      kRanges, [&](const RangeSource &each) { return each.name == range; });
+  Value input = linear.getInput();
+  auto type = cast<RankedTensorType>(input.getType());
+  ScaleColumnsOp migrated = findColumnScales(linear.getWeight());
+  if (migrated && source->size)
+    return linear.emitError()
+           << "range=" << range << " needs inputs as calibration saw them; "
+           << "those of " << label << " are divided by scales, choose minmax";
+  OpBuilder builder(linear);
+  Location loc = linear.getLoc();
+  int64_t size = source->size ? source->size : type.getDimSize(1);
+  Value magnitudes = loadStatistic(linear, label, source->statistic, size);
+  auto one = RankedTensorType::get({1}, builder.getF32Type());
+  Value scale = StaticScaleOp::create(
+      builder, loc, one, magnitudes, migrated ? migrated.getScales() : Value(),
+      source->element < 0 ? IntegerAttr()
+                          : builder.getI64IntegerAttr(source->element),
+      migrated ? migrated.getHeadsAttr() : DenseI64ArrayAttr());
+  SchemeAttr scheme = getRowScheme(&getContext());
+  // Right after the input, where the codes dominate all its users.
+  builder.setInsertionPointAfterValue(input);
+  auto codes = type.clone(builder.getI8Type());
+  auto scales =
+      RankedTensorType::get({type.getDimSize(0)}, builder.getF32Type());
+  auto rounded = StaticQuantizeOp::create(builder, loc, codes, scales, input,
+                                          scale, scheme);
+  moveParametersBefore(scale, rounded);
+  return Value(DequantizeOp::create(builder, loc, type, rounded.getCodes(),
+                                    rounded.getScales(),
+                                    /*zeroPoints=*/Value(), scheme));
+}
+
 /// "f32" or "nf4-g64": how \p weight is stored.
 static std::string getStoredName(Value weight) {
   if (auto dequantize = weight.getDefiningOp<DequantizeOp>())
@@ -76,24 +132,38 @@ static Type getWeightElement(LinearOp linear) {
   return cast<RankedTensorType>(linear.getWeight().getType()).getElementType();
 }
 
-LogicalResult QuantizeActivationsPass::quantizeFunction(func::FuncOp function) {
+LogicalResult QuantizeActivationsPass::quantizeFunction(func::FuncOp function,
+                                                        UniqueLabels &labels) {
   bool shortens = activations == "bf16";
   LinearOp unfit;
   DenseMap<Value, Value> rounded;
-  function.walk([&](LinearOp linear) {
+  auto round = [&](LinearOp linear, StringRef label) -> FailureOr<Value> {
+    if (activations == "int8-static")
+      return quantizeStatic(linear, label);
+    return shortens ? shortenInput(linear.getInput(), linear.getLoc())
+                    : quantizeInput(linear.getInput(), linear.getLoc());
+  };
+  WalkResult result = function.walk([&](LinearOp linear) {
+    std::string label = labels.take(linear);
     auto codes = linear.getWeight().getDefiningOp<DequantizeOp>();
     bool fits = shortens ? getWeightElement(linear).isBF16()
                          : codes && codes.getScheme().isUniform();
     if (!fits) {
       unfit = unfit ? unfit : linear;
-      return;
+      return WalkResult::advance();
     }
-    Value &value = rounded[linear.getInput()];
-    if (!value)
-      value = shortens ? shortenInput(linear.getInput(), linear.getLoc())
-                       : quantizeInput(linear.getInput(), linear.getLoc());
+    Value input = linear.getInput(), value = rounded.lookup(input);
+    if (!value) {
+      FailureOr<Value> made = round(linear, label);
+      if (failed(made))
+        return WalkResult::interrupt();
+      value = rounded[input] = *made;
+    }
     linear.getInputMutable().assign(value);
+    return WalkResult::advance();
   });
+  if (result.wasInterrupted())
+    return failure();
   if (!rounded.empty() || !unfit)
     return success();
   InFlightDiagnostic diagnostic =
@@ -108,16 +178,34 @@ LogicalResult QuantizeActivationsPass::quantizeFunction(func::FuncOp function) {
   return failure();
 }
 
+LogicalResult QuantizeActivationsPass::checkOptions() {
+  ModuleOp module = getOperation();
+  StringRef known[] = {"none", "bf16", "int8-dynamic", "int8-static"};
+  if (!llvm::is_contained(known, StringRef(activations)))
+    return module.emitError() << "activations must be none, bf16, int8-dynamic "
+                                 "or int8-static, got '"
+                              << activations << "'";
+  if (activations != "int8-static")
+    return success();
+  if (statistics.empty())
+    return module.emitError(
+        "activations=int8-static needs statistics of a calibration");
+  if (llvm::none_of(
+          kRanges, [&](const RangeSource &each) { return each.name == range; }))
+    return module.emitError()
+           << "range must be minmax, average, percentile or entropy, got '"
+           << range << "'";
+  setStatistics(module, statistics);
+  return success();
+}
+
 void QuantizeActivationsPass::runOnOperation() {
+  if (failed(checkOptions()))
+    return signalPassFailure();
   if (activations == "none")
     return;
-  if (activations != "int8-dynamic" && activations != "bf16") {
-    getOperation().emitError()
-        << "activations must be none, bf16 or int8-dynamic, got '"
-        << activations << "'";
-    return signalPassFailure();
-  }
+  UniqueLabels labels;
   for (auto function : getOperation().getOps<func::FuncOp>())
-    if (failed(quantizeFunction(function)))
+    if (failed(quantizeFunction(function, labels)))
       return signalPassFailure();
 }

@@ -5,7 +5,7 @@
 //
 //===----------------------------------------------------------------------===//
 
-#include "ParameterUses.h"
+#include "Statistics.h"
 #include "WeightLabels.h"
 #include "WeightScheme.h"
 #include "qlm/Quantize/Passes.h"
@@ -29,26 +29,30 @@ private:
   FailureOr<WeightTarget> checkOptions();
   FailureOr<Value> quantize(LinearOp linear, const WeightTarget &target,
                             StringRef label);
-  Value loadMoments(LinearOp linear, StringRef label, int64_t columns);
+  Value loadMoments(LinearOp linear, Value weight, StringRef label);
 };
 
 } // namespace
 
-/// Whether \p linear makes the logits: what the function returns.
-static bool isLmHead(LinearOp linear) {
-  return llvm::any_of(linear->getUsers(), llvm::IsaPred<func::ReturnOp>);
-}
-
 FailureOr<WeightTarget> QuantizeWeightsPass::checkOptions() {
   ModuleOp module = getOperation();
-  if (method != "rtn" && method != "gptq")
+  StringRef known[] = {"rtn", "gptq", "awq", "keep"};
+  if (!llvm::is_contained(known, StringRef(method)))
     return module.emitError()
-           << "method must be rtn or gptq, got '" << method << "'";
-  if (method == "gptq" && statistics.empty())
-    return module.emitError("method=gptq needs statistics of a calibration");
-  if (method == "gptq" && granularity == "tensor")
+           << "method must be rtn, gptq, awq or keep, got '" << method << "'";
+  if (method == "keep" && statistics.empty())
     return module.emitError(
-        "method=gptq needs granularity channel or group, got 'tensor'");
+        "method=keep needs a checkpoint's scales as statistics");
+  if (method == "keep" && weights == "nf4")
+    return module.emitError("method=keep needs weights int4, int8 or fp8, got "
+                            "'nf4', whose codes rounding finds again");
+  if (method != "rtn" && statistics.empty())
+    return module.emitError()
+           << "method=" << method << " needs statistics of a calibration";
+  if (method != "rtn" && granularity == "tensor")
+    return module.emitError()
+           << "method=" << method
+           << " needs granularity channel or group, got 'tensor'";
   if (damping < 0 || blockSize <= 0)
     return module.emitError()
            << "damping must not be negative and block-size "
@@ -72,21 +76,19 @@ static Value quantizeTwice(OpBuilder &builder, Location loc, Value scales) {
                                     quantized.getSuper());
 }
 
-/// The second moments of \p linear's inputs, a parameter of the statistics.
-Value QuantizeWeightsPass::loadMoments(LinearOp linear, StringRef label,
-                                       int64_t columns) {
-  ModuleOp module = getOperation();
+/// The second moments of \p linear's inputs, a parameter of the statistics,
+/// divided by what the columns of \p weight were multiplied by.
+Value QuantizeWeightsPass::loadMoments(LinearOp linear, Value weight,
+                                       StringRef label) {
+  int64_t columns = cast<RankedTensorType>(weight.getType()).getDimSize(1);
+  Value moments =
+      loadStatistic(linear, label, "second_moments", {columns, columns});
+  ScaleColumnsOp scaled = findColumnScales(weight);
+  if (!scaled)
+    return moments;
   OpBuilder builder(linear);
-  auto type = RankedTensorType::get({columns, columns}, builder.getF32Type());
-  std::string key = (label + ".second_moments").str();
-  std::string symbol = ("statistics." + key);
-  if (!module.lookupSymbol(symbol)) {
-    OpBuilder::InsertionGuard guard(builder);
-    builder.setInsertionPointToStart(module.getBody());
-    ParameterOp::create(builder, module.getLoc(), symbol, type, kStatisticsFile,
-                        key);
-  }
-  return LoadOp::create(builder, linear.getLoc(), type, symbol);
+  return ScaleMomentsOp::create(builder, linear.getLoc(), moments,
+                                scaled.getScales(), scaled.getHeadsAttr());
 }
 
 /// The values of \p linear's weight rounded to codes of \p target's scheme.
@@ -114,17 +116,31 @@ FailureOr<Value> QuantizeWeightsPass::quantize(LinearOp linear,
   OpBuilder builder(linear);
   Location loc = linear.getLoc();
   RankedTensorType zeroType = zeroPoints ? zeros : RankedTensorType();
+  Value weight = linear.getWeight(), moments;
+  if (method == "gptq" || method == "awq")
+    moments = loadMoments(linear, weight, label);
+  if (method == "awq")
+    weight = ClipOp::create(builder, loc, type.clone(builder.getF32Type()),
+                            weight, moments, scheme);
   Operation *rounding;
   if (method == "gptq")
     rounding = GptqOp::create(
-        builder, loc, codes, scales, zeroType, linear.getWeight(),
-        loadMoments(linear, label, columns), scheme,
+        builder, loc, codes, scales, zeroType, weight, moments, scheme,
         builder.getF64FloatAttr(damping), builder.getI64IntegerAttr(blockSize),
         actOrder ? builder.getUnitAttr() : UnitAttr(),
         staticGroups ? builder.getUnitAttr() : UnitAttr());
+  else if (method == "keep")
+    rounding = KeepCodesOp::create(
+        builder, loc, codes, scales, zeroType, weight,
+        loadStatistic(linear, label, "scales", shape),
+        zeroPoints ? loadStatistic(linear, label, "zero_points", shape)
+                   : Value(),
+        scheme);
   else
-    rounding = RtnOp::create(builder, loc, codes, scales, zeroType,
-                             linear.getWeight(), scheme);
+    rounding =
+        RtnOp::create(builder, loc, codes, scales, zeroType, weight, scheme);
+  if (method == "gptq" && searchScales)
+    rounding->setAttr(kSearchScalesAttr, builder.getUnitAttr());
   Value storedScales = rounding->getResult(1);
   if (target.doubleQuant)
     storedScales = quantizeTwice(builder, loc, storedScales);
@@ -137,9 +153,8 @@ void QuantizeWeightsPass::runOnOperation() {
   FailureOr<WeightTarget> target = checkOptions();
   if (failed(target))
     return signalPassFailure();
-  if (method == "gptq")
-    getOperation()->setAttr(kStatisticsAttr,
-                            StringAttr::get(&getContext(), statistics));
+  if (method != "rtn")
+    setStatistics(getOperation(), statistics);
   UniqueLabels labels;
   // A weight's new value, made before its first user in program order.
   DenseMap<Value, Value> converted;

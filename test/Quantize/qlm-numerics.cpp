@@ -16,6 +16,12 @@
 //       Writes OUT.codes and OUT.scales.
 //   qlm-numerics double IN COUNT OUT
 //       IN: f32 [COUNT] scales. Writes OUT.codes, OUT.super, OUT.scales.
+//   qlm-numerics awq IN ROWS COLUMNS MEAN MOMENTS GROUP ZERO SHARED HEAD OUT
+//       IN: f32 [ROWS, COLUMNS]; MEAN: f32 [COLUMNS]; MOMENTS: f32 [COLUMNS,
+//       COLUMNS]; int4 by groups, with zero points if ZERO. Writes OUT.scales,
+//       OUT.losses (f64) and OUT.clipped.
+//   qlm-numerics smooth ABSMAX WEIGHT_ABSMAX COLUMNS ALPHA SHARED HEAD OUT
+//       Writes OUT.scales.
 //   qlm-numerics float8 IN OUT
 //       IN: f32. Writes OUT.bits and OUT.values.
 //   qlm-numerics convert IN SOURCE TARGET OUT
@@ -26,6 +32,7 @@
 //===----------------------------------------------------------------------===//
 
 #include "qlm/Package/Format.h"
+#include "qlm/Quantize/Awq.h"
 #include "qlm/Quantize/Numerics.h"
 
 #include <algorithm>
@@ -183,6 +190,66 @@ static int runDouble(char **args) {
   return 0;
 }
 
+static std::vector<float> readFloats(const std::string &path) {
+  Bytes bytes = readFile(path);
+  std::vector<float> values(bytes.size() / sizeof(float));
+  toFloat32(FloatType::Float32, bytes.data(), values.data(),
+            static_cast<int64_t>(values.size()));
+  return values;
+}
+
+static int runAwq(char **args) {
+  std::vector<float> weights = readFloats(args[0]);
+  int64_t rows = std::atoll(args[1]), columns = std::atoll(args[2]);
+  std::vector<float> means = readFloats(args[3]), moments = readFloats(args[4]);
+  AwqSearch search;
+  search.scheme.bits = 4;
+  search.scheme.granularity = Granularity::Group;
+  int64_t group = search.scheme.groupSize = std::atoll(args[5]);
+  search.scheme.zeroPoints = std::atoi(args[6]) != 0;
+  search.scheme.lo = search.scheme.zeroPoints ? 0 : -8;
+  search.scheme.hi = search.scheme.zeroPoints ? 15 : 7;
+  search.scheme.bound = 7.5;
+  search.scheme.scalesF16 = true;
+  search.order = {std::atoll(args[7]), std::atoll(args[8])};
+  std::string out = args[9];
+  search.weights = {{weights.data(), rows}};
+  search.columns = columns;
+  search.meanMagnitude = means.data();
+  search.moments = moments.data();
+  search.threads = 2;
+  std::vector<float> scales(search.order.getScaleCount(columns));
+  std::vector<double> losses;
+  std::vector<float> blocks;
+  for (int64_t k = 0; k < columns; ++k)
+    for (int64_t j = k / group * group; j < k / group * group + group; ++j)
+      blocks.push_back(moments[k * columns + j]);
+  RoundingResult result = findAwqScales(search, scales.data(), &losses);
+  if (result.ok())
+    result =
+        clipWeight(weights.data(), rows, columns, search.scheme, blocks.data());
+  if (!result.ok()) {
+    std::fprintf(stderr, "qlm-numerics: %s\n", result.getMessage().c_str());
+    return 1;
+  }
+  writeFile(out + ".scales", scales);
+  writeFile(out + ".losses", losses);
+  writeFile(out + ".clipped", weights);
+  return 0;
+}
+
+static int runSmooth(char **args) {
+  std::vector<float> absmax = readFloats(args[0]),
+                     largest = readFloats(args[1]);
+  int64_t columns = std::atoll(args[2]);
+  ScaleOrder order{std::atoll(args[4]), std::atoll(args[5])};
+  std::vector<float> scales(order.getScaleCount(columns));
+  findSmoothScales(absmax.data(), largest.data(), columns, std::atof(args[3]),
+                   order, scales.data());
+  writeFile(args[6] + std::string(".scales"), scales);
+  return 0;
+}
+
 static int runFloat8(char **args) {
   Bytes input = readFile(args[0]);
   std::string out = args[1];
@@ -252,13 +319,17 @@ int main(int argc, char **argv) {
     return runDynamic(argv + 2);
   if (mode == "double" && argc == 5)
     return runDouble(argv + 2);
+  if (mode == "awq" && argc == 12)
+    return runAwq(argv + 2);
+  if (mode == "smooth" && argc == 9)
+    return runSmooth(argv + 2);
   if (mode == "float8" && argc == 4)
     return runFloat8(argv + 2);
   if (mode == "convert" && argc == 6)
     return runConvert(argv + 2);
   if (mode == "pack" && argc == 9)
     return runPack(argv + 2);
-  std::fprintf(stderr, "usage: qlm-numerics rtn|dynamic|double|float8|"
-                       "convert|pack ...\n");
+  std::fprintf(stderr, "usage: qlm-numerics rtn|dynamic|double|awq|smooth|"
+                       "float8|convert|pack ...\n");
   return 1;
 }

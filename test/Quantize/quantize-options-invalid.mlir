@@ -7,6 +7,11 @@
 // RUN: not quant-opt %s --qlm-quantize-pipeline="weights=nf4 activations=int8-dynamic" 2>&1 | FileCheck %s --check-prefix=NF4INT8
 // RUN: not quant-opt %s --qlm-quantize-pipeline="weights=int4 group-size=-32" 2>&1 | FileCheck %s --check-prefix=NEGATIVE
 // RUN: not quant-opt %s --qlm-quantize-pipeline="weights=int4 method=gptq" 2>&1 | FileCheck %s --check-prefix=METHOD
+// RUN: not quant-opt %s --qlm-quantize-pipeline="weights=int4 method=best" 2>&1 | FileCheck %s --check-prefix=UNKNOWN
+// RUN: not quant-opt %s --qlm-quantize-pipeline="weights=int4 method=keep" 2>&1 | FileCheck %s --check-prefix=KEEP
+// RUN: not quant-opt %s --qlm-quantize-pipeline="weights=nf4 method=keep statistics=s" 2>&1 | FileCheck %s --check-prefix=KEEPNF4
+// RUN: not quant-opt %s --qlm-quantize-pipeline="weights=int8 activations=int8-static" 2>&1 | FileCheck %s --check-prefix=STATIC
+// RUN: not quant-opt %s --qlm-quantize-pipeline="weights=int8 activations=int8-static statistics=s range=best" 2>&1 | FileCheck %s --check-prefix=RANGE
 // RUN: not quant-opt %s --qlm-quantize-pipeline="table-type=f8" 2>&1 | FileCheck %s --check-prefix=TABLE
 // RUN: not quant-opt %s --qlm-quantize-pipeline="weights=bf16 zero-points" 2>&1 | FileCheck %s --check-prefix=ZERO
 // RUN: not quant-opt %s --qlm-quantize-pipeline="weights=int8 activations=int4" 2>&1 | FileCheck %s --check-prefix=ACTIVATIONS
@@ -23,9 +28,14 @@
 // NF4INT8: error: {{.*}}activations=int8-dynamic needs weights of integer codes, got nf4-g64 in lm_head
 // NEGATIVE: error: group-size must be positive, got -32
 // METHOD: error: method=gptq needs statistics of a calibration
+// UNKNOWN: error: method must be rtn, gptq, awq or keep, got 'best'
+// KEEP: error: method=keep needs a checkpoint's scales as statistics
+// KEEPNF4: error: method=keep needs weights int4, int8 or fp8, got 'nf4', whose codes rounding finds again
+// STATIC: error: activations=int8-static needs statistics of a calibration
+// RANGE: error: range must be minmax, average, percentile or entropy, got 'best'
 // TABLE: error: table-type must be source or f32, got 'f8'
 // ZERO: error: zero-points needs weights=int8 or weights=int4, got 'bf16'
-// ACTIVATIONS: error: activations must be none, bf16 or int8-dynamic, got 'int4'
+// ACTIVATIONS: error: activations must be none, bf16, int8-dynamic or int8-static, got 'int4'
 // FLOATS: error: {{.*}}activations=int8-dynamic needs weights of integer codes, got bf16 in lm_head
 // FLOATS: note: {{.*}}choose weights=int8 or weights=int4, or activations=none
 // SHORT: error: {{.*}}activations=bf16 needs bf16 weights, got int8 in lm_head

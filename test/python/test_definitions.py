@@ -270,6 +270,60 @@ def test_dynamic_quantize_and_integer_product(tmp_path, rng):
                           * s.astype(np.float64)) < 1e-6
 
 
+@pytest.mark.parametrize("features", [1, 19, 64])
+def test_static_quantize(tmp_path, rng, features):
+    x, a = 3 * normal(rng, 4, features), normal(rng, features)
+    x[0, 0] = 1000
+    c, s, scale = run(tmp_path, f"""
+      %t = qlm.static_scale %a : {tensor(a)} -> tensor<1xf32>
+      %c, %s = qlm.static_quantize %x scale %t {{scheme = {ROW}}}
+        : {tensor(x)}, tensor<1xf32> -> tensor<4x{features}xi8>,
+        tensor<4xf32>""", {"x": (x, "f32"), "a": (a, "f32")},
+                      {"c": (x.shape, "i8"), "s": ((4,), "f32"),
+                       "t": ((1,), "f32")})
+    assert scale[0] == np.abs(a).max() / np.float32(127)
+    assert np.array_equal(s, np.repeat(scale, 4))
+    assert np.array_equal(c, np.clip(np.rint(x / scale[0]), -127, 127))
+
+
+def test_static_scale_of_zeros_is_one(tmp_path):
+    a = np.zeros(5, np.float32)
+    [scale] = run(tmp_path, f"""
+      %t = qlm.static_scale %a : {tensor(a)} -> tensor<1xf32>""",
+                  {"a": (a, "f32")}, {"t": ((1,), "f32")})
+    assert scale[0] == 1
+
+
+@pytest.mark.parametrize("shared, head", [(1, 1), (2, 4), (3, 2)])
+def test_migrated_scales(tmp_path, rng, shared, head):
+    columns = 24
+    w, h = normal(rng, 7, columns), normal(rng, columns, columns)
+    s = np.exp(normal(rng, columns // shared))
+    heads = "" if shared == 1 else f"heads [{shared}, {head}]"
+    c, m, r, t = run(tmp_path, f"""
+      %c = qlm.scale_columns %w by %s {heads}
+        : {tensor(w)}, {tensor(s)} -> {tensor(w)}
+      %m = qlm.scale_moments %h by %s {heads} : {tensor(h)}, {tensor(s)}
+      %p = qlm.scale_rows %h by %s from {columns - len(s)}
+        : {tensor(h)}, {tensor(s)} -> {tensor(h)}
+      %r = qlm.scale_rows %p by %s from 0
+        : {tensor(h)}, {tensor(s)} -> {tensor(h)}
+      %a = qlm.static_scale %k over %s : {tensor(s)} {heads}
+        : tensor<{columns}xf32> -> tensor<1xf32>""",
+                     {"w": (w, "f32"), "h": (h, "f32"), "s": (s, "f32"),
+                      "k": (w[0], "f32")},
+                     {"c": (w.shape, "f32"), "m": (h.shape, "f32"),
+                      "r": (h.shape, "f32"), "a": ((1,), "f32")})
+    wide = np.repeat(s.reshape(-1, 1, head), shared, axis=1).ravel()
+    assert np.array_equal(c, w * wide)
+    assert np.array_equal(m, h / (wide[:, None] * wide))
+    rows = h.copy()
+    rows[columns - len(s):] /= s[:, None]
+    rows[:len(s)] /= s[:, None]
+    assert np.array_equal(r, rows)
+    assert t[0] == (np.abs(w[0]) / wide).max() / np.float32(127)
+
+
 def assert_rounded(codes, scales, expected):
     """Codes and scales are those of float64 rows, half to even.
 

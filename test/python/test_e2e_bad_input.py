@@ -279,6 +279,31 @@ def test_weight_that_is_not_finite(copy, value, weights):
     path.write_bytes(data)
     line = refuse_model(path.parent, "--weights", weights)
     assert TENSOR in line
+    # Asked for, it is named, counts as 0, and the package is made.
+    package = path.parent.parent / "allowed.qlm"
+    done = toolchain.run("quantc", path.parent, "-o", package, "--weights",
+                         weights, "--allow-nonfinite")
+    assert done.returncode == 0, done.stderr
+    assert (f"quantc: warning: weight '{TENSOR}' is not finite, got {value} at "
+            in done.stderr)
+    assert done.stderr.count("is not finite") == 1
+
+
+def test_groups_of_zeros_are_counted(copy):
+    """An all-zero row is no error: it stays zero and is told."""
+    path = copy() / "model.safetensors"
+    data = bytearray(path.read_bytes())
+    (size,) = struct.unpack_from("<Q", data)
+    entry = json.loads(data[8 : 8 + size])[TENSOR]
+    first, last = (8 + size + at for at in entry["data_offsets"])
+    data[first:last] = bytes(last - first)
+    path.write_bytes(data)
+    done = toolchain.run("quantc", path.parent, "-o",
+                         path.parent.parent / "zeros.qlm", "--weights", "int8")
+    assert done.returncode == 0, done.stderr
+    rows = entry["shape"][0]
+    assert re.search(rf"warning: weight '.*': {rows} of \d+ groups are all zero",
+                     done.stderr)
 
 
 # Options

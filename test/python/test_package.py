@@ -235,10 +235,10 @@ def test_interrupt_leaves_nothing(large_model, tmp_path):
 @pytest.mark.parametrize("arguments, message", [
     (["--weights", "int4", "--method", "gptq"],
      "method=gptq needs statistics of a calibration"),
-    (["--weights", "int4", "--method", "awq"],
-     "--method awq is not supported yet (supported: rtn, gptq)"),
-    (["--activations", "int8-static"],
-     "--activations int8-static is not supported yet"),
+    (["--weights", "int8", "--method", "llm.int8"],
+     "--method llm.int8 is not supported yet (supported: rtn, gptq, awq, "
+     "awq-gptq, keep)"),
+    (["--activations", "fp8"], "--activations fp8 is not supported yet"),
     (["--weights", "int4", "--group-size", "48"],
      "group size must divide the columns, got 48 and 64 in layers.0.qkv"),
     (["--max-context", "4096"],

@@ -38,6 +38,7 @@ static CompileOptions makeObserved(const CompileOptions &options,
   observed.maxContext = options.maxContext;
   observed.maxStepTokens = window ? window : options.maxStepTokens;
   observed.cancelled = options.cancelled;
+  observed.allowNonfinite = options.allowNonfinite;
   return observed;
 }
 

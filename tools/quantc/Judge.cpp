@@ -39,6 +39,7 @@ static llvm::Error compileReference(const CompileOptions &options,
   reference.maxContext = options.maxContext;
   reference.maxStepTokens = options.maxStepTokens;
   reference.cancelled = options.cancelled;
+  reference.allowNonfinite = options.allowNonfinite;
   return compileModel(reference).takeError();
 }
 

@@ -91,10 +91,23 @@ struct Arguments {
                            cl::desc("Gives each scale a zero point")};
   cl::opt<std::string> method{"method", cl::init("rtn"), cl::cat(category),
                               cl::value_desc("NAME"),
-                              cl::desc("How codes are found: rtn or gptq")};
+                              cl::desc("How codes are found: rtn, gptq, awq, "
+                                       "awq-gptq (awq's scales, then gptq) or "
+                                       "keep (a checkpoint's own)")};
+  cl::opt<std::string> smooth{
+      "smooth", cl::value_desc("ALPHA"), cl::cat(category),
+      cl::desc("SmoothQuant: how much of the inputs' ranges goes to the "
+               "weights, 0 to 1 (default: none)")};
+  cl::opt<std::string> range{
+      "range", cl::init("minmax"), cl::cat(category), cl::value_desc("NAME"),
+      cl::desc("int8-static: minmax, average, percentile or entropy")};
+  cl::opt<bool> searchScales{
+      "search-scales", cl::cat(category),
+      cl::desc("gptq: shrinks the range of each scale where that loses less")};
   cl::opt<std::string> calibration{
       "calibration", cl::cat(category), cl::value_desc("FILE"),
-      cl::desc("Text, or JSON lines with \"text\", that gptq calibrates on")};
+      cl::desc("Text, or JSON lines with \"text\", to calibrate on: what gptq, "
+               "awq, --smooth and int8-static need")};
   cl::opt<std::string> statistics{
       "statistics", cl::cat(category), cl::value_desc("FILE"),
       cl::desc("Where calibration keeps its statistics; without "
@@ -137,7 +150,7 @@ struct Arguments {
   cl::opt<std::string> activations{
       "activations", cl::init("none"), cl::cat(category),
       cl::value_desc("TYPE"),
-      cl::desc("Inputs of linears: none, bf16 or int8-dynamic")};
+      cl::desc("Inputs of linears: none, bf16, int8-dynamic or int8-static")};
   cl::opt<std::string> kvCache{
       "kv-cache", cl::init("f32"), cl::cat(category), cl::value_desc("TYPE"),
       cl::desc("Keys and values: f32, f16, bf16, int8 or fp8 (default: f32, "
@@ -145,6 +158,9 @@ struct Arguments {
   cl::opt<bool> keepLmHead{"keep-lm-head", cl::cat(category),
                            cl::desc("Leaves the weight of the last linear as "
                                     "it is")};
+  cl::opt<bool> allowNonfinite{
+      "allow-nonfinite", cl::cat(category),
+      cl::desc("Takes infinities and NaN in weights as 0, and names them")};
   NumberOption maxBatch{"max-batch", cl::init("8"), cl::cat(category),
                         cl::value_desc("N"),
                         cl::desc("Most sequences of a step")};
@@ -245,11 +261,18 @@ static int checkArguments(const Arguments &arguments) {
        arguments.granularity,
        {"default", "tensor", "channel", "group"},
        {}},
-      {"method", arguments.method, {"rtn", "gptq"}, {"awq", "llm.int8"}},
+      {"method",
+       arguments.method,
+       {"rtn", "gptq", "awq", "awq-gptq", "keep"},
+       {"llm.int8"}},
+      {"range",
+       arguments.range,
+       {"minmax", "average", "percentile", "entropy"},
+       {}},
       {"activations",
        arguments.activations,
-       {"none", "bf16", "int8-dynamic"},
-       {"int8-static", "fp8"}},
+       {"none", "bf16", "int8-dynamic", "int8-static"},
+       {"fp8"}},
       {"kv-cache",
        arguments.kvCache,
        {"f32", "f16", "bf16", "int8", "fp8"},
@@ -290,6 +313,18 @@ static int checkArguments(const Arguments &arguments) {
                 kWrongUsage);
   if (!arguments.maxKl.empty() && arguments.evaluation.empty())
     return fail("--max-kl needs a text: --evaluation FILE", kWrongUsage);
+  double smooth = 0;
+  if (!arguments.smooth.empty() &&
+      (!llvm::to_float(llvm::StringRef(arguments.smooth), smooth) ||
+       !(smooth >= 0 && smooth <= 1)))
+    return fail("--smooth must be a number from 0 to 1, got '" +
+                    arguments.smooth + "'",
+                kWrongUsage);
+  if (!arguments.smooth.empty() &&
+      llvm::StringRef(arguments.method).starts_with("awq"))
+    return fail("--smooth does not go with --method " + arguments.method +
+                    ", which chooses scales itself",
+                kWrongUsage);
   double damping = 0;
   if (!llvm::to_float(llvm::StringRef(arguments.damping), damping) ||
       !(damping >= 0 && damping <= 1))
@@ -401,11 +436,16 @@ static CompileOptions makeOptions(const Arguments &arguments) {
   options.method = arguments.method;
   options.statistics = arguments.statistics;
   (void)llvm::to_float(llvm::StringRef(arguments.damping), options.damping);
+  if (!arguments.smooth.empty())
+    (void)llvm::to_float(llvm::StringRef(arguments.smooth), options.smooth);
+  options.range = arguments.range;
+  options.searchScales = arguments.searchScales;
   options.observe = arguments.observe;
   options.actOrder = arguments.actOrder;
   options.staticGroups = arguments.staticGroups;
   options.activations = arguments.activations;
   options.keepLmHead = arguments.keepLmHead;
+  options.allowNonfinite = arguments.allowNonfinite;
   options.targetCpu = arguments.targetCpu;
   options.kvCache = arguments.kvCache;
   options.pageTokens = getNumber(arguments.pageTokens);

@@ -49,6 +49,11 @@ struct PackageOptions {
   bool overwrite = true;
   /// Threads that evaluate weights; 0 means all of the machine's.
   int threads = 0;
+  /// Whether infinities and NaN in weights count as 0; else they are refused.
+  bool allowNonfinite = false;
+  /// Called with what is worth saying of a weight, one line: groups of zeros,
+  /// values that were not finite, a damping that was raised. May be empty.
+  std::function<void(llvm::StringRef)> note;
   /// Called now and then, from one thread at a time; may be empty.
   std::function<void(const PackageProgress &)> progress;
   /// Asked now and then, from any thread; true stops the work with the error

@@ -90,9 +90,14 @@ struct CompileOptions {
   /// nf4: quantize the scales too.
   bool doubleQuant = false;
   bool zeroPoints = false;
-  /// "rtn" or "gptq"; gptq needs `statistics`, a file that qlm::calibrate
-  /// wrote.
+  /// "rtn", "gptq", "awq" or "awq-gptq"; all but rtn need `statistics`, a file
+  /// that qlm::calibrate wrote.
   std::string method = "rtn";
+  /// SmoothQuant's alpha, 0 to 1; below 0 scales stay where they are.
+  double smooth = -1;
+  /// int8-static: "minmax", "average", "percentile" or "entropy".
+  std::string range = "minmax";
+  bool searchScales = false;
   std::string statistics;
   double damping = 0.01;
   int64_t blockSize = 128;
@@ -103,7 +108,7 @@ struct CompileOptions {
       judge;
   /// Makes a package for qlm::calibrate: with observers, of float weights.
   bool observe = false;
-  /// "none", "bf16" or "int8-dynamic".
+  /// "none", "bf16", "int8-dynamic" or "int8-static".
   std::string activations = "none";
   bool keepLmHead = false;
 
@@ -126,6 +131,8 @@ struct CompileOptions {
   int64_t maxContext = 0;
   int64_t maxStepTokens = 512;
 
+  /// Package: whether infinities and NaN in weights count as 0.
+  bool allowNonfinite = false;
   /// Package: threads that evaluate weights; 0 means all of the machine's.
   int threads = 0;
 

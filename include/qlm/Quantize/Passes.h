@@ -58,15 +58,26 @@ struct QuantizeOptions : public PassPipelineOptions<QuantizeOptions> {
       llvm::cl::init(false)};
   Option<std::string> method{
       *this, "method",
-      llvm::cl::desc("How codes are found: rtn (round to nearest) or gptq"),
+      llvm::cl::desc("How codes are found: rtn (round to nearest), gptq, awq, "
+                     "awq-gptq (gptq with awq's scales) or keep (a "
+                     "checkpoint's own)"),
       llvm::cl::init("rtn")};
+  Option<double> smooth{
+      *this, "smooth",
+      llvm::cl::desc("How much of the inputs' ranges goes to the weights, 0 to "
+                     "1 (default: scales stay where they are)"),
+      llvm::cl::init(-1)};
+  Option<std::string> range{
+      *this, "range",
+      llvm::cl::desc("int8-static: minmax, average, percentile or entropy"),
+      llvm::cl::init("minmax")};
   Option<bool> observe{
       *this, "observe",
       llvm::cl::desc("Observes the input of each linear, for calibration"),
       llvm::cl::init(false)};
   Option<std::string> statistics{
       *this, "statistics",
-      llvm::cl::desc("The file of statistics that gptq needs"),
+      llvm::cl::desc("The file of statistics that calibrated methods need"),
       llvm::cl::init("")};
   Option<double> damping{
       *this, "damping",
@@ -85,6 +96,11 @@ struct QuantizeOptions : public PassPipelineOptions<QuantizeOptions> {
       *this, "static-groups",
       llvm::cl::desc("gptq: scales from the weight as given"),
       llvm::cl::init(false)};
+  Option<bool> searchScales{
+      *this, "search-scales",
+      llvm::cl::desc("gptq: shrinks the range of each scale where that loses "
+                     "less"),
+      llvm::cl::init(false)};
   Option<bool> keepLmHead{
       *this, "keep-lm-head",
       llvm::cl::desc("Leaves the weight of the linear that makes the logits "
@@ -96,8 +112,8 @@ struct QuantizeOptions : public PassPipelineOptions<QuantizeOptions> {
       llvm::cl::init("source")};
   Option<std::string> activations{
       *this, "activations",
-      llvm::cl::desc("What the inputs of linears become: none or "
-                     "int8-dynamic"),
+      llvm::cl::desc("What the inputs of linears become: none, bf16, "
+                     "int8-dynamic or int8-static"),
       llvm::cl::init("none")};
 };
 

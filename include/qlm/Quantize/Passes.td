@@ -28,6 +28,58 @@ def InsertObservers : Pass<"qlm-insert-observers", "::mlir::ModuleOp"> {
   let dependentDialects = ["::mlir::qlm::QlmDialect"];
 }
 
+def MigrateScales : Pass<"qlm-migrate-scales", "::mlir::ModuleOp"> {
+  let summary = "Shares ranges between the inputs of linears and their weights";
+  let description = [{
+    Where the inputs of linears can be divided by scales for free, multiplies
+    the columns of their weights by them:
+
+    ```mlir
+    %x = qlm.rms_norm %h, %g {epsilon = 1.0e-5 : f32} : tensor<?x256xf32>, tensor<256xbf16>
+    %y = qlm.linear %x, %w : tensor<?x256xf32>, tensor<64x256xbf16> -> tensor<?x64xf32>
+    ```
+    becomes
+    ```mlir
+    %s = qlm.awq_scales %w mean %m moments %c {scheme = #int4} : (tensor<64x256xbf16>, tensor<256xf32>, tensor<256x256xf32>) -> tensor<256xf32>
+    %g2 = qlm.scale_rows %g by %s from 0 : tensor<256xbf16>, tensor<256xf32> -> tensor<256xf32>
+    %x = qlm.rms_norm %h, %g2 {epsilon = 1.0e-5 : f32} : tensor<?x256xf32>, tensor<256xf32>
+    %w2 = qlm.scale_columns %w by %s : tensor<64x256xbf16>, tensor<256xf32> -> tensor<64x256xf32>
+    %y = qlm.linear %x, %w2 : tensor<?x256xf32>, tensor<64x256xf32> -> tensor<?x64xf32>
+    ```
+
+    Scales are folded into the weight of a norm, into the up projection's rows
+    before a `qlm.swiglu`, and into the value projection's rows before a
+    `qlm.attention`, whose heads share them where query heads share a value
+    head. All linears that read one input share its scales. Other inputs are
+    left alone.
+
+    `migration=awq` searches for scales that make rounding to the scheme lose
+    least, `migration=smooth` computes them (`qlm.smooth_scales`). Statistics
+    are those of the linears' inputs before any migration.
+  }];
+  let options = [
+    Option<"migration", "migration", "std::string", /*default=*/"\"none\"",
+           "How scales are found: none, awq or smooth">,
+    Option<"smoothing", "smoothing", "double", /*default=*/"0.5",
+           "smooth: how much of an input's range goes to the weight, 0 to 1">,
+    Option<"statistics", "statistics", "std::string", /*default=*/"\"\"",
+           "The file of statistics that scales are found from">,
+    Option<"weights", "weights", "std::string", /*default=*/"\"f32\"",
+           "As in qlm-quantize-weights">,
+    Option<"groupSize", "group-size", "int64_t", /*default=*/"0",
+           "As in qlm-quantize-weights">,
+    Option<"granularity", "granularity", "std::string",
+           /*default=*/"\"default\"", "As in qlm-quantize-weights">,
+    Option<"doubleQuant", "double-quant", "bool", /*default=*/"false",
+           "As in qlm-quantize-weights">,
+    Option<"zeroPoints", "zero-points", "bool", /*default=*/"false",
+           "As in qlm-quantize-weights">,
+    Option<"keepLmHead", "keep-lm-head", "bool", /*default=*/"false",
+           "As in qlm-quantize-weights">,
+  ];
+  let dependentDialects = ["::mlir::qlm::QlmDialect"];
+}
+
 def QuantizeWeights : Pass<"qlm-quantize-weights", "::mlir::ModuleOp"> {
   let summary = "Gives the weight of each linear its stored type";
   let description = [{
@@ -55,6 +107,13 @@ def QuantizeWeights : Pass<"qlm-quantize-weights", "::mlir::ModuleOp"> {
     parameters of the file "statistics", which the module attribute
     `qlm.statistics` names.
 
+    With `method=awq`, `qlm.clip` clamps each group first. Where
+    `qlm-migrate-scales` has multiplied the weight's columns, second moments
+    are divided to match (`qlm.scale_moments`).
+
+    With `method=keep`, `qlm.keep_codes` finds the codes that a checkpoint had,
+    with its scales (LABEL.scales, LABEL.zero_points) from `statistics`.
+
     With a float type, converts the weights that have another one
     (`qlm.convert`). Norms, biases and the embedding table keep their type;
     `table-type=f32` converts the table. Linears that share a weight share its
@@ -76,9 +135,10 @@ def QuantizeWeights : Pass<"qlm-quantize-weights", "::mlir::ModuleOp"> {
     Option<"zeroPoints", "zero-points", "bool", /*default=*/"false",
            "Gives each scale a zero point (unsigned codes)">,
     Option<"method", "method", "std::string", /*default=*/"\"rtn\"",
-           "How codes are found: rtn (round to nearest) or gptq">,
+           "How codes are found: rtn (round to nearest), gptq, awq (clip, "
+           "then round to nearest) or keep (a checkpoint's own)">,
     Option<"statistics", "statistics", "std::string", /*default=*/"\"\"",
-           "The file of statistics that gptq needs">,
+           "The file of statistics that gptq, awq and keep need">,
     Option<"damping", "damping", "double", /*default=*/"0.01",
            "gptq: added to the second moments' diagonal, as a part of its mean">,
     Option<"blockSize", "block-size", "int64_t", /*default=*/"128",
@@ -87,6 +147,9 @@ def QuantizeWeights : Pass<"qlm-quantize-weights", "::mlir::ModuleOp"> {
            "gptq: columns with the largest second moments first">,
     Option<"staticGroups", "static-groups", "bool", /*default=*/"false",
            "gptq: scales from the weight as given">,
+    Option<"searchScales", "search-scales", "bool", /*default=*/"false",
+           "gptq: shrinks the range of each scale where that loses less "
+           "(qlm.search_scales)">,
     Option<"keepLmHead", "keep-lm-head", "bool", /*default=*/"false",
            "Leaves the weight of the linear that makes the logits as it is">,
     Option<"tableType", "table-type", "std::string", /*default=*/"\"source\"",
@@ -111,6 +174,13 @@ def QuantizeActivations : Pass<"qlm-quantize-activations", "::mlir::ModuleOp"> {
     %y = qlm.linear %rounded, %values : tensor<?x256xf32>, tensor<64x256xf32> -> tensor<?x64xf32>
     ```
 
+    With `activations=int8-static`, `qlm.static_quantize` takes the place of
+    `qlm.dynamic_quantize`, with a scale from the statistics of the input:
+    `range` says what of them, `minmax` (the largest magnitude), `average` (the
+    range averaged over windows), `percentile` (99.99 % of magnitudes) or
+    `entropy`. Where `qlm-migrate-scales` has divided the input by scales, the
+    magnitudes of its columns are divided too, which `minmax` alone can be.
+
     With `activations=bf16`, rounds the input of each `qlm.linear` whose weight
     is bf16, as matrix instructions take it:
 
@@ -129,7 +199,12 @@ def QuantizeActivations : Pass<"qlm-quantize-activations", "::mlir::ModuleOp"> {
   }];
   let options = [
     Option<"activations", "activations", "std::string", /*default=*/"\"none\"",
-           "What the inputs of linears become: none, bf16 or int8-dynamic">,
+           "What the inputs of linears become: none, bf16, int8-dynamic or "
+           "int8-static">,
+    Option<"statistics", "statistics", "std::string", /*default=*/"\"\"",
+           "The file of statistics that int8-static needs">,
+    Option<"range", "range", "std::string", /*default=*/"\"minmax\"",
+           "int8-static: minmax, average, percentile or entropy">,
   ];
   let dependentDialects = ["::mlir::qlm::QlmDialect"];
 }

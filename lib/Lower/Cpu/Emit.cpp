@@ -76,6 +76,8 @@ static FailureOr<KernelInfo> emitBody(Operation *op,
       .Case([&](DynamicQuantizeOp op) {
         return emitDynamicQuantize(op, request);
       })
+      .Case(
+          [&](StaticQuantizeOp op) { return emitStaticQuantize(op, request); })
       .Case([&](RmsNormQuantizeOp op) {
         return emitRmsNormQuantize(op, request);
       })

@@ -14,6 +14,7 @@
 #ifndef QLM_LIB_LOWER_CPU_EMITTERS_H
 #define QLM_LIB_LOWER_CPU_EMITTERS_H
 
+#include "qlm/Dialect/MethodOps.h"
 #include "qlm/Lower/Cpu/Kernels.h"
 
 namespace mlir::qlm::cpu {
@@ -60,6 +61,8 @@ FailureOr<KernelInfo> emitSwiglu(SwigluOp op, const KernelRequest &request);
 FailureOr<KernelInfo> emitConvert(ConvertOp op, const KernelRequest &request);
 FailureOr<KernelInfo> emitDynamicQuantize(DynamicQuantizeOp op,
                                           const KernelRequest &request);
+FailureOr<KernelInfo> emitStaticQuantize(StaticQuantizeOp op,
+                                         const KernelRequest &request);
 FailureOr<KernelInfo> emitRmsNormQuantize(RmsNormQuantizeOp op,
                                           const KernelRequest &request);
 FailureOr<KernelInfo> emitSwigluQuantize(SwigluQuantizeOp op,

@@ -20,8 +20,10 @@
 
 #include <algorithm>
 #include <cmath>
+#include <limits>
 #include <numeric>
 
+using namespace qlm;
 using namespace qlm::numerics;
 
 using Matrix =
@@ -115,15 +117,19 @@ public:
 
   int64_t getColumnsPerScale() const { return perScale; }
 
-  /// Finds the scale of row \p row and group \p group from \p values.
-  RoundingResult findScale(const float *values, int64_t row, int64_t group) {
+  /// Finds the scale of row \p row and group \p group from \p values. With
+  /// \p importance, by column, its range may be shrunk.
+  RoundingResult findScale(const float *values, int64_t row, int64_t group,
+                           const float *importance) {
     std::vector<uint8_t> codes(static_cast<size_t>(perScale));
     int64_t at = row * perRow + group;
+    uint8_t *zero = zeroPoints ? zeroPoints + at : nullptr;
     RoundingResult result =
-        quantizeRtn(values, 1, perScale, one, codes.data(), scales + at,
-                    zeroPoints ? zeroPoints + at : nullptr);
+        quantizeRtn(values, 1, perScale, one, codes.data(), scales + at, zero);
     result.row = row;
     result.column += group * perScale;
+    if (result.ok() && importance)
+      shrinkRange(values, importance, codes.data(), scales + at, zero);
     return result;
   }
 
@@ -138,6 +144,45 @@ public:
   }
 
 private:
+  /// Replaces \p scale and \p zero by those of the part of the range that
+  /// loses least.
+  void shrinkRange(const float *values, const float *importance, uint8_t *codes,
+                   float *scale, uint8_t *zero) {
+    ValueRange range;
+    if (!widenRange(values, 1, perScale, range).ok())
+      return;
+    std::vector<float> rounded(static_cast<size_t>(perScale));
+    double least = std::numeric_limits<double>::infinity();
+    float bestScale = *scale;
+    uint8_t bestZero = zero ? *zero : 0;
+    for (int step = 0; step <= 10; ++step) {
+      float part = 1.0f - 0.05f * static_cast<float>(step), triedScale = 0;
+      uint8_t triedZero = 0;
+      ValueRange shrunk{range.magnitude * part, range.smallest * part,
+                        range.largest * part};
+      if (!numerics::findScale(one, shrunk, &triedScale,
+                               zero ? &triedZero : nullptr)
+               .ok())
+        continue;
+      const uint8_t *zeroAt = zero ? &triedZero : nullptr;
+      quantizeWithScales(values, 1, perScale, one, &triedScale, zeroAt, codes);
+      dequantize(codes, 1, perScale, one, &triedScale, zeroAt, rounded.data());
+      double loss = 0;
+      for (int64_t k = 0; k < perScale; ++k) {
+        double error = static_cast<double>(rounded[k]) - values[k];
+        loss += error * error * importance[k];
+      }
+      if (loss < least) {
+        least = loss;
+        bestScale = triedScale;
+        bestZero = triedZero;
+      }
+    }
+    *scale = bestScale;
+    if (zero)
+      *zero = bestZero;
+  }
+
   Scheme one; ///< of a single value
   int64_t perRow, perScale;
   float *scales;
@@ -169,9 +214,20 @@ qlm::numerics::quantizeGptq(float *weights, int64_t rows, int64_t columns,
   // Scales of the weight as given: for channels always, since their columns
   // are all of them.
   bool known = options.actOrder || options.staticGroups || perScale == columns;
+  std::vector<float> importance;
+  if (options.searchScales) {
+    importance.resize(static_cast<size_t>(columns));
+    for (int64_t i = 0; i < columns; ++i) {
+      float pivot = factor.upper[i * columns + i];
+      importance[factor.order.empty() ? i : factor.order[i]] =
+          1 / (pivot * pivot);
+    }
+  }
   auto findScales = [&](int64_t group, const float *values, int64_t stride) {
+    const float *weight =
+        options.searchScales ? importance.data() + group * perScale : nullptr;
     for (int64_t row = 0; row < rows && result.ok(); ++row)
-      result = rounder.findScale(values + row * stride, row, group);
+      result = rounder.findScale(values + row * stride, row, group, weight);
   };
   for (int64_t group = 0; known && group < columns / perScale; ++group)
     findScales(group, weights + group * perScale, columns);

@@ -197,6 +197,45 @@ TEST_P(RowKernelsTest, DynamicQuantizeHalvesToEven) {
 }
 
 //===----------------------------------------------------------------------===//
+// qlm.static_quantize
+//===----------------------------------------------------------------------===//
+
+// The definition in f32 gives the same codes, bit for bit.
+TEST_P(RowKernelsTest, StaticQuantizeEqualsDefinition) {
+  for (int64_t features : kFeatures) {
+    SCOPED_TRACE(features);
+    int64_t rows = 3;
+    std::string shape = "tensor<?x" + std::to_string(features) + "x";
+    CompiledKernel kernel(
+        GetParam(),
+        "func.func @f(%x: " + shape + "f32>, %a: tensor<1xf32>) -> (" + shape +
+            "i8>, tensor<?xf32>) {\n%c, %s = qlm.static_quantize %x scale %a "
+            "{scheme = #qlm.scheme<i8, row, range [-127, 127], bound 127.0, "
+            "scales f32>} : " +
+            shape + "f32>, tensor<1xf32> -> " + shape +
+            "i8>, tensor<?xf32>\nreturn %c, %s : " + shape +
+            "i8>, tensor<?xf32>\n}",
+        {rows, 1, 1});
+    std::vector<float> values = Random(7).floats(rows * features, 3);
+    float scale = 0.0190001f;
+    // Beyond the range on both sides, a half, and zero.
+    values[0] = 1e30f;
+    values.back() = -4.0f;
+    values[features / 2] = 2.5f * scale;
+    Buffer<float> x(values), a({scale}), scales(rows);
+    Buffer<int8_t> codes(rows * features);
+    kernel.run({x.data(), a.data(), codes.data(), scales.data()},
+               {rows, 1, 1, 1});
+    for (int64_t i = 0; i < rows * features; ++i)
+      ASSERT_EQ(codes[i],
+                std::clamp(std::nearbyint(values[i] / scale), -127.0f, 127.0f));
+    for (int64_t t = 0; t < rows; ++t)
+      ASSERT_EQ(scales[t], scale);
+    EXPECT_TRUE(codes.isIntact() && scales.isIntact());
+  }
+}
+
+//===----------------------------------------------------------------------===//
 // qlm.convert
 //===----------------------------------------------------------------------===//
 
