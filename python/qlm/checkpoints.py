@@ -31,7 +31,18 @@ from pathlib import Path
 
 import numpy as np
 
-__all__ = ["CheckpointError", "read_weights", "restore"]
+__all__ = [
+    "CheckpointError",
+    "Tensor",
+    "dynamic_map",
+    "normal_float4",
+    "read_folder",
+    "read_tensors",
+    "read_weights",
+    "restore",
+    "unpack",
+    "write_tensors",
+]
 
 _TYPES = {
     "F64": "<f8", "F32": "<f4", "F16": "<f2", "BF16": "<u2", "I64": "<i8",
@@ -81,7 +92,8 @@ def _round(values: np.ndarray, kind: str) -> np.ndarray:
     return values
 
 
-def _read_file(path: Path) -> dict[str, Tensor]:
+def read_tensors(path: Path) -> dict[str, Tensor]:
+    """Read all tensors of a safetensors file."""
     data = path.read_bytes()
     if len(data) < 8:
         raise CheckpointError(f"{path} is too short for a safetensors file")
@@ -108,14 +120,47 @@ def _read_file(path: Path) -> dict[str, Tensor]:
     return tensors
 
 
-def _read_folder(folder: Path) -> dict[str, Tensor]:
+def read_folder(folder: Path) -> dict[str, Tensor]:
+    """Read all tensors of a folder's safetensors files."""
     files = sorted(folder.glob("*.safetensors"))
     if not files:
         raise CheckpointError(f"{folder} has no safetensors file")
     tensors: dict[str, Tensor] = {}
     for path in files:
-        tensors.update(_read_file(path))
+        tensors.update(read_tensors(path))
     return tensors
+
+
+def normal_float4() -> np.ndarray:
+    """Return the table of nf4, float32 ``[16]``."""
+    return np.array([
+        -1.0, -0.6961928009986877, -0.5250730514526367, -0.39491748809814453,
+        -0.28444138169288635, -0.18477343022823334, -0.09105003625154495, 0.0,
+        0.07958029955625534, 0.16093020141124725, 0.24611230194568634,
+        0.33791524171829224, 0.44070982933044434, 0.5626170039176941,
+        0.7229568362236023, 1.0], np.float32)  # fmt: skip
+
+
+def dynamic_map() -> np.ndarray:
+    """Return the signed dynamic map of 8 bits, float32 ``[256]``.
+
+    A sign, a run of zeros for the power of ten, and the middles of equal steps
+    from 0.1 to 1 in the bits that are left (Dettmers, arXiv 1511.04561).
+    """
+    values = [np.float32(0), np.float32(1)]
+    for power in range(7):
+        steps = 2**power
+        step = np.float64((np.float32(1) - np.float32(0.1)) / np.float32(steps))
+        count = np.arange(steps + 1)
+        # From the left in the first half, from the right in the second, so that
+        # both ends are exact; one rounding, as PyTorch's linspace has it.
+        edges = np.where(count < (steps + 1) // 2,
+                         np.float64(np.float32(0.1)) + step * count,
+                         1.0 + step * (count - steps)).astype(np.float32)
+        middles = (edges[:-1] + edges[1:]) / np.float32(2)
+        scaled = np.float32(10.0 ** (power - 6)) * middles
+        values += [*scaled, *-scaled]
+    return np.sort(np.array(values, np.float32))
 
 
 def _expect(name: str, what: str, actual: tuple, expected: tuple) -> None:
@@ -125,7 +170,7 @@ def _expect(name: str, what: str, actual: tuple, expected: tuple) -> None:
         )
 
 
-def _unpack(words: np.ndarray, bits: int, axis: int) -> np.ndarray:
+def unpack(words: np.ndarray, bits: int, axis: int) -> np.ndarray:
     """Unpack int32 words into codes along an axis, low bits first."""
     per_word = 32 // bits
     shifts = np.arange(per_word, dtype=np.uint32) * bits
@@ -147,10 +192,10 @@ def _gptq(part: dict[str, Tensor], name: str, config: dict):
         raise CheckpointError(f"{name}: bits must be 2, 4 or 8, got {bits}")
     scales = part["scales"]
     groups, rows = scales.array.shape
-    codes = _unpack(part["qweight"].array, bits, axis=0)
+    codes = unpack(part["qweight"].array, bits, axis=0)
     columns = codes.shape[0]
     _expect(name, "codes", codes.shape, (columns, rows))
-    zeros = _unpack(part["qzeros"].array, bits, axis=1)[:, :rows]
+    zeros = unpack(part["qzeros"].array, bits, axis=1)[:, :rows]
     _expect(name, "zero points", zeros.shape, (groups, rows))
     if config.get("checkpoint_format", "gptq") == "gptq":
         zeros = zeros + 1  # v1 stores one less
@@ -179,7 +224,7 @@ def _awq(part: dict[str, Tensor], name: str, config: dict):
     groups, rows = scales.array.shape
 
     def codes_of(words):
-        nibbles = _unpack(words, 4, axis=1).reshape(words.shape[0], -1, 8)
+        nibbles = unpack(words, 4, axis=1).reshape(words.shape[0], -1, 8)
         return nibbles[:, :, _AWQ_ORDER].reshape(words.shape[0], -1)
 
     codes, zeros = codes_of(part["qweight"].array), codes_of(part["qzeros"].array)
@@ -242,11 +287,11 @@ def _compressed(part: dict[str, Tensor], name: str, config: dict):
             raise CheckpointError(f"{name}: bits must be 4 or 8, got {bits}")
         (width,) = bits
         offset = 1 << (width - 1)
-        codes = _unpack(words, width, axis=1)[:, :columns] - offset
+        codes = unpack(words, width, axis=1)[:, :columns] - offset
         _expect(name, "codes", codes.shape, (rows, columns))
         codes = codes.astype(np.float32)
         if "weight_zero_point" in part:
-            zeros = _unpack(part["weight_zero_point"].array, width, axis=0)
+            zeros = unpack(part["weight_zero_point"].array, width, axis=0)
             zeros = (zeros[:rows] - offset).astype(np.float32)
             _expect(name, "zero points", zeros.shape, scales.shape)
             codes = codes - np.repeat(zeros, columns // zeros.shape[1], axis=1)
@@ -306,7 +351,7 @@ def read_weights(folder) -> dict[str, tuple[np.ndarray, str]]:
         known = ", ".join(_READERS)
         raise CheckpointError(f"quant_method must be {known}, got {method!r}")
     marker, reader = _READERS[method]
-    tensors = _read_folder(folder)
+    tensors = read_folder(folder)
 
     def module_of(name: str) -> str | None:
         for key in (marker, "SCB"):
@@ -342,23 +387,44 @@ def read_weights(folder) -> dict[str, tuple[np.ndarray, str]]:
     return weights
 
 
-def _stored(values: np.ndarray, kind: str) -> bytes:
+def _stored(values: np.ndarray, kind: str) -> np.ndarray:
     if kind == "F16":
-        return values.astype(np.float16).tobytes()
+        return values.astype(np.float16)
     if kind == "BF16":
         return (np.ascontiguousarray(values).view(np.uint32) >> 16).astype(
-            np.uint16).tobytes()  # fmt: skip
-    return values.astype(np.float32).tobytes()
+            np.uint16)  # fmt: skip
+    return values.astype(np.float32)
 
 
-def restore(folder, output) -> Path:
+def write_tensors(path: Path, tensors: dict[str, Tensor]) -> None:
+    """Write a safetensors file."""
+    header, offset = {"__metadata__": {"format": "pt"}}, 0
+    for name, tensor in tensors.items():
+        end = offset + tensor.array.nbytes
+        header[name] = {"dtype": tensor.kind, "shape": list(tensor.array.shape),
+                        "data_offsets": [offset, end]}  # fmt: skip
+        offset = end
+    text = json.dumps(header).encode()
+    text += b" " * (-len(text) % 8)
+    with path.open("wb") as file:
+        file.write(struct.pack("<Q", len(text)) + text)
+        for tensor in tensors.values():
+            file.write(np.ascontiguousarray(tensor.array).tobytes())
+
+
+def restore(folder, output, keep: bool = True) -> Path:
     """Write a quantized checkpoint as a folder of plain weights.
+
+    Where its scheme is one of ours, ``kept-scales.safetensors`` is written too,
+    from which ``quantc --method keep --statistics`` finds its codes.
 
     Parameters
     ----------
     folder, output : paths
         `output` must not exist; its weights have the types that the tool's
         own have after dequantizing.
+    keep : bool
+        Whether to write the scales to keep.
 
     Returns
     -------
@@ -370,7 +436,14 @@ def restore(folder, output) -> Path:
         As `read_weights`; nothing is written then.
     """
     folder, output = Path(folder), Path(output)
-    weights = read_weights(folder)
+    from .kept import KEPT_FILE, NotOurs, find_known_scales
+
+    weights, known = read_weights(folder), {}
+    if keep:
+        try:
+            known, _ = find_known_scales(folder)
+        except NotOurs:
+            pass
     config = json.loads((folder / "config.json").read_text())
     del config["quantization_config"]
     partial = output.with_name(output.name + ".partial")
@@ -381,20 +454,11 @@ def restore(folder, output) -> Path:
         ):
             shutil.copy(path, partial / path.name)
     (partial / "config.json").write_text(json.dumps(config, indent=2))
-    header, offset, blobs = {}, 0, []
-    for name, (values, kind) in weights.items():
-        blobs.append(_stored(values, kind))
-        end = offset + len(blobs[-1])
-        header[name] = {
-            "dtype": kind,
-            "shape": list(values.shape),
-            "data_offsets": [offset, end],
-        }
-        offset = end
-    text = json.dumps(header).encode()
-    text += b" " * (-len(text) % 8)
-    with (partial / "model.safetensors").open("wb") as file:
-        file.write(struct.pack("<Q", len(text)) + text + b"".join(blobs))
+    write_tensors(partial / "model.safetensors",
+                  {name: Tensor(kind, _stored(values, kind))
+                   for name, (values, kind) in weights.items()})  # fmt: skip
+    if known:
+        write_tensors(partial / KEPT_FILE, known)
     partial.rename(output)
     return output
 
@@ -404,8 +468,19 @@ def main(arguments: list[str]) -> int:
     if len(arguments) != 2:
         print("usage: python -m qlm.checkpoints FOLDER OUTPUT", file=sys.stderr)
         return 2
+    from .kept import KEPT_FILE, NotOurs, find_known_scales
+
     try:
         restore(*arguments)
+        try:
+            _, options = find_known_scales(arguments[0])
+        except NotOurs as reason:
+            print(f"qlm.checkpoints: codes are not kept: {reason}",
+                  file=sys.stderr)
+        else:
+            words = [*options, "--statistics", f"{arguments[1]}/{KEPT_FILE}"]
+            print("qlm.checkpoints: to keep its codes: quantc", arguments[1],
+                  *words, file=sys.stderr)
     except (CheckpointError, OSError) as error:
         print(f"qlm.checkpoints: error: {error}", file=sys.stderr)
         return 1

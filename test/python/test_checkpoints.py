@@ -196,7 +196,7 @@ def test_restored_folder_has_the_values(tmp_path):
     names = sorted(path.name for path in (tmp_path / "out").iterdir())
     assert names == ["config.json", "model.safetensors", "tokenizer.json"]
     assert "quantization_config" not in (tmp_path / "out/config.json").read_text()
-    read = checkpoints._read_folder(tmp_path / "out")
+    read = checkpoints.read_folder(tmp_path / "out")
     assert read["a.weight"].kind == "F16"
     assert np.array_equal(read["a.weight"].array, expected)
 
@@ -237,3 +237,113 @@ def test_damaged_files_are_refused(tmp_path):
         path.write_bytes(damaged)
         with pytest.raises(checkpoints.CheckpointError, match=message):
             checkpoints.read_weights(tmp_path / "in")
+
+
+#
+# Codes that are kept
+#
+
+
+def llama_case(packages, tmp_path, form: str, weights: str, *options: str):
+    """A checkpoint of the tiny LLaMA, restored, and a package of its codes."""
+    import toolchain
+    from qlm import kept
+    from qlm import quantize as writer
+
+    model = packages.model("tiny-llama")
+    folder = writer.quantize(model, tmp_path / "in", form, weights,
+                             list(options))
+    assert checkpoints.main([str(folder), str(tmp_path / "out")]) == 0
+    _, words = kept.find_known_scales(folder)
+    toolchain.succeed("quantc", tmp_path / "out", "-o", tmp_path / "pkg",
+                      *words, "--statistics", tmp_path / "out" / kept.KEPT_FILE)
+    return folder, tmp_path / "pkg"
+
+
+@pytest.mark.parametrize("form, weights, options", [
+    ("gptq", "int4", []), ("gptq", "int4", ["--zero-points"]),
+    ("awq", "int4", ["--group-size", "64"]),
+    ("compressed-tensors", "int4", ["--zero-points"]),
+    ("compressed-tensors", "int8", []), ("compressed-tensors", "fp8", []),
+    ("bitsandbytes", "int8", []),
+])
+def test_codes_are_kept(packages, tmp_path, form, weights, options):
+    from qlm import packed
+
+    folder, package = llama_case(packages, tmp_path, form, weights, *options)
+    linears, _, _ = packed.read_linears(package)
+    manifest = json.loads((package / "manifest.json").read_text())
+    assert manifest["quantization"]["method"] == "keep"
+    values = checkpoints.read_weights(folder)
+    for name, linear in linears.items():
+        codes, scales = linear.codes.astype(np.float32), linear.scales
+        if weights == "fp8":
+            codes = checkpoints.Tensor(
+                "F8_E4M3", linear.codes.astype(np.uint8)).floats()
+        if linear.zero_points is not None:
+            codes = codes - np.repeat(
+                linear.zero_points,
+                codes.shape[1] // scales.shape[1], axis=1)
+        wide = np.repeat(scales.astype(np.float32),
+                         codes.shape[1] // scales.shape[1], axis=1)
+        expected, kind = values[name + ".weight"]
+        actual = codes * wide
+        if kind == "F16":
+            actual = actual.astype(np.float16).astype(np.float32)
+        # bitsandbytes multiplies in another order.
+        tolerance = 2e-7 if form == "bitsandbytes" else 0
+        assert np.allclose(actual, expected, rtol=tolerance, atol=0), name
+
+
+def damage(path, change) -> None:
+    tensors = checkpoints.read_tensors(path)
+    change(tensors)
+    checkpoints.write_tensors(path, tensors)
+
+
+def set_scale(tensors, value) -> None:
+    name = "layers.0.qkv.scales"
+    array = tensors[name].array.copy()
+    array[3, 1] = value
+    tensors[name] = checkpoints.Tensor("F32", array)
+
+
+@pytest.mark.parametrize("change, message", [
+    (lambda t: set_scale(t, 0.0),
+     r"scale must not be 0 for weights that are not at \[3, 128\]"),
+    (lambda t: set_scale(t, 1e-3 + 1e-9),
+     r"scale must be a value of f16 at \[3, 128\]"),
+    (lambda t: set_scale(t, 1.0),
+     r"weight must be a multiple of its scale at \[3, 128\]"),
+    (lambda t: t.pop("layers.0.qkv.scales"), "layers.0.qkv.scales"),
+])
+def test_scales_that_are_not_the_weights(packages, tmp_path, change, message):
+    import re
+
+    import toolchain
+    from qlm import kept
+    from qlm import quantize as writer
+
+    folder = writer.quantize(packages.model("tiny-llama"), tmp_path / "in",
+                             "gptq", "int4")
+    out = checkpoints.restore(folder, tmp_path / "out")
+    damage(out / kept.KEPT_FILE, change)
+    _, words = kept.find_known_scales(folder)
+    done = toolchain.run("quantc", out, "-o", tmp_path / "pkg", *words,
+                         "--statistics", out / kept.KEPT_FILE)
+    assert done.returncode == 1
+    assert re.search(message, done.stderr)
+    assert not (tmp_path / "pkg").exists()
+
+
+def test_act_order_is_not_kept(tmp_path):
+    from qlm import kept
+
+    tensors, config, _ = gptq_case("gptq", True)
+    tensors = {key.replace("a.", "model.layers.0.mlp.down_proj."): value
+               for key, value in tensors.items()}
+    save(tmp_path / "in", tensors, config)
+    with pytest.raises(kept.NotOurs, match="not columns side by side"):
+        kept.find_known_scales(tmp_path / "in")
+    checkpoints.restore(tmp_path / "in", tmp_path / "out")
+    assert not (tmp_path / "out" / kept.KEPT_FILE).exists()
