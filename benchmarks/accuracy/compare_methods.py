@@ -8,9 +8,10 @@
 Each row is a package made by quantc and measured by quant-run against the
 float32 one: bits a weight of the quantized linears, bytes of all weights,
 perplexity, KL, top-1 agreement, and the seconds and peak memory that making
-it took. QAT's row is a folder that train_qat.py merged. Where bitsandbytes is
-installed, its NF4 and LLM.int8 weights are dequantized by itself into a folder
-and measured in float32 the same way.
+it took. QAT's row is a folder that train_qat.py merged. Where bitsandbytes,
+gguf (llama.cpp's formats) and torchao are installed, weights that they round
+are dequantized by themselves into a folder and measured in float32 the same
+way.
 """
 
 from __future__ import annotations
@@ -33,9 +34,14 @@ sys.path.insert(0, str(ROOT / "test" / "python"))
 
 
 def methods(group: int, calibration: Path) -> dict[str, list[str]]:
-    """quantc's options of each row."""
+    """quantc's options of each row; each calibrates by itself, so that its
+    seconds and memory are those of a user's call."""
     g = ["--group-size", str(group)]
-    gptq = ["--method", "gptq", "--calibration", str(calibration)]
+    text = ["--calibration", str(calibration)]
+    gptq = ["--method", "gptq", *text]
+    awq = ["--method", "awq", *text]
+    both = ["--method", "awq-gptq", "--search-scales", "--act-order", *text]
+    static = ["--weights", "int8", "--activations", "int8-static", *text]
     return {
         "bf16": ["--weights", "bf16"],
         "int8 channel": ["--weights", "int8"],
@@ -52,6 +58,31 @@ def methods(group: int, calibration: Path) -> dict[str, list[str]]:
         "int4 GPTQ, act order": ["--weights", "int4", *g, *gptq, "--act-order"],
         "int4 GPTQ, zero points": [
             "--weights", "int4", *g, *gptq, "--zero-points"],
+        "int4 GPTQ, act order, zero points": [
+            "--weights", "int4", *g, *gptq, "--act-order", "--zero-points"],
+        "int4 GPTQ, searched scales, act order, zero points": [
+            "--weights", "int4", *g, *gptq, "--search-scales", "--act-order",
+            "--zero-points"],
+        "int4 AWQ": ["--weights", "int4", *g, *awq],
+        "int4 AWQ, zero points": [
+            "--weights", "int4", *g, *awq, "--zero-points"],
+        "int4 AWQ + GPTQ": ["--weights", "int4", *g, *both],
+        "int4 AWQ + GPTQ, zero points": [
+            "--weights", "int4", *g, *both, "--zero-points"],
+        "int4 AWQ + GPTQ, zero points, head kept": [
+            "--weights", "int4", *g, *both, "--zero-points", "--keep-lm-head"],
+        "int4 AWQ, zero points, head kept": [
+            "--weights", "int4", *g, *awq, "--zero-points", "--keep-lm-head"],
+        "int4 RTN, zero points, head kept": [
+            "--weights", "int4", *g, "--zero-points", "--keep-lm-head"],
+        "W8A8 static": static,
+        "W8A8 static, percentile": [*static, "--range", "percentile"],
+        "W8A8 static, entropy": [*static, "--range", "entropy"],
+        "W8A8 static, smooth 0.5": [*static, "--smooth", "0.5"],
+        "W8A8 static, smooth 0.8": [*static, "--smooth", "0.8"],
+        "W8A8 dynamic, smooth 0.5": [
+            "--weights", "int8", "--activations", "int8-dynamic", *text,
+            "--smooth", "0.5"],
         "nf4 g64, head kept": ["--weights", "nf4", "--keep-lm-head"],
         "nf4 g64, double, head kept": [
             "--weights", "nf4", "--double-quant", "--keep-lm-head"],
@@ -142,6 +173,63 @@ def bitsandbytes_folders(model: Path, folder: Path):
         yield name, target
 
 
+def block_folders(model: Path, folder: Path):
+    """Folders of the model as llama.cpp and torchao round and restore it."""
+    makers = {}
+    try:
+        from gguf import GGMLQuantizationType as Kind
+        from gguf import quants
+
+        def ggml(kind):
+            return lambda w: quants.dequantize(quants.quantize(w, kind), kind)
+        makers |= {"llama.cpp Q4_0": ggml(Kind.Q4_0),
+                   "llama.cpp Q4_1": ggml(Kind.Q4_1),
+                   "llama.cpp Q8_0": ggml(Kind.Q8_0)}
+    except ImportError:
+        pass
+    try:
+        import torch
+        from torchao.quantization.quant_primitives import (
+            MappingType, choose_qparams_affine, dequantize_affine,
+            quantize_affine)
+
+        def affine(symmetric, group, low, high):
+            mapping = (MappingType.SYMMETRIC if symmetric
+                       else MappingType.ASYMMETRIC)
+
+            def restore(w):
+                block = (1, group or w.shape[1])
+                x = torch.from_numpy(w)
+                scale, zero = choose_qparams_affine(
+                    x, mapping, block, torch.int8, low, high,
+                    eps=torch.finfo(torch.float32).eps)
+                codes = quantize_affine(x, block, scale, zero, torch.int8, low,
+                                        high)
+                return dequantize_affine(codes, block, scale, zero, torch.int8,
+                                         low, high).numpy()
+            return restore
+        makers |= {"torchao int8 channel": affine(True, 0, -128, 127),
+                   "torchao int4 g128": affine(False, 128, 0, 15)}
+    except ImportError:
+        pass
+    import toolchain
+
+    tensors = toolchain.read_safetensors(model / "model.safetensors")
+    config = json.loads((model / "config.json").read_text())
+    config["torch_dtype"] = "float32"
+    for name, restore in makers.items():
+        target = folder / name.replace(" ", "-")
+        shutil.copytree(model, target)
+        values = {key: np.array(array, np.float32)
+                  for key, array in tensors.items()}
+        for key, array in values.items():
+            if key.endswith("_proj.weight"):
+                values[key] = np.asarray(restore(array), np.float32)
+        write_safetensors(target / "model.safetensors", values)
+        (target / "config.json").write_text(json.dumps(config))
+        yield name, target
+
+
 def write_safetensors(path: Path, tensors: dict) -> None:
     header, offset = {}, 0
     for name, array in tensors.items():
@@ -183,6 +271,9 @@ def main() -> None:
                        str(args.group_size), "--keep-lm-head"]
             print(bench.row("int4 QAT, head kept", args.qat, options),
                   flush=True)
+        for name, folder in block_folders(args.model, Path(scratch)):
+            if not args.only or name in args.only:
+                print(bench.row(name + " (peer)", folder, []), flush=True)
         try:
             import bitsandbytes  # noqa: F401
         except ImportError:
