@@ -22,7 +22,7 @@
 // the second level is fast enough, if all operands lie there one line after
 // the other. Hence the order of work:
 //
-//   for each `rowBlock` rows            half of the second level
+//   for each `rowBlock` rows            three quarters of the second level
 //     arrange them in tiles             as registers read them
 //     for each tile, each pair of blocks
 //       unpack int4 codes               once for all rows

@@ -57,7 +57,7 @@ struct LinearTuning {
   int64_t oneRowStrips = 0;
   /// `amx_rows`: fewest rows of int8 activations that AMX multiplies.
   int64_t amxRows = 0;
-  /// `chunk_columns`: columns that all rows go through before the next.
+  /// `chunk_columns`: columns of int4 that few rows unpack for AMX at once.
   int64_t chunkColumns = 0;
 
   /// Reads the attribute of \p op, if it has one; fails with a diagnostic.
