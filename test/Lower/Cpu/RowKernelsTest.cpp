@@ -222,7 +222,7 @@ TEST_P(RowKernelsTest, StaticQuantizeEqualsDefinition) {
     values[0] = 1e30f;
     values.back() = -4.0f;
     values[features / 2] = 2.5f * scale;
-    Buffer<float> x(values), a({scale}), scales(rows);
+    Buffer<float> x(values), a(std::vector<float>{scale}), scales(rows);
     Buffer<int8_t> codes(rows * features);
     kernel.run({x.data(), a.data(), codes.data(), scales.data()},
                {rows, 1, 1, 1});
