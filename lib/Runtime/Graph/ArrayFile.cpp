@@ -45,6 +45,20 @@ void qlm::acceptRawBytes(GraphArray &array, const std::string &type) {
   if ((bytes == 1 && (array.type == "void1" || array.type == "uint8")) ||
       (bytes == 2 && (array.type == "void2" || array.type == "uint16")))
     array.type = type;
+  else
+    return;
+  // Of a narrow integer's byte only the low bits count.
+  int unused = type == "int4" || type == "uint4"   ? 4
+               : type == "int2" || type == "uint2" ? 6
+                                                   : 0;
+  bool isSigned = type[0] == 'i';
+  for (char &byte : array.bytes) {
+    auto high =
+        static_cast<unsigned char>(static_cast<unsigned>(byte) << unused);
+    byte = isSigned
+               ? static_cast<char>(static_cast<signed char>(high) >> unused)
+               : static_cast<char>(high >> unused);
+  }
 }
 
 //===----------------------------------------------------------------------===//
