@@ -13,6 +13,8 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
 TABLEGEN = "/usr/lib/llvm-22/bin/mlir-tblgen"
+# Pages that other scripts keep in the same folder.
+OTHERS = {"OnnxConformance.md"}  # test/python/onnx_conformance.py
 INCLUDES = ["-I", str(ROOT / "include"), "-I", "/usr/lib/llvm-22/include"]
 
 
@@ -47,12 +49,14 @@ def main() -> int:
     texts = generate()
     if arguments.write:
         folder.mkdir(parents=True, exist_ok=True)
-        for stale in set(p.name for p in folder.glob("*.md")) - set(texts):
+        for stale in (set(p.name for p in folder.glob("*.md"))
+                      - set(texts) - OTHERS):
             (folder / stale).unlink()
         for name, text in texts.items():
             (folder / name).write_text(text)
         return 0
-    current = {p.name: p.read_text() for p in folder.glob("*.md")}
+    current = {p.name: p.read_text() for p in folder.glob("*.md")
+               if p.name not in OTHERS}
     differing = sorted(name for name in set(texts) | set(current)
                        if texts.get(name) != current.get(name))
     for name in differing:
