@@ -53,12 +53,14 @@ static std::vector<KernelUse> countKernels(const Manifest &manifest) {
     ++uses[place->second].launches;
     uses[place->second].bytes += bytes;
   };
-  for (const Launch &launch : manifest.launches) {
-    if (launch.variants.empty())
-      count(launch.kernel, "", launch.bytes);
-    for (const LaunchVariant &variant : launch.variants)
-      count(variant.kernel, variant.chip, launch.bytes);
-  }
+  for (const std::vector<Launch> *list :
+       {&manifest.launches, &manifest.sampling})
+    for (const Launch &launch : *list) {
+      if (launch.variants.empty())
+        count(launch.kernel, "", launch.bytes);
+      for (const LaunchVariant &variant : launch.variants)
+        count(variant.kernel, variant.chip, launch.bytes);
+    }
   // Chip by chip, each in the order of the launches.
   std::set<std::string> chips;
   for (const KernelUse &use : uses)
