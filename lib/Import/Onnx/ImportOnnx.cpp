@@ -19,13 +19,15 @@
 #include "qlm/Dialect/Qlm.h"
 #include "llvm/ADT/StringExtras.h"
 #include "llvm/ADT/StringSet.h"
+#include "llvm/ADT/StringSwitch.h"
 
 using namespace mlir;
 using namespace mlir::qlm;
 using namespace mlir::qlm::onnx_import;
 using onnx::TensorProto;
 
-/// Versions of the standard's operators that are understood.
+/// Versions of the standard's operators that are understood, but for those that
+/// mean the same since an earlier one.
 static constexpr int64_t kOldestOpset = 13;
 /// Initializers of more elements stay outside of the IR.
 static constexpr int64_t kLargestConstant = 4096;
@@ -105,6 +107,31 @@ private:
 };
 } // namespace
 
+/// The first version of the standard in which an operator has the meaning,
+/// attributes and inputs that its emitter knows.
+static int64_t oldestOpset(const ::onnx::NodeProto &node) {
+  if (!node.domain().empty() && node.domain() != "ai.onnx")
+    return 0;
+  return llvm::StringSwitch<int64_t>(node.op_type())
+      .Cases({"Constant", "Identity", "MatMul", "Not"}, 1)
+      .Cases({"Shape", "Size", "Transpose"}, 1)
+      .Case("Concat", 4)
+      .Case("Reshape", 5)
+      .Cases({"Abs", "Ceil", "Exp", "Floor", "Log", "Neg", "Reciprocal"}, 6)
+      .Cases({"Cast", "Relu", "Sigmoid", "Sqrt", "Tanh", "Elu", "LeakyRelu"}, 6)
+      .Cases({"Add", "And", "Div", "Mul", "Or", "Pow", "Sub", "Xor"}, 7)
+      .Cases({"Equal", "Greater", "Less"}, 7)
+      .Cases({"Acos", "Asin", "Atan", "Cos", "Sin", "Tan"}, 7)
+      .Cases({"Expand", "Max", "Min"}, 8)
+      .Cases({"Acosh", "Asinh", "Atanh", "Cosh", "Erf", "IsNaN"}, 9)
+      .Cases({"Shrink", "Sign", "Sinh", "Where"}, 9)
+      .Cases({"ConvInteger", "MatMulInteger", "QLinearConv"}, 10)
+      .Cases({"DequantizeLinear", "QLinearMatMul", "QuantizeLinear"}, 10)
+      .Cases({"Clip", "DynamicQuantizeLinear", "Round"}, 11)
+      .Cases({"ReduceMax", "ReduceMin"}, 11)
+      .Default(kOldestOpset);
+}
+
 llvm::Error GraphImporter::readVersions() {
   for (const auto &import : file.getModel().opset_import()) {
     StringRef domain =
@@ -114,11 +141,14 @@ llvm::Error GraphImporter::readVersions() {
   auto standard = versions.find("");
   if (standard == versions.end())
     return llvm::Error::success();
-  if (standard->second < kOldestOpset)
-    return makeError("the model uses opset " + llvm::Twine(standard->second) +
-                     ", the oldest that is understood is " +
-                     llvm::Twine(kOldestOpset) +
-                     "; convert it with onnx.version_converter");
+  for (const auto &node : file.getModel().graph().node()) {
+    int64_t oldest = oldestOpset(node);
+    if (standard->second < oldest)
+      return makeError("the model uses opset " + llvm::Twine(standard->second) +
+                       ", the oldest that " + Node(node, b, 0, {}).describe() +
+                       " is understood in is " + llvm::Twine(oldest) +
+                       "; convert it with onnx.version_converter");
+  }
   return llvm::Error::success();
 }
 
