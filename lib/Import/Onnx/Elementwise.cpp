@@ -542,31 +542,37 @@ template <typename Op> static LogicalResult emitBits(Node &node) {
                  });
 }
 
+/// All bits leave where the distance is negative or reaches the width; copies
+/// of the sign follow those that leave a signed integer to the right.
+static Value shiftBits(TensorBuilder &b, Value x, Value y, int32_t type,
+                       bool isLeft) {
+  Type stored = x.getType();
+  unsigned width = stored.getIntOrFloatBitWidth();
+  Value fits = arith::CmpIOp::create(b, b.loc, arith::CmpIPredicate::ult, y,
+                                     b.integer(stored, width));
+  bool keepsSign = !isLeft && !isUnsignedType(type);
+  Value distance = arith::SelectOp::create(
+      b, b.loc, fits, y, b.integer(stored, keepsSign ? width - 1 : 0));
+  if (keepsSign)
+    return arith::ShRSIOp::create(b, b.loc, x, distance);
+  Value moved = isLeft ? Value(arith::ShLIOp::create(b, b.loc, x, distance))
+                       : Value(arith::ShRUIOp::create(b, b.loc, x, distance));
+  return arith::SelectOp::create(b, b.loc, fits, moved, b.integer(stored, 0));
+}
+
 static LogicalResult emitBitShift(Node &node) {
   bool isLeft = node.text("direction", "") == "LEFT";
   if (!isLeft && node.text("direction", "") != "RIGHT")
     return node.fail("direction must be LEFT or RIGHT");
-  if (!isUnsignedType(node.in(0).type))
-    return node.fail("shifts of signed integers are not handled");
-  auto shift = [](TensorBuilder &b, Value x, Value y, bool left) -> Value {
-    // All bits leave where the distance reaches the width.
-    Type type = x.getType();
-    Value fits =
-        arith::CmpIOp::create(b, b.loc, arith::CmpIPredicate::ult, y,
-                              b.integer(type, type.getIntOrFloatBitWidth()));
-    Value zero = b.integer(type, 0);
-    Value distance = arith::SelectOp::create(b, b.loc, fits, y, zero);
-    Value moved = left ? Value(arith::ShLIOp::create(b, b.loc, x, distance))
-                       : Value(arith::ShRUIOp::create(b, b.loc, x, distance));
-    return arith::SelectOp::create(b, b.loc, fits, moved, zero);
-  };
-  static auto body = shift;
+  if (!isa<IntegerType>(node.in(0).elementType()) ||
+      isBoolType(node.in(0).type))
+    return node.fail("shifts take integers");
   if (isLeft)
-    return combine(node, [](TensorBuilder &b, Value x, Value y, int32_t) {
-      return body(b, x, y, true);
+    return combine(node, [](TensorBuilder &b, Value x, Value y, int32_t type) {
+      return shiftBits(b, x, y, type, /*isLeft=*/true);
     });
-  return combine(node, [](TensorBuilder &b, Value x, Value y, int32_t) {
-    return body(b, x, y, false);
+  return combine(node, [](TensorBuilder &b, Value x, Value y, int32_t type) {
+    return shiftBits(b, x, y, type, /*isLeft=*/false);
   });
 }
 
