@@ -228,10 +228,14 @@ Value AttentionEmitter::makeBias() {
   return b.generate(sizes, stored, [&](ValueRange at) { return biasAt(at); });
 }
 
-/// Softmax over the keys; a query that may see none gets zeros.
+/// Softmax over the keys; a query that may see none gets zeros. Each step
+/// rounds to the precision asked for, as the standard's formula does; only
+/// sums keep more on their way.
 Value AttentionEmitter::makeProbabilities(Value scores, Value bias) {
   auto precision = static_cast<int32_t>(node.integer("softmax_precision", 0));
-  int32_t exact = accumulatorType(precision ? precision : type);
+  if (!precision)
+    precision = type;
+  int32_t exact = accumulatorType(precision);
   if (!isFloatType(exact) || !getStoredType(b.getContext(), exact)) {
     (void)node.fail("softmax_precision must be a float type");
     return {};
@@ -239,9 +243,10 @@ Value AttentionEmitter::makeProbabilities(Value scores, Value bias) {
   SmallVector<Value> sizes = b.dims(scores);
   Value keys = sizes[3];
   Type exactStored = getStoredType(b.getContext(), exact);
+  auto round = [&](Value v) { return roundElement(b, v, exact, precision); };
   auto scoreAt = [&](ValueRange row, Value j) {
-    return convertElement(b, b.extract(scores, {row[0], row[1], row[2], j}),
-                          type, exact);
+    return round(convertElement(
+        b, b.extract(scores, {row[0], row[1], row[2], j}), type, exact));
   };
   ArrayRef<Value> rows = ArrayRef(sizes).take_front(3);
   Value highest = b.generate(rows, exactStored, [&](ValueRange row) {
@@ -251,16 +256,18 @@ Value AttentionEmitter::makeProbabilities(Value scores, Value bias) {
                   })[0];
   });
   Value exponents = b.generate(sizes, exactStored, [&](ValueRange at) -> Value {
-    Value e = subElements(b, scoreAt(at, at[3]),
-                          b.extract(highest, at.take_front(3)));
-    return math::ExpOp::create(b, b.loc, e);
+    Value e = round(subElements(b, scoreAt(at, at[3]),
+                                b.extract(highest, at.take_front(3))));
+    return round(math::ExpOp::create(b, b.loc, e));
   });
   Value sums = b.generate(rows, exactStored, [&](ValueRange row) {
-    return b.loop(b.index(0), keys, {b.constant(exactStored, 0)},
-                  [&](Value j, ValueRange carried) -> SmallVector<Value> {
-                    Value e = b.extract(exponents, {row[0], row[1], row[2], j});
-                    return {addElements(b, carried[0], e)};
-                  })[0];
+    auto sum = b.loop(b.index(0), keys, {b.constant(exactStored, 0)},
+                      [&](Value j, ValueRange carried) -> SmallVector<Value> {
+                        Value e =
+                            b.extract(exponents, {row[0], row[1], row[2], j});
+                        return {addElements(b, carried[0], e)};
+                      });
+    return round(sum[0]);
   });
   Value freest = b.generate(rows, stored, [&](ValueRange row) {
     return b.loop(b.index(0), keys, {negativeInfinity()},
@@ -271,8 +278,8 @@ Value AttentionEmitter::makeProbabilities(Value scores, Value bias) {
   });
   return b.generate(sizes, stored, [&](ValueRange at) -> Value {
     ValueRange row = at.take_front(3);
-    Value p =
-        divElements(b, b.extract(exponents, at), b.extract(sums, row), exact);
+    Value p = round(
+        divElements(b, b.extract(exponents, at), b.extract(sums, row), exact));
     Value sees =
         arith::CmpFOp::create(b, b.loc, arith::CmpFPredicate::UNE,
                               b.extract(freest, row), negativeInfinity());

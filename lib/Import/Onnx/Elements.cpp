@@ -212,3 +212,8 @@ Value mlir::qlm::onnx_import::convertElement(TensorBuilder &b, Value value,
     return result;
   }
 }
+
+Value mlir::qlm::onnx_import::roundElement(TensorBuilder &b, Value value,
+                                           int32_t wide, int32_t type) {
+  return convertElement(b, convertElement(b, value, wide, type), type, wide);
+}

@@ -135,6 +135,8 @@ Tensor makeIntegers(TensorBuilder &b, ArrayRef<int64_t> values,
 /// 8-bit floats, saturate as \p saturate says.
 Value convertElement(TensorBuilder &b, Value value, int32_t from, int32_t to,
                      bool saturate = true);
+/// A value of the wider type \p wide as \p type would keep it.
+Value roundElement(TensorBuilder &b, Value value, int32_t wide, int32_t type);
 /// Sum, difference, product, quotient, minimum, maximum of two elements.
 Value addElements(TensorBuilder &b, Value x, Value y);
 Value subElements(TensorBuilder &b, Value x, Value y);

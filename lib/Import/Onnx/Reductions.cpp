@@ -293,11 +293,14 @@ static LogicalResult emitCumulative(Node &node) {
   return node.set(0, result, x.type);
 }
 
-/// e^(x - max) along \p axis, over its sum; or the logarithm of that.
+/// e^(x - max) along \p axis, over its sum; or the logarithm of that. Each step
+/// rounds to the type of \p x, as the standard's formula does; only sums keep
+/// more on their way.
 static Value softmax(TensorBuilder &b, const Tensor &x, int64_t axis,
                      bool givesLog) {
   int32_t wide = accumulatorType(x.type);
   Type stored = getStoredType(b.getContext(), wide);
+  auto round = [&](Value v) { return roundElement(b, v, wide, x.type); };
   Value peak = reduce(
       b, x, {axis}, /*keep=*/true, stored, lowestElement(b, wide),
       [&](Value best, Value e) {
@@ -306,14 +309,14 @@ static Value softmax(TensorBuilder &b, const Tensor &x, int64_t axis,
       [](Value best) { return best; });
   Tensor shifted{b.map({x.value, peak}, stored,
                        [&](ValueRange e) {
-                         return subElements(
-                             b, convertElement(b, e[0], x.type, wide), e[1]);
+                         return round(subElements(
+                             b, convertElement(b, e[0], x.type, wide), e[1]));
                        }),
                  wide,
                  {}};
   Tensor powers{b.map({shifted.value}, stored,
                       [&](ValueRange e) -> Value {
-                        return math::ExpOp::create(b, b.loc, e[0]);
+                        return round(math::ExpOp::create(b, b.loc, e[0]));
                       }),
                 wide,
                 {}};
@@ -321,7 +324,8 @@ static Value softmax(TensorBuilder &b, const Tensor &x, int64_t axis,
       b, powers, {axis}, /*keep=*/true, stored, b.constant(stored, 0),
       [&](Value s, Value e) { return addElements(b, s, e); },
       [&](Value s) -> Value {
-        return givesLog ? Value(math::LogOp::create(b, b.loc, s)) : s;
+        s = round(s);
+        return givesLog ? round(math::LogOp::create(b, b.loc, s)) : s;
       });
   return b.map({givesLog ? shifted.value : powers.value, sum}, x.elementType(),
                [&](ValueRange e) {
