@@ -118,6 +118,30 @@ def test_errors_name_the_node(tmp_path):
     assert "node 'wide' (MatMul): inner dimensions must agree, got 3 and 4" in text
 
 
+def test_old_opsets_are_refused_where_an_operator_changed(tmp_path):
+    same = make_graph([helper.make_node("Neg", ["x"], ["y"])])
+    same.opset_import[0].version = 7
+    shape = [d.dim_value for d in same.graph.input[0].type.tensor_type.shape.dim]
+    x = np.linspace(-2, 2, int(np.prod(shape)), dtype=np.float32).reshape(shape)
+    got = run_package(compile_model(tmp_path, same), x=x)
+    np.testing.assert_array_equal(got["y"], -x)
+    # Before 13, Softmax flattened its input to two dimensions.
+    changed = make_graph([helper.make_node("Softmax", ["x"], ["y"], name="old")])
+    changed.opset_import[0].version = 11
+    text = refuse(tmp_path, changed)
+    assert (
+        "the model uses opset 11, the oldest that node 'old' (Softmax) is "
+        "understood in is 13" in text
+    )
+
+
+def test_shifts_take_integers(tmp_path):
+    shift = make_graph(
+        [helper.make_node("BitShift", ["x", "x"], ["y"], direction="LEFT")]
+    )
+    assert "shifts take integers" in refuse(tmp_path, shift)
+
+
 def test_run_names_what_is_wrong_with_an_input(tmp_path):
     package = compile_model(tmp_path, onnx_models.make_mlp(np.random.default_rng(0)))
 
