@@ -53,7 +53,8 @@ def _find_tool(name: str) -> str:
 def save_inputs(path: Path, arrays: dict[str, np.ndarray]) -> None:
     """Write an .npz; types that NumPy lacks become raw bytes."""
     np.savez(path, **{
-        name: np.ascontiguousarray(array).view(f"V{array.dtype.itemsize}")
+        # Unlike ascontiguousarray, require keeps a rank of 0.
+        name: np.require(array, requirements="C").view(f"V{array.dtype.itemsize}")
         if array.dtype.type.__module__ == "ml_dtypes" else
         np.require(array, requirements="C")
         for name, array in arrays.items()
