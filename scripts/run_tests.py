@@ -4,7 +4,8 @@
 The runners: lit (IR in, IR out), GoogleTest, pytest, the format check, the
 check that generated documents are up to date, the check of the arrows
 between folders, the fuzz targets on their corpora (built with AddressSanitizer
-and UBSan), and the runtime's tests with ThreadSanitizer.
+and UBSan), the runtime's tests with ThreadSanitizer, and ONNX's own backend
+tests, whose score must not fall.
 """
 
 from __future__ import annotations
@@ -182,7 +183,24 @@ def run_tsan(build: Path) -> Count:
     return Count(int(result.returncode == 0), int(result.returncode != 0))
 
 
+def run_onnx(build: Path) -> Count:
+    """The node cases of ONNX's own backend tests."""
+    script = ROOT / "test" / "python" / "onnx_conformance.py"
+    result = run_captured(["env", f"QLM_BUILD={build}", sys.executable,
+                           script])
+    lines = result.stdout.strip().splitlines() or ["no output"]
+    print("\n".join(lines[-60:]))
+    score = re.fullmatch(r"(\d+) passed, \d+ refused, (\d+) failed", lines[-1])
+    if not score:
+        return Count(0, 1)
+    failed = int(score[2])
+    if result.returncode and not failed:
+        failed = 1  # Fewer pass than before.
+    return Count(int(score[1]), failed)
+
+
 RUNNERS = {"lit": run_lit, "gtest": run_gtest, "pytest": run_pytest,
+           "onnx": run_onnx,
            "format": check_format, "docs": check_docs,
            "includes": check_includes, "fuzz": run_fuzz,
            "tsan": run_tsan}
