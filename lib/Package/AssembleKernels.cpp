@@ -6,6 +6,7 @@
 //===----------------------------------------------------------------------===//
 
 #include "PackageErrors.h"
+#include "PackageFolder.h"
 #include "mlir/Dialect/GPU/IR/GPUDialect.h"
 #include "mlir/Dialect/LLVMIR/LLVMDialect.h"
 #include "qlm/Package/CudaBinary.h"
@@ -54,19 +55,9 @@ llvm::Error AssembleKernelsPass::write(StringRef name, StringRef bytes) {
   if (output.empty())
     return llvm::Error::success();
   std::string path = output + "/" + name.str();
-  std::error_code code = llvm::sys::fs::create_directories(output);
-  if (!code) {
-    llvm::raw_fd_ostream stream(path, code);
-    if (!code) {
-      stream << bytes;
-      stream.close();
-      code = stream.error();
-      stream.clear_error();
-    }
-  }
-  if (code)
+  if (std::error_code code = llvm::sys::fs::create_directories(output))
     return makeError("cannot write '" + path + "': " + code.message());
-  return llvm::Error::success();
+  return writeFile(path, bytes);
 }
 
 llvm::Error AssembleKernelsPass::assemble() {

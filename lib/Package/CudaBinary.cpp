@@ -8,6 +8,7 @@
 #include "qlm/Package/CudaBinary.h"
 
 #include "PackageErrors.h"
+#include "PackageFolder.h"
 #include "mlir/IR/BuiltinAttributes.h"
 #include "mlir/Target/LLVMIR/Dialect/Builtin/BuiltinToLLVMIRTranslation.h"
 #include "mlir/Target/LLVMIR/Dialect/GPU/GPUToLLVMIRTranslation.h"
@@ -220,20 +221,6 @@ std::vector<KernelResources> mlir::qlm::parsePtxasReport(StringRef report) {
     return a.name < b.name;
   });
   return kernels;
-}
-
-static llvm::Error writeFile(StringRef path, StringRef text) {
-  std::error_code code;
-  llvm::raw_fd_ostream stream(path, code);
-  if (!code) {
-    stream << text;
-    stream.close();
-    code = stream.error();
-    stream.clear_error();
-  }
-  if (code)
-    return makeError("cannot write '" + path + "': " + code.message());
-  return llvm::Error::success();
 }
 
 static llvm::Expected<std::string> readFile(StringRef path) {

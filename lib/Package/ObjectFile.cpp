@@ -6,6 +6,7 @@
 //===----------------------------------------------------------------------===//
 
 #include "qlm/Package/ObjectFile.h"
+#include "PackageFolder.h"
 
 #include "mlir/IR/BuiltinAttributes.h"
 #include "mlir/Target/LLVMIR/Dialect/Builtin/BuiltinToLLVMIRTranslation.h"
@@ -211,20 +212,6 @@ llvm::Expected<std::string> mlir::qlm::findLinker() {
                    " and for ld.lld-22, ld.lld and ld in PATH");
 }
 
-static llvm::Error writeFile(StringRef path, ArrayRef<char> bytes) {
-  std::error_code code;
-  llvm::raw_fd_ostream stream(path, code);
-  if (!code) {
-    stream.write(bytes.data(), bytes.size());
-    stream.close();
-    code = stream.error();
-    stream.clear_error();
-  }
-  if (code)
-    return makeError("cannot write '" + path + "': " + code.message());
-  return llvm::Error::success();
-}
-
 /// The first line of what the linker printed.
 static std::string readFirstLine(StringRef path) {
   auto buffer = llvm::MemoryBuffer::getFile(path);
@@ -247,7 +234,8 @@ llvm::Error mlir::qlm::emitSharedLibrary(ModuleOp kernels, StringRef path,
     (void)llvm::sys::fs::remove(objectPath);
     (void)llvm::sys::fs::remove(logPath);
   });
-  if (llvm::Error error = writeFile(objectPath, *object))
+  if (llvm::Error error =
+          writeFile(objectPath, StringRef(object->data(), object->size())))
     return error;
   StringRef symbols = libraries == Libraries::None
                           ? "--no-undefined"

@@ -95,7 +95,7 @@ static llvm::Error writeCpuModule(ModuleOp kernels, StringRef folder,
 /// Writes one chip's code as the file \p name.
 static llvm::Expected<PackagedChip> writeChip(StringRef folder, StringRef chip,
                                               StringRef name, StringRef code) {
-  if (llvm::Error error = writeText(joinPath(folder, name), code))
+  if (llvm::Error error = writeFile(joinPath(folder, name), code))
     return std::move(error);
   auto file = describeFile(folder, name);
   if (!file)

@@ -112,11 +112,11 @@ llvm::Expected<PackagedFile> mlir::qlm::describeFile(StringRef folder,
   return file;
 }
 
-llvm::Error mlir::qlm::writeText(const std::string &filePath, StringRef text) {
+llvm::Error mlir::qlm::writeFile(StringRef filePath, StringRef bytes) {
   std::error_code code;
   llvm::raw_fd_ostream stream(filePath, code);
   if (!code) {
-    stream << text;
+    stream << bytes;
     stream.close();
     code = stream.error();
     stream.clear_error();
@@ -137,7 +137,7 @@ llvm::Error mlir::qlm::writeManifest(StringRef folder,
   text.replace(text.find(format::kNoChecksum), std::strlen(format::kNoChecksum),
                toHex(checksum.finish()));
 
-  return writeText(filePath, text);
+  return writeFile(filePath, text);
 }
 
 llvm::Error

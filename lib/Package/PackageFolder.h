@@ -24,7 +24,8 @@ std::string joinPath(llvm::StringRef folder, llvm::StringRef name);
 llvm::Expected<PackagedFile> describeFile(llvm::StringRef folder,
                                           llvm::StringRef name);
 
-llvm::Error writeText(const std::string &filePath, llvm::StringRef text);
+/// Writes a file anew; the error names it.
+llvm::Error writeFile(llvm::StringRef filePath, llvm::StringRef bytes);
 
 /// Writes manifest.json with its own checksum in it.
 llvm::Error writeManifest(llvm::StringRef folder, llvm::json::Object manifest);
