@@ -71,65 +71,58 @@ static Value softplus(TensorBuilder &b, Value x) {
                      small);
 }
 
-static LogicalResult emitAbs(Node &node) {
+/// Applies \p body to each element of the input; the type stays.
+static LogicalResult mapSame(Node &node, function_ref<Value(Value)> body) {
   const Tensor &x = node.in(0);
-  TensorBuilder &b = node.b;
   return node.set(0,
-                  b.map({x.value}, x.elementType(),
-                        [&](ValueRange e) -> Value {
-                          if (isFloatType(x.type))
-                            return math::AbsFOp::create(b, b.loc, e[0]);
-                          if (isUnsignedType(x.type))
-                            return e[0];
-                          return math::AbsIOp::create(b, b.loc, e[0]);
-                        }),
+                  node.b.map({x.value}, x.elementType(),
+                             [&](ValueRange e) { return body(e[0]); }),
                   x.type);
+}
+
+static LogicalResult emitAbs(Node &node) {
+  TensorBuilder &b = node.b;
+  int32_t type = node.in(0).type;
+  return mapSame(node, [&](Value x) -> Value {
+    if (isFloatType(type))
+      return math::AbsFOp::create(b, b.loc, x);
+    if (isUnsignedType(type))
+      return x;
+    return math::AbsIOp::create(b, b.loc, x);
+  });
 }
 
 static LogicalResult emitNeg(Node &node) {
-  const Tensor &x = node.in(0);
   TensorBuilder &b = node.b;
-  return node.set(0,
-                  b.map({x.value}, x.elementType(),
-                        [&](ValueRange e) -> Value {
-                          if (isFloatType(x.type))
-                            return arith::NegFOp::create(b, b.loc, e[0]);
-                          return subElements(b, b.integer(e[0].getType(), 0),
-                                             e[0]);
-                        }),
-                  x.type);
+  int32_t type = node.in(0).type;
+  return mapSame(node, [&](Value x) -> Value {
+    if (isFloatType(type))
+      return arith::NegFOp::create(b, b.loc, x);
+    return subElements(b, b.integer(x.getType(), 0), x);
+  });
 }
 
 static LogicalResult emitSign(Node &node) {
-  const Tensor &x = node.in(0);
   TensorBuilder &b = node.b;
-  return node.set(
-      0,
-      b.map({x.value}, x.elementType(),
-            [&](ValueRange e) -> Value {
-              Type type = e[0].getType();
-              Value zero = b.integer(type, 0), one = b.integer(type, 1);
-              Value positive = lessElements(b, zero, e[0], x.type);
-              Value up = arith::SelectOp::create(b, b.loc, positive, one, zero);
-              if (isUnsignedType(x.type))
-                return up;
-              Value negative = lessElements(b, e[0], zero, x.type);
-              return arith::SelectOp::create(b, b.loc, negative,
-                                             b.integer(type, -1), up);
-            }),
-      x.type);
+  int32_t type = node.in(0).type;
+  return mapSame(node, [&](Value x) -> Value {
+    Value zero = b.integer(x.getType(), 0), one = b.integer(x.getType(), 1);
+    Value positive = lessElements(b, zero, x, type);
+    Value up = arith::SelectOp::create(b, b.loc, positive, one, zero);
+    if (isUnsignedType(type))
+      return up;
+    Value negative = lessElements(b, x, zero, type);
+    return arith::SelectOp::create(b, b.loc, negative,
+                                   b.integer(x.getType(), -1), up);
+  });
 }
 
 static LogicalResult emitRelu(Node &node) {
-  const Tensor &x = node.in(0);
   TensorBuilder &b = node.b;
-  return node.set(0,
-                  b.map({x.value}, x.elementType(),
-                        [&](ValueRange e) {
-                          return maxElements(
-                              b, e[0], b.integer(e[0].getType(), 0), x.type);
-                        }),
-                  x.type);
+  int32_t type = node.in(0).type;
+  return mapSame(node, [&](Value x) {
+    return maxElements(b, x, b.integer(x.getType(), 0), type);
+  });
 }
 
 static LogicalResult emitReciprocal(Node &node) {
@@ -302,17 +295,12 @@ static LogicalResult emitIsInf(Node &node) {
 }
 
 static LogicalResult emitNot(Node &node) {
-  const Tensor &x = node.in(0);
   TensorBuilder &b = node.b;
-  if (isFloatType(x.type))
+  if (isFloatType(node.in(0).type))
     return node.fail("takes booleans or integers");
-  return node.set(0,
-                  b.map({x.value}, x.elementType(),
-                        [&](ValueRange e) -> Value {
-                          return arith::XOrIOp::create(
-                              b, b.loc, e[0], b.integer(e[0].getType(), -1));
-                        }),
-                  x.type);
+  return mapSame(node, [&](Value x) -> Value {
+    return arith::XOrIOp::create(b, b.loc, x, b.integer(x.getType(), -1));
+  });
 }
 
 static LogicalResult emitIdentity(Node &node) {
