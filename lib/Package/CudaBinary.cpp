@@ -7,6 +7,7 @@
 
 #include "qlm/Package/CudaBinary.h"
 
+#include "OptimizeModule.h"
 #include "PackageErrors.h"
 #include "PackageFolder.h"
 #include "mlir/IR/BuiltinAttributes.h"
@@ -21,7 +22,6 @@
 #include "llvm/IR/LegacyPassManager.h"
 #include "llvm/IR/Module.h"
 #include "llvm/MC/TargetRegistry.h"
-#include "llvm/Passes/PassBuilder.h"
 #include "llvm/Support/CodeGen.h"
 #include "llvm/Support/FileSystem.h"
 #include "llvm/Support/MemoryBuffer.h"
@@ -67,21 +67,6 @@ createTargetMachine(StringRef chip) {
   return machine;
 }
 
-static void optimize(llvm::Module &module, llvm::TargetMachine &machine) {
-  llvm::LoopAnalysisManager loops;
-  llvm::FunctionAnalysisManager functions;
-  llvm::CGSCCAnalysisManager calls;
-  llvm::ModuleAnalysisManager modules;
-  llvm::PassBuilder builder(&machine);
-  builder.registerModuleAnalyses(modules);
-  builder.registerCGSCCAnalyses(calls);
-  builder.registerFunctionAnalyses(functions);
-  builder.registerLoopAnalyses(loops);
-  builder.crossRegisterProxies(loops, functions, calls, modules);
-  builder.buildPerModuleDefaultPipeline(llvm::OptimizationLevel::O3)
-      .run(module, modules);
-}
-
 /// Fails if the kernels call functions that nothing defines.
 static llvm::Error checkSelfContained(const llvm::Module &module) {
   std::vector<std::string> missing;
@@ -125,7 +110,7 @@ llvm::Expected<std::string> mlir::qlm::emitPtx(Operation *kernels) {
     return makeError("cannot translate the kernels to LLVM IR: " + messages);
   module->setTargetTriple((*machine)->getTargetTriple());
   module->setDataLayout((*machine)->createDataLayout());
-  optimize(*module, **machine);
+  optimizeModule(*module, **machine, llvm::OptimizationLevel::O3);
   if (llvm::Error error = checkSelfContained(*module))
     return std::move(error);
 

@@ -6,8 +6,9 @@
 //===----------------------------------------------------------------------===//
 
 #include "qlm/Package/ObjectFile.h"
-#include "PackageFolder.h"
 
+#include "OptimizeModule.h"
+#include "PackageFolder.h"
 #include "mlir/IR/BuiltinAttributes.h"
 #include "mlir/Target/LLVMIR/Dialect/Builtin/BuiltinToLLVMIRTranslation.h"
 #include "mlir/Target/LLVMIR/Dialect/LLVMIR/LLVMToLLVMIRTranslation.h"
@@ -20,7 +21,6 @@
 #include "llvm/IR/Module.h"
 #include "llvm/MC/TargetRegistry.h"
 #include "llvm/Object/ObjectFile.h"
-#include "llvm/Passes/PassBuilder.h"
 #include "llvm/Support/CodeGen.h"
 #include "llvm/Support/FileSystem.h"
 #include "llvm/Support/MemoryBuffer.h"
@@ -87,25 +87,6 @@ static void setFunctionAttributes(llvm::Module &module, StringRef cpu,
     if (features.contains("+avx512f"))
       function.addFnAttr("prefer-vector-width", "512");
   }
-}
-
-static void optimize(llvm::Module &module, llvm::TargetMachine &machine,
-                     Effort effort) {
-  llvm::LoopAnalysisManager loops;
-  llvm::FunctionAnalysisManager functions;
-  llvm::CGSCCAnalysisManager calls;
-  llvm::ModuleAnalysisManager modules;
-  llvm::PassBuilder builder(&machine);
-  builder.registerModuleAnalyses(modules);
-  builder.registerCGSCCAnalyses(calls);
-  builder.registerFunctionAnalyses(functions);
-  builder.registerLoopAnalyses(loops);
-  builder.crossRegisterProxies(loops, functions, calls, modules);
-  builder
-      .buildPerModuleDefaultPipeline(effort == Effort::Full
-                                         ? llvm::OptimizationLevel::O3
-                                         : llvm::OptimizationLevel::O1)
-      .run(module, modules);
 }
 
 /// Whether \p name is a function of C's library or its mathematical part that
@@ -183,7 +164,9 @@ mlir::qlm::emitObjectCode(ModuleOp kernels, Libraries libraries,
   module->setTargetTriple((*machine)->getTargetTriple());
   module->setDataLayout((*machine)->createDataLayout());
   setFunctionAttributes(*module, cpu, features, libraries);
-  optimize(*module, **machine, effort);
+  optimizeModule(*module, **machine,
+                 effort == Effort::Full ? llvm::OptimizationLevel::O3
+                                        : llvm::OptimizationLevel::O1);
 
   SmallVector<char, 0> object;
   llvm::raw_svector_ostream stream(object);

@@ -1,5 +1,4 @@
-//===- FieldReader.h - Fields of a JSON object, the first error kept *- C++
-//-*-===//
+//===- FieldReader.h - A JSON object's fields, first error kept -*- C++ -*-===//
 //
 // Part of the QLM project, under the Apache License v2.0 with LLVM Exceptions.
 // SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
@@ -9,6 +8,7 @@
 #ifndef QLM_LIB_RUNTIME_FIELDREADER_H
 #define QLM_LIB_RUNTIME_FIELDREADER_H
 
+#include "qlm/Package/Format.h"
 #include "qlm/Runtime/Tokenizer/JsonNode.h"
 
 #include <nlohmann/json.hpp>
@@ -74,6 +74,21 @@ public:
     for (tokenizer::JsonNode &element : *nodes)
       readers.emplace_back(std::move(element), *status);
     return readers;
+  }
+
+  /// Checks "format" and "version". Call it before other fields are read:
+  /// another version may change what any of them means.
+  void checkFormat(const std::string &format) {
+    std::string name = has("format") ? string("format") : "";
+    if (ok() && name != format)
+      fail("format must be '" + format + "', is '" + name + "'");
+    int64_t version = integer("version", 0, INT32_MAX);
+    if (ok() && version != format::kFormatVersion)
+      fail("package has version " + std::to_string(version) +
+               ", this runtime reads version " +
+               std::to_string(format::kFormatVersion) +
+               "; recompile it with quantc",
+           StatusCode::Unsupported);
   }
 
 private:

@@ -202,22 +202,6 @@ static MemoryPlan readPlan(FieldReader reader, bool isCuda) {
   return plan;
 }
 
-/// The version is read before anything else: another version may change what
-/// any other field means.
-static void checkVersion(FieldReader &reader) {
-  std::string name = reader.has("format") ? reader.string("format") : "";
-  if (reader.ok() && name != format::kFormatName)
-    reader.fail(std::string("format must be '") + format::kFormatName +
-                "', is '" + name + "'");
-  int64_t version = reader.integer("version", 0, INT32_MAX);
-  if (reader.ok() && version != format::kFormatVersion)
-    reader.fail("package has version " + std::to_string(version) +
-                    ", this runtime reads version " +
-                    std::to_string(format::kFormatVersion) +
-                    "; recompile it with quantc",
-                StatusCode::Unsupported);
-}
-
 Result<Manifest> qlm::parseManifest(std::string_view json,
                                     const std::string &name) {
   Result<Json> document = tokenizer::parseJson(json, name);
@@ -227,7 +211,7 @@ Result<Manifest> qlm::parseManifest(std::string_view json,
   FieldReader root(JsonNode(*document, name + ":"), status);
   if (!(*root).is_object())
     root.fail(std::string("must be an object, is ") + (*root).type_name());
-  checkVersion(root);
+  root.checkFormat(format::kFormatName);
 
   Manifest manifest;
   if (root.has("checksum"))

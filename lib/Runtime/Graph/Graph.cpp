@@ -157,17 +157,7 @@ Status Graph::readManifest(const std::string &path) {
   FieldReader root(JsonNode(*document, file + ":"), status);
   if (!(*root).is_object())
     root.fail("must be an object");
-  std::string name = root.string("format");
-  if (root.ok() && name != format::kGraphFormatName)
-    root.fail("format must be '" + std::string(format::kGraphFormatName) +
-              "', is '" + name + "'");
-  int64_t version = root.integer("version", 0, INT32_MAX);
-  if (root.ok() && version != format::kFormatVersion)
-    root.fail("package has version " + std::to_string(version) +
-                  ", this runtime reads version " +
-                  std::to_string(format::kFormatVersion) +
-                  "; recompile it with quantc",
-              StatusCode::Unsupported);
+  root.checkFormat(format::kGraphFormatName);
   std::string checksum = root.string("checksum");
   FieldReader target = root.object("target");
   std::vector<std::string> features;
