@@ -82,7 +82,9 @@
 //   "variants": [{"kernel": str, "chip": str,     // chip: only on it; optional
 //                 "max_rows": int,
 //                 "decode_only": bool,            // each sequence has one row
-//                 "grid": {"count", "size", "block"},   // as "tiles"
+//                 "grid": {"count", "size", "block"},   // as "tiles"; a
+//                             // count may be 0: nothing is launched, since a
+//                             // neighbour's kernel does the launch's work
 //                 "grid_y": {"count", "size", "block"}, // optional, 1
 //                 "block_threads": int, "shared_bytes": int, "cluster": int,
 //                 "dependent": bool}]             // programmatic launch

@@ -53,7 +53,10 @@ enum DeviceAttribute : int {
 };
 
 /// CUfunction_attribute.
-enum FunctionAttribute : int { kMaxDynamicSharedBytes = 8 };
+enum FunctionAttribute : int {
+  kMaxDynamicSharedBytes = 8,
+  kSharedCarveout = 9, ///< percent of the first-level cache
+};
 
 inline constexpr unsigned kStreamNonBlocking = 1;
 inline constexpr unsigned kEventDefault = 0;

@@ -14,6 +14,10 @@ using namespace qlm::cuda;
 
 /// Shared memory that a block may take without asking for more.
 static constexpr int64_t kPlainSharedBytes = 48 << 10;
+/// Percent of the first-level cache that every kernel asks for as shared
+/// memory. A multiprocessor divides it anew only when it is idle, so a kernel
+/// with another share than its neighbour's could not start beside it.
+static constexpr int kAllShared = 100;
 
 /// "sm_90a" is 90 with a suffix.
 static std::pair<int, bool> parseChip(const std::string &chip) {
@@ -125,6 +129,8 @@ Status GpuCode::findFunctions(const Gpu &gpu,
                                                  launch.label + "' runs");
         QLM_RETURN_IF_ERROR(driver.check(error, "cuModuleGetFunction",
                                          "finding " + variant.kernel));
+        QLM_CUDA_TRY(driver, "asking for shared memory for " + variant.kernel,
+                     cuFuncSetAttribute, function, kSharedCarveout, kAllShared);
       }
       if (variant.sharedBytes > gpu.getMaxSharedBytes())
         return Status(StatusCode::Unsupported,

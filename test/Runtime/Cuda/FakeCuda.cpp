@@ -99,6 +99,7 @@ struct ModuleObject {
 struct FunctionObject {
   const FakeGpuKernel *kernel;
   int sharedBytes;
+  int carveout = -1; ///< percent; -1 leaves it to the driver
 };
 struct GraphObject {
   std::vector<Operation> operations;
@@ -489,6 +490,10 @@ int cuModuleGetFunction(Function *function, Module module, const char *name) {
 }
 int cuFuncSetAttribute(Function function, int attribute, int value) {
   ENTER();
+  if (attribute == kSharedCarveout && value >= 0 && value <= 100) {
+    function->carveout = value;
+    return kSuccess;
+  }
   if (attribute != kMaxDynamicSharedBytes || value > state().sharedBytes)
     return kInvalidValue;
   function->sharedBytes = value;
@@ -506,8 +511,12 @@ int cuLaunchKernelEx(const LaunchConfig *config, Function function,
   if (config->sharedBytes > static_cast<unsigned>(function->sharedBytes))
     violate(std::string(kernel->name) + ": more shared memory than it may");
   for (unsigned i = 0; i < config->attributeCount; ++i)
-    state().dependentLaunches +=
-        config->attributes[i].id == kProgrammaticStreamSerialization;
+    if (config->attributes[i].id == kProgrammaticStreamSerialization) {
+      ++state().dependentLaunches;
+      // Kernels that divide a multiprocessor's cache differently never overlap.
+      if (function->carveout != 100)
+        violate(std::string(kernel->name) + ": has the driver's carveout");
+    }
   Operation operation;
   std::vector<void *> values;
   for (int i = 0; i < kernel->parameters; ++i) {
