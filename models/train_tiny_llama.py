@@ -34,11 +34,16 @@ WORD_PATTERN = (
 EVAL_WINDOW = 256
 
 
-def model_config() -> dict:
+def model_config(changes: Path | None = None) -> dict:
     """Returns ``config.json``: 5.8 million parameters, every matrix a
     multiple of 128 wide, so that any group size of the quantizer divides it.
+
+    Parameters
+    ----------
+    changes
+        JSON file whose keys replace those of the tiny model.
     """
-    return {
+    config = {
         "architectures": ["LlamaForCausalLM"],
         "attention_bias": False,
         "attention_dropout": 0.0,
@@ -64,6 +69,9 @@ def model_config() -> dict:
         "use_cache": True,
         "vocab_size": 4096,
     }
+    if changes:
+        config |= json.loads(changes.read_text(encoding="utf-8"))
+    return config
 
 
 def generation_config(config: dict) -> dict:
@@ -107,6 +115,13 @@ def train_tokenizer(texts: list[str], vocab_size: int):
         special_tokens=[(BOS, tokenizer.token_to_id(BOS))],
     )
     return tokenizer
+
+
+def read_tokenizer(path: Path):
+    """Returns the tokenizer of a folder's ``tokenizer.json``."""
+    from tokenizers import Tokenizer
+
+    return Tokenizer.from_file(str(path))
 
 
 def tokenizer_config(config: dict) -> dict:
@@ -423,9 +438,12 @@ def train(args) -> None:
 
     torch.manual_seed(args.seed)
     documents = python_corpus.load(args.corpus)
-    config = model_config()
-    texts = [d.text for d in documents if d.split == "train"]
-    tokenizer = train_tokenizer(texts, config["vocab_size"])
+    config = model_config(args.config)
+    if args.tokenizer:
+        tokenizer = read_tokenizer(args.tokenizer)
+    else:
+        texts = [d.text for d in documents if d.split == "train"]
+        tokenizer = train_tokenizer(texts, config["vocab_size"])
     bos, eos = config["bos_token_id"], config["eos_token_id"]
     splits = encode_splits(documents, tokenizer, eos, args.device)
     trainer = Trainer(args, config, splits, bos)
@@ -435,7 +453,7 @@ def train(args) -> None:
     model = trainer.model.eval()
     for p in model.parameters():  # what is evaluated is what is stored
         p.data = p.data.bfloat16().float()
-    write_model(model, tokenizer, config, args.output / "tiny-llama")
+    write_model(model, tokenizer, config, args.output / args.name)
     write_curve(trainer.curve, args.output)
     text = python_corpus.heldout_text(documents)
     (args.output / "heldout.txt").write_text(text, encoding="utf-8")
@@ -448,12 +466,11 @@ def evaluate(args) -> None:
     import torch
     from llama_network import Llama
     from safetensors.torch import load_file
-    from tokenizers import Tokenizer
 
     torch.manual_seed(args.seed)
     folder = args.folder / "tiny-llama"
     config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
-    tokenizer = Tokenizer.from_file(str(folder / "tokenizer.json"))
+    tokenizer = read_tokenizer(folder / "tokenizer.json")
     model = Llama(config).eval()
     model.load_state_dict(load_file(folder / "model.safetensors"))
     text = (args.folder / "heldout.txt").read_text(encoding="utf-8")
@@ -481,6 +498,9 @@ def main() -> None:
     training = commands.add_parser("train", help="train tokenizer and model")
     training.add_argument("corpus", type=Path)
     training.add_argument("-o", "--output", type=Path, required=True)
+    training.add_argument("--config", type=Path, help="keys to replace")
+    training.add_argument("--tokenizer", type=Path, help="default: train one")
+    training.add_argument("--name", default="tiny-llama", help="its folder")
     training.add_argument("--device", default="cuda")
     training.add_argument("--compile", type=int, default=1)
     training.add_argument("--steps", type=int, default=4500)

@@ -82,7 +82,9 @@ TEST_F(SpeculationTest, LookupLeavesTextsAsTheyAre) {
       // One at a time, too: then nearly all of a step is proposals.
       for (size_t i = 0; i < requests.size(); ++i)
         EXPECT_EQ(run(requests[i]).tokens, expected[i].tokens);
-      EXPECT_GT(model->getEngine().getStats().acceptedTokens, 0) << gamma;
+      // By measured times adaptive lengths may be 0, on a busy machine always.
+      if (!adaptive)
+        EXPECT_GT(model->getEngine().getStats().acceptedTokens, 0) << gamma;
     }
 }
 
