@@ -12,6 +12,9 @@
 using namespace mlir;
 using namespace mlir::qlm;
 
+/// Whole numbers up to this are exact in f32.
+static constexpr int64_t kMaxOutlierFeatures = int64_t(1) << 24;
+
 std::string mlir::qlm::shapeText(Type type) {
   std::string text;
   llvm::raw_string_ostream os(text);
@@ -113,6 +116,54 @@ LogicalResult mlir::qlm::checkExact(Operation *op, SchemeAttr scheme,
     return success();
   return op->emitOpError("i8 activations need a weight of integer codes, got ")
          << scheme;
+}
+
+LogicalResult mlir::qlm::checkOutliers(Operation *op, Value outliers,
+                                       int64_t tokens, int64_t features) {
+  if (!outliers)
+    return success();
+  if (failed(checkRank(op, "outliers", outliers, 2)))
+    return failure();
+  if (features == kDynamic || features > kMaxOutlierFeatures)
+    return op->emitOpError()
+           << "outliers need known features, at most " << kMaxOutlierFeatures
+           << ", got "
+           << (features == kDynamic ? "?" : std::to_string(features));
+  if (failed(checkSize(op, "outliers' rows", dim(outliers, 0), "the tokens",
+                       tokens)))
+    return failure();
+  if (dim(outliers, 1) != 1 + 2 * features)
+    return op->emitOpError()
+           << "outliers' columns must be 1 + 2 * features = "
+           << 1 + 2 * features << ", got " << dim(outliers, 1);
+  return success();
+}
+
+LogicalResult mlir::qlm::checkThreshold(Operation *op,
+                                        std::optional<APFloat> threshold,
+                                        Value codes, Value outliers) {
+  if (threshold && !(threshold->isFiniteNonZero() && !threshold->isNegative()))
+    return op->emitOpError() << "threshold must be positive and finite, got "
+                             << threshold->convertToFloat();
+  if (threshold.has_value() != static_cast<bool>(outliers))
+    return op->emitOpError("has outliers exactly if it has a threshold");
+  return checkOutliers(op, outliers, dim(codes, 0), dim(codes, 1));
+}
+
+LogicalResult mlir::qlm::checkOutlierProduct(Operation *op,
+                                             std::optional<SchemeAttr> scheme,
+                                             Value input, Value inputScales,
+                                             Value outliers) {
+  if (!outliers)
+    return success();
+  bool fits = inputScales && scheme && scheme->isUniform() &&
+              scheme->getBits() == 8 &&
+              (scheme->getGranularity() == Granularity::Tensor ||
+               scheme->getGranularity() == Granularity::Channel);
+  if (!fits)
+    return op->emitOpError("outliers need i8 activations and a weight of 8-bit "
+                           "codes by tensor or channel");
+  return checkOutliers(op, outliers, dim(input, 0), dim(input, 1));
 }
 
 LogicalResult mlir::qlm::checkNorm(Operation *op, Value input, Value weight,

@@ -41,6 +41,22 @@ LogicalResult checkLinear(Operation *op, Value input, Value inputScales,
 /// Checks that int8 activations meet codes whose products add up exactly.
 LogicalResult checkExact(Operation *op, SchemeAttr scheme, Value inputScales);
 
+/// Checks the lists \p outliers of \p tokens rows (null: none) of \p features
+/// each.
+LogicalResult checkOutliers(Operation *op, Value outliers, int64_t tokens,
+                            int64_t features);
+
+/// Checks that the operation lists outliers exactly if it has a positive
+/// threshold.
+LogicalResult checkThreshold(Operation *op, std::optional<APFloat> threshold,
+                             Value codes, Value outliers);
+
+/// Checks that outliers meet int8 activations and codes of 8 bits without
+/// groups.
+LogicalResult checkOutlierProduct(Operation *op,
+                                  std::optional<SchemeAttr> scheme, Value input,
+                                  Value inputScales, Value outliers);
+
 /// Checks the operands of a norm.
 LogicalResult checkNorm(Operation *op, Value input, Value weight,
                         const APFloat &epsilon);

@@ -92,6 +92,8 @@ Value DefinitionBuilder::less(Value a, Value b) {
 }
 
 Value DefinitionBuilder::lessEqual(Value a, Value b) {
+  if (isa<FloatType>(a.getType()))
+    return arith::CmpFOp::create(builder, loc, arith::CmpFPredicate::OLE, a, b);
   return arith::CmpIOp::create(builder, loc, arith::CmpIPredicate::sle, a, b);
 }
 

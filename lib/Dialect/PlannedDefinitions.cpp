@@ -48,7 +48,7 @@ FailureOr<Values> RmsNormQuantizeOp::decompose(OpBuilder &builder) {
                                    getEpsilonAttr())
                      ->front();
   return define<DynamicQuantizeOp>(builder, getLoc(), getResultTypes(), normal,
-                                   getScheme());
+                                   getScheme(), getThresholdAttr());
 }
 
 FailureOr<Values> SwigluQuantizeOp::decompose(OpBuilder &builder) {
@@ -56,5 +56,5 @@ FailureOr<Values> SwigluQuantizeOp::decompose(OpBuilder &builder) {
                                  getInput())
                     ->front();
   return define<DynamicQuantizeOp>(builder, getLoc(), getResultTypes(), gated,
-                                   getScheme());
+                                   getScheme(), getThresholdAttr());
 }

@@ -111,8 +111,12 @@ LogicalResult PackedLinearOp::verify() {
           LayoutKind::Bias)))
     return failure();
   // C1, C3
-  return checkLinear(op, getInput(), getInputScales(), columns, rows,
-                     getResidual(), getResult());
+  if (failed(checkLinear(op, getInput(), getInputScales(), columns, rows,
+                         getResidual(), getResult())))
+    return failure();
+  // C4
+  return checkOutlierProduct(op, scheme, getInput(), getInputScales(),
+                             getOutliers());
 }
 
 LogicalResult SelectRowsOp::verify() {
@@ -144,7 +148,8 @@ LogicalResult RmsNormQuantizeOp::verify() {
                                    "the input's tokens", dim(getInput(), 0))))
     return failure();
   // C4
-  if (failed(checkRowScheme(op, getScheme())))
+  if (failed(checkRowScheme(op, getScheme())) ||
+      failed(checkThreshold(op, getThreshold(), getCodes(), getOutliers())))
     return failure();
   return checkScales(op, getScheme(), getCodes(), getScales(),
                      /*zeroPoints=*/{});
@@ -162,7 +167,8 @@ LogicalResult SwigluQuantizeOp::verify() {
     return emitOpError() << "input must have twice the codes' features, got "
                          << dim(getInput(), 1) << " and " << dim(getCodes(), 1);
   // C2
-  if (failed(checkRowScheme(op, getScheme())))
+  if (failed(checkRowScheme(op, getScheme())) ||
+      failed(checkThreshold(op, getThreshold(), getCodes(), getOutliers())))
     return failure();
   return checkScales(op, getScheme(), getCodes(), getScales(),
                      /*zeroPoints=*/{});

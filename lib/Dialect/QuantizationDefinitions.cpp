@@ -177,6 +177,38 @@ FailureOr<Values> QuantizeOp::decompose(OpBuilder &builder) {
       })};
 }
 
+/// Reads a row of the lists that qlm.dynamic_quantize makes.
+struct OutlierList {
+  Value lists;
+  int64_t features;
+
+  explicit OutlierList(Value lists)
+      : lists(lists),
+        features((cast<RankedTensorType>(lists.getType()).getDimSize(1) - 1) /
+                 2) {}
+  Value count(DefinitionBuilder &d, Value row) const {
+    return d.toIndex(d.toI32(d.at(lists, {row, d.index(0)})));
+  }
+  Value column(DefinitionBuilder &d, Value row, Value j) const {
+    return d.toIndex(d.toI32(d.at(lists, {row, d.add(j, 1)})));
+  }
+  Value value(DefinitionBuilder &d, Value row, Value j) const {
+    return d.at(lists, {row, d.add(j, 1 + features)});
+  }
+};
+
+/// \p value, or what the list has for row \p i and column \p k.
+static Value replaceOutlier(DefinitionBuilder &d, const OutlierList &list,
+                            Value i, Value k, Value value) {
+  return d.loop(
+      d.index(0), list.count(d, i), {value},
+      [&](Value j, ArrayRef<Value> carried) {
+        Value column = list.column(d, i, j);
+        Value isHere = d.both(d.lessEqual(column, k), d.lessEqual(k, column));
+        return Values{d.select(isHere, list.value(d, i, j), carried[0])};
+      })[0];
+}
+
 FailureOr<Values> DequantizeOp::decompose(OpBuilder &builder) {
   DefinitionBuilder d(builder, getLoc());
   auto type = cast<RankedTensorType>(getType());
@@ -191,7 +223,10 @@ FailureOr<Values> DequantizeOp::decompose(OpBuilder &builder) {
         if (!getScheme().isUniform())
           return d.mul(code, scale);
         Value zero = zeroPointAt(d, getScheme(), getZeroPoints(), i[0], i[1]);
-        return d.mul(d.sub(d.toF32(code), zero), scale);
+        Value value = d.mul(d.sub(d.toF32(code), zero), scale);
+        if (!getOutliers())
+          return value;
+        return replaceOutlier(d, OutlierList(getOutliers()), i[0], i[1], value);
       })};
 }
 
@@ -266,15 +301,47 @@ FailureOr<Values> DequantizeScalesOp::decompose(OpBuilder &builder) {
   })};
 }
 
+/// The lists of what reaches \p threshold in \p input, of type \p type.
+static Value listOutliers(DefinitionBuilder &d, RankedTensorType type,
+                          Value input,
+                          llvm::function_ref<Value(Value)> isOutlier) {
+  int64_t features = (type.getDimSize(1) - 1) / 2;
+  return d.generate(type, d.dynamicSizesLike(type, input), [&](Indices i) {
+    // The place in the list that this element tells the column or value of.
+    Value isColumn = d.less(i[1], d.index(1 + features));
+    Value place = d.select(isColumn, d.sub(i[1], d.index(1)),
+                           d.sub(i[1], d.index(1 + features)));
+    Values found =
+        d.loop(d.index(0), d.index(features), {d.index(0), d.f32(0)},
+               [&](Value k, ArrayRef<Value> carried) {
+                 Value x = d.at(input, {i[0], k}), count = carried[0];
+                 Value is = isOutlier(x);
+                 Value isHere = d.both(is, d.both(d.lessEqual(count, place),
+                                                  d.lessEqual(place, count)));
+                 Value told = d.select(isColumn, d.toF32(k), x);
+                 return Values{d.select(is, d.add(count, 1), count),
+                               d.select(isHere, told, carried[1])};
+               });
+    return d.select(d.less(i[1], d.index(1)), d.toF32(found[0]), found[1]);
+  });
+}
+
 FailureOr<Values> DynamicQuantizeOp::decompose(OpBuilder &builder) {
   DefinitionBuilder d(builder, getLoc());
+  auto isOutlier = [&](Value x) {
+    return d.lessEqual(d.f32(getThreshold()->convertToFloat()), d.abs(x));
+  };
+  // What is left of an element when outliers are taken out.
+  auto rest = [&](Value x) {
+    return getThreshold() ? d.select(isOutlier(x), d.f32(0), x) : x;
+  };
   auto type = cast<RankedTensorType>(getCodes().getType());
   auto scaleType = cast<RankedTensorType>(getScales().getType());
   Value absmax = d.generate(
       scaleType, d.dynamicSizesLike(scaleType, getInput()), [&](Indices i) {
         return d.loop(d.index(0), d.dim(getInput(), 1), {d.f32(0)},
                       [&](Value k, ArrayRef<Value> carried) {
-                        Value x = d.at(getInput(), {i[0], k});
+                        Value x = rest(d.at(getInput(), {i[0], k}));
                         return Values{d.maximum(carried[0], d.abs(x))};
                       })[0];
       });
@@ -286,15 +353,20 @@ FailureOr<Values> DynamicQuantizeOp::decompose(OpBuilder &builder) {
         Value largest = d.at(absmax, i[0]);
         Value inverse = d.divide(d.f32(127), largest);
         Value code =
-            d.roundClamp(d.mul(d.at(getInput(), i), inverse), -127, 127);
+            d.roundClamp(d.mul(rest(d.at(getInput(), i)), inverse), -127, 127);
         return d.select(d.isZero(largest), d.f32(0), code);
       });
-  return Values{codes, scales};
+  Values results = {codes, scales};
+  if (getOutliers())
+    results.push_back(
+        listOutliers(d, cast<RankedTensorType>(getOutliers().getType()),
+                     getInput(), isOutlier));
+  return results;
 }
 
 /// Operands of a quantized product, however its weight is stored.
 struct QuantizedProduct {
-  Value input, inputScales, residual;
+  Value input, inputScales, outliers, residual;
   int64_t groups, perScale;
   /// Code minus zero point of (n, k) as i32, or what the code stands for as
   /// f32; scale of (n, group) and bias of
@@ -303,6 +375,17 @@ struct QuantizedProduct {
   llvm::function_ref<Value(Value, Value)> scale;
   llvm::function_ref<Value(Value)> bias;
 };
+
+/// scale * sum of the products of the outliers of row \p t.
+static Value buildOutlierProduct(DefinitionBuilder &d,
+                                 const QuantizedProduct &p, Value t, Value n) {
+  OutlierList list(p.outliers);
+  Value sum = d.sum(d.index(0), list.count(d, t), d.f32(0), [&](Value j) {
+    Value difference = d.toF32(p.difference(n, list.column(d, t, j)));
+    return d.mul(list.value(d, t, j), difference);
+  });
+  return d.mul(sum, p.scale(n, d.index(0)));
+}
 
 static Value buildQuantizedProduct(DefinitionBuilder &d, RankedTensorType type,
                                    const QuantizedProduct &p) {
@@ -325,6 +408,8 @@ static Value buildQuantizedProduct(DefinitionBuilder &d, RankedTensorType type,
         });
     if (p.inputScales)
       sum = d.mul(sum, d.at(p.inputScales, i[0]));
+    if (p.outliers)
+      sum = d.add(sum, buildOutlierProduct(d, p, i[0], i[1]));
     if (p.bias)
       sum = d.add(sum, p.bias(i[1]));
     if (p.residual)
@@ -354,9 +439,15 @@ FailureOr<Values> QuantizedLinearOp::decompose(OpBuilder &builder) {
     return scaleAt(getScales(), n, group);
   };
   auto bias = [&](Value n) { return d.at(getBias(), n); };
-  QuantizedProduct product{
-      getInput(), getInputScales(), getResidual(), columns / perScale,
-      perScale,   difference,       scale,         {}};
+  QuantizedProduct product{getInput(),
+                           getInputScales(),
+                           getOutliers(),
+                           getResidual(),
+                           columns / perScale,
+                           perScale,
+                           difference,
+                           scale,
+                           {}};
   if (getBias())
     product.bias = bias;
   return Values{
@@ -515,9 +606,15 @@ FailureOr<Values> PackedLinearOp::decompose(OpBuilder &builder) {
     Value flat = d.add(d.mul(n, columns / perScale), group);
     return doubleScale(d, map, d.rem(stored, 256), getSuperScales(), flat);
   };
-  QuantizedProduct product{
-      getInput(), getInputScales(), getResidual(), columns / perScale,
-      perScale,   difference,       scale,         {}};
+  QuantizedProduct product{getInput(),
+                           getInputScales(),
+                           getOutliers(),
+                           getResidual(),
+                           columns / perScale,
+                           perScale,
+                           difference,
+                           scale,
+                           {}};
   if (getBias())
     product.bias = bias;
   return Values{buildQuantizedProduct(d, type, product)};

@@ -203,7 +203,14 @@ LogicalResult DequantizeOp::verify() {
                          << shapeText(getResult().getType()) << " and "
                          << shapeText(getCodes().getType());
   // C2
-  return checkScales(op, getScheme(), getCodes(), getScales(), getZeroPoints());
+  if (failed(checkScales(op, getScheme(), getCodes(), getScales(),
+                         getZeroPoints())))
+    return failure();
+  // C3
+  if (getOutliers() && getScheme().getGranularity() != Granularity::Row)
+    return emitOpError("outliers need a scheme by row");
+  return checkOutliers(op, getOutliers(), dim(getCodes(), 0),
+                       dim(getCodes(), 1));
 }
 
 LogicalResult DynamicQuantizeOp::verify() {
@@ -219,7 +226,11 @@ LogicalResult DynamicQuantizeOp::verify() {
     return emitOpError() << "codes must have the input's shape, got "
                          << shapeText(getCodes().getType()) << " and "
                          << shapeText(getInput().getType());
-  return checkScales(op, scheme, getCodes(), getScales(), /*zeroPoints=*/{});
+  if (failed(checkScales(op, scheme, getCodes(), getScales(),
+                         /*zeroPoints=*/{})))
+    return failure();
+  // C4
+  return checkThreshold(op, getThreshold(), getCodes(), getOutliers());
 }
 
 LogicalResult QuantizedLinearOp::verify() {
@@ -236,6 +247,10 @@ LogicalResult QuantizedLinearOp::verify() {
   // C1, C3
   if (failed(checkExact(op, getScheme(), getInputScales())))
     return failure();
-  return checkLinear(op, getInput(), getInputScales(), dim(getCodes(), 1),
-                     dim(getCodes(), 0), getResidual(), getResult());
+  if (failed(checkLinear(op, getInput(), getInputScales(), dim(getCodes(), 1),
+                         dim(getCodes(), 0), getResidual(), getResult())))
+    return failure();
+  // C4
+  return checkOutlierProduct(op, getScheme(), getInput(), getInputScales(),
+                             getOutliers());
 }

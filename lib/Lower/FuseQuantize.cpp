@@ -39,7 +39,8 @@ struct FuseNormPattern : OpRewritePattern<DynamicQuantizeOp> {
     }
     auto fused = RmsNormQuantizeOp::create(
         rewriter, norm.getLoc(), quantize.getResultTypes(), input,
-        norm.getWeight(), rows, norm.getEpsilonAttr(), quantize.getScheme());
+        norm.getWeight(), rows, norm.getEpsilonAttr(), quantize.getScheme(),
+        quantize.getThresholdAttr());
     rewriter.replaceOp(quantize, fused);
     rewriter.eraseOp(norm);
     if (rows)
@@ -61,7 +62,7 @@ struct FuseSwigluPattern : OpRewritePattern<DynamicQuantizeOp> {
                                          "the swiglu has other users");
     auto fused = SwigluQuantizeOp::create(
         rewriter, swiglu.getLoc(), quantize.getResultTypes(), swiglu.getInput(),
-        quantize.getScheme());
+        quantize.getScheme(), quantize.getThresholdAttr());
     rewriter.replaceOp(quantize, fused);
     rewriter.eraseOp(swiglu);
     return success();

@@ -153,6 +153,7 @@ static void addQuantize(PassManager &pm, const CompileOptions &options) {
   quantize.observe = options.observe;
   quantize.keepLmHead = options.keepLmHead;
   quantize.activations = options.activations;
+  quantize.outlierThreshold = options.outlierThreshold;
   buildQuantizePipeline(pm, quantize);
 }
 

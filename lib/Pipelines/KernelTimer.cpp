@@ -195,6 +195,22 @@ llvm::Error KernelTimer::reserveFor(Operation *op,
   return llvm::Error::success();
 }
 
+/// Empties the lists of outliers: what other launches left there would be
+/// lengths and columns without bounds.
+void KernelTimer::clearOutliers(Operation *op, int64_t rows) {
+  auto linear = dyn_cast<PackedLinearOp>(op);
+  if (!linear || !linear.getOutliers())
+    return;
+  char *next = activations.data;
+  for (Value value : op->getOperands()) {
+    if (isWeight(value))
+      continue;
+    if (value == linear.getOutliers())
+      std::memset(next, 0, getBytes(value, rows));
+    next += getBytes(value, rows);
+  }
+}
+
 /// Seconds of a launch: the mean over all copies of the weights for few rows,
 /// of one copy for many.
 double KernelTimer::run(const Code &code, Operation *op, int64_t rows) {
@@ -206,6 +222,7 @@ double KernelTimer::run(const Code &code, Operation *op, int64_t rows) {
   constexpr int64_t kFewRows = 16;
   if (rows > kFewRows)
     copies = 1;
+  clearOutliers(op, rows);
   format::StepSizes sizes = {rows, 1, rows, 1};
   int64_t tiles = code.info.tiles.getCount();
   auto work = [&](int thread) {

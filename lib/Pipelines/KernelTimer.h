@@ -46,6 +46,7 @@ private:
   llvm::Expected<char *> reserve(Memory &memory, int64_t bytes);
   llvm::Error reserveFor(Operation *op, const cpu::KernelInfo &info);
   llvm::Expected<Code> compile(Operation *op);
+  void clearOutliers(Operation *op, int64_t rows);
   double run(const Code &code, Operation *op, int64_t rows);
 
   cpu::Target target;

@@ -24,25 +24,35 @@ struct FoldScalesPass : ::mlir::qlm::impl::FoldScalesBase<FoldScalesPass> {
 };
 } // namespace
 
+namespace {
+/// What a linear multiplies: floats, or codes with a scale for each token.
+struct LinearInput {
+  Value values;
+  Value scales, outliers; ///< of codes; may be null
+};
+} // namespace
+
 /// The codes and scales that \p input stands for, if it has a scale for each
-/// token; else itself and null.
-static std::pair<Value, Value> getInputCodes(Value input) {
+/// token; else itself.
+static LinearInput getInputCodes(Value input) {
   auto dequantize = input.getDefiningOp<DequantizeOp>();
   // Only what these operations make: the kernels' sums of products of codes
   // are exact for it.
   if (!dequantize || !isa_and_nonnull<DynamicQuantizeOp, StaticQuantizeOp>(
                          dequantize.getCodes().getDefiningOp()))
-    return {input, Value()};
-  return {dequantize.getCodes(), dequantize.getScales()};
+    return {input, {}, {}};
+  return {dequantize.getCodes(), dequantize.getScales(),
+          dequantize.getOutliers()};
 }
 
 static void foldScales(LinearOp linear, DequantizeOp weight) {
   OpBuilder builder(linear);
-  auto [input, inputScales] = getInputCodes(linear.getInput());
+  LinearInput input = getInputCodes(linear.getInput());
   auto folded = QuantizedLinearOp::create(
-      builder, linear.getLoc(), linear.getType(), input, inputScales,
-      weight.getCodes(), weight.getScales(), weight.getZeroPoints(),
-      linear.getBias(), linear.getResidual(), weight.getScheme());
+      builder, linear.getLoc(), linear.getType(), input.values, input.scales,
+      input.outliers, weight.getCodes(), weight.getScales(),
+      weight.getZeroPoints(), linear.getBias(), linear.getResidual(),
+      weight.getScheme());
   linear.replaceAllUsesWith(folded.getResult());
   linear.erase();
 }

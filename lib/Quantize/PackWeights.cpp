@@ -25,6 +25,11 @@ struct LinearParameters {
   SchemeAttr scheme;                      ///< null without quantization
 };
 
+/// What a linear multiplies by them; scales and outliers may be null.
+struct LinearInput {
+  Value values, scales, outliers;
+};
+
 /// Packs parameters, each once, under keys that are distinct.
 class Packer {
 public:
@@ -36,7 +41,7 @@ public:
   Value pack(Operation *user, Value value, LayoutKind layout, StringRef label,
              StringRef part, int64_t rows = 0);
   /// Replaces \p linear by a `qlm.packed_linear`.
-  LogicalResult replace(Operation *linear, Value input, Value inputScales,
+  LogicalResult replace(Operation *linear, LinearInput input,
                         LinearParameters parameters, Value residual);
 
 private:
@@ -69,7 +74,7 @@ Value Packer::pack(Operation *user, Value value, LayoutKind layout,
   return result;
 }
 
-LogicalResult Packer::replace(Operation *linear, Value input, Value inputScales,
+LogicalResult Packer::replace(Operation *linear, LinearInput input,
                               LinearParameters parameters, Value residual) {
   if (failed(checkParameter(linear, parameters.weight, "weight")) ||
       (parameters.scheme &&
@@ -82,7 +87,7 @@ LogicalResult Packer::replace(Operation *linear, Value input, Value inputScales,
   auto type = cast<RankedTensorType>(parameters.weight.getType());
   LayoutKind layout = forGpu
                           ? getGpuWeightLayout(type.getElementType(),
-                                               static_cast<bool>(inputScales))
+                                               static_cast<bool>(input.scales))
                           : getWeightLayout(type.getElementType());
   std::string label = labels.take(linear);
   OpBuilder builder(linear);
@@ -108,9 +113,9 @@ LogicalResult Packer::replace(Operation *linear, Value input, Value inputScales,
                           label, "zero_points", rows);
   Value bias = pack(linear, parameters.bias, LayoutKind::Bias, label, "bias");
   auto replacement = PackedLinearOp::create(
-      builder, linear->getLoc(), linear->getResult(0).getType(), input,
-      inputScales, weight, scales, superScales, zeroPoints, bias, residual,
-      type.getDimSize(1), type.getDimSize(0),
+      builder, linear->getLoc(), linear->getResult(0).getType(), input.values,
+      input.scales, input.outliers, weight, scales, superScales, zeroPoints,
+      bias, residual, type.getDimSize(1), type.getDimSize(0),
       LayoutAttr::get(linear->getContext(), layout), parameters.scheme);
   linear->getResult(0).replaceAllUsesWith(replacement.getResult());
   linear->erase();
@@ -138,15 +143,16 @@ void PackWeightsPass::runOnOperation() {
   WalkResult result = module.walk([&](Operation *op) -> WalkResult {
     if (auto linear = dyn_cast<LinearOp>(op))
       return packer.replace(
-          linear, getShortInput(linear), /*inputScales=*/Value(),
+          linear, {getShortInput(linear), {}, {}},
           {linear.getWeight(), Value(), Value(), linear.getBias(), {}},
           linear.getResidual());
     if (auto linear = dyn_cast<QuantizedLinearOp>(op))
-      return packer.replace(linear, linear.getInput(), linear.getInputScales(),
-                            {linear.getCodes(), linear.getScales(),
-                             linear.getZeroPoints(), linear.getBias(),
-                             linear.getScheme()},
-                            linear.getResidual());
+      return packer.replace(
+          linear,
+          {linear.getInput(), linear.getInputScales(), linear.getOutliers()},
+          {linear.getCodes(), linear.getScales(), linear.getZeroPoints(),
+           linear.getBias(), linear.getScheme()},
+          linear.getResidual());
     if (auto norm = dyn_cast<RmsNormOp>(op)) {
       if (failed(checkParameter(norm, norm.getWeight(), "weight")))
         return WalkResult::interrupt();

@@ -53,6 +53,7 @@ void mlir::qlm::buildQuantizePipeline(OpPassManager &pm,
   activations.activations = options.activations;
   activations.statistics = options.statistics;
   activations.range = options.range;
+  activations.outlierThreshold = options.outlierThreshold;
   pm.addPass(createQuantizeActivations(activations));
   pm.addPass(createFoldScales());
   PackWeightsOptions pack;

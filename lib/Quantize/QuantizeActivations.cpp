@@ -9,6 +9,8 @@
 #include "WeightLabels.h"
 #include "qlm/Quantize/Passes.h"
 
+#include <cmath>
+
 namespace mlir::qlm {
 #define GEN_PASS_DEF_QUANTIZEACTIVATIONS
 #include "qlm/Quantize/Passes.h.inc"
@@ -27,6 +29,7 @@ private:
   LogicalResult checkOptions();
   LogicalResult quantizeFunction(func::FuncOp function, UniqueLabels &labels);
   FailureOr<Value> quantizeStatic(LinearOp linear, StringRef label);
+  LogicalResult reportUnfit(LinearOp linear);
 };
 } // namespace
 
@@ -38,9 +41,10 @@ static SchemeAttr getRowScheme(MLIRContext *context) {
                          /*hi=*/127, APFloat(127.0), builder.getF32Type());
 }
 
-/// The values of \p input rounded to int8, made right after \p input, where
-/// they dominate all its users.
-static Value quantizeInput(Value input, Location loc) {
+/// The values of \p input rounded to int8, but for magnitudes that reach
+/// \p threshold (0: none), made right after \p input, where they dominate all
+/// its users.
+static Value quantizeInput(Value input, double threshold, Location loc) {
   OpBuilder builder(input.getContext());
   builder.setInsertionPointAfterValue(input);
   SchemeAttr scheme = getRowScheme(input.getContext());
@@ -48,11 +52,17 @@ static Value quantizeInput(Value input, Location loc) {
   auto codes = type.clone(builder.getI8Type());
   auto scales =
       RankedTensorType::get({type.getDimSize(0)}, builder.getF32Type());
-  auto rounded =
-      DynamicQuantizeOp::create(builder, loc, codes, scales, input, scheme);
+  RankedTensorType outliers;
+  FloatAttr limit;
+  if (threshold) {
+    outliers = scales.clone({type.getDimSize(0), 1 + 2 * type.getDimSize(1)});
+    limit = builder.getF32FloatAttr(static_cast<float>(threshold));
+  }
+  auto rounded = DynamicQuantizeOp::create(builder, loc, codes, scales,
+                                           outliers, input, scheme, limit);
   return DequantizeOp::create(builder, loc, type, rounded.getCodes(),
                               rounded.getScales(), /*zeroPoints=*/Value(),
-                              scheme);
+                              rounded.getOutliers(), scheme);
 }
 
 namespace {
@@ -105,7 +115,8 @@ FailureOr<Value> QuantizeActivationsPass::quantizeStatic(LinearOp linear,
   moveParametersBefore(scale, rounded);
   return Value(DequantizeOp::create(builder, loc, type, rounded.getCodes(),
                                     rounded.getScales(),
-                                    /*zeroPoints=*/Value(), scheme));
+                                    /*zeroPoints=*/Value(),
+                                    /*outliers=*/Value(), scheme));
 }
 
 /// "f32" or "nf4-g64": how \p weight is stored.
@@ -128,6 +139,11 @@ static Value shortenInput(Value input, Location loc) {
   return ConvertOp::create(builder, loc, type, rounded);
 }
 
+/// Whether outliers can be multiplied by codes of \p scheme.
+static bool takesOutliers(SchemeAttr scheme) {
+  return scheme.getBits() == 8 && scheme.getGranularity() != Granularity::Group;
+}
+
 static Type getWeightElement(LinearOp linear) {
   return cast<RankedTensorType>(linear.getWeight().getType()).getElementType();
 }
@@ -141,13 +157,16 @@ LogicalResult QuantizeActivationsPass::quantizeFunction(func::FuncOp function,
     if (activations == "int8-static")
       return quantizeStatic(linear, label);
     return shortens ? shortenInput(linear.getInput(), linear.getLoc())
-                    : quantizeInput(linear.getInput(), linear.getLoc());
+                    : quantizeInput(linear.getInput(), outlierThreshold,
+                                    linear.getLoc());
   };
   WalkResult result = function.walk([&](LinearOp linear) {
     std::string label = labels.take(linear);
     auto codes = linear.getWeight().getDefiningOp<DequantizeOp>();
-    bool fits = shortens ? getWeightElement(linear).isBF16()
-                         : codes && codes.getScheme().isUniform();
+    bool fits =
+        shortens ? getWeightElement(linear).isBF16()
+                 : codes && codes.getScheme().isUniform() &&
+                       (!outlierThreshold || takesOutliers(codes.getScheme()));
     if (!fits) {
       unfit = unfit ? unfit : linear;
       return WalkResult::advance();
@@ -166,15 +185,29 @@ LogicalResult QuantizeActivationsPass::quantizeFunction(func::FuncOp function,
     return failure();
   if (!rounded.empty() || !unfit)
     return success();
-  InFlightDiagnostic diagnostic =
-      unfit.emitError() << "activations=" << activations << " needs "
-                        << (shortens ? "bf16 weights"
-                                     : "weights of integer codes")
-                        << ", got " << getStoredName(unfit.getWeight())
-                        << " in " << getWeightLabel(unfit);
-  diagnostic.attachNote() << (shortens ? "choose weights=bf16"
-                                       : "choose weights=int8 or weights=int4")
-                          << ", or activations=none";
+  return reportUnfit(unfit);
+}
+
+/// Says what \p linear, the first of which none fits, should have been.
+LogicalResult QuantizeActivationsPass::reportUnfit(LinearOp linear) {
+  StringRef option = activations, needed = "weights of integer codes",
+            choice = "weights=int8 or weights=int4";
+  if (outlierThreshold) {
+    option = "outlier-threshold";
+    needed = "weights of 8-bit codes by channel or tensor";
+    choice = "weights=int8";
+  } else if (activations == "bf16") {
+    needed = "bf16 weights";
+    choice = "weights=bf16";
+  }
+  InFlightDiagnostic diagnostic = linear.emitError()
+                                  << (outlierThreshold ? "" : "activations=")
+                                  << option << " needs " << needed << ", got "
+                                  << getStoredName(linear.getWeight()) << " in "
+                                  << getWeightLabel(linear);
+  diagnostic.attachNote() << "choose " << choice << ", or "
+                          << (outlierThreshold ? "no threshold"
+                                               : "activations=none");
   return failure();
 }
 
@@ -185,6 +218,14 @@ LogicalResult QuantizeActivationsPass::checkOptions() {
     return module.emitError() << "activations must be none, bf16, int8-dynamic "
                                  "or int8-static, got '"
                               << activations << "'";
+  if (!(outlierThreshold >= 0) || std::isinf(outlierThreshold))
+    return module.emitError()
+           << "outlier-threshold must be a number that is not negative, got "
+           << outlierThreshold;
+  if (outlierThreshold && activations != "int8-dynamic")
+    return module.emitError()
+           << "outlier-threshold needs activations=int8-dynamic, got "
+           << activations;
   if (activations != "int8-static")
     return success();
   if (statistics.empty())

@@ -146,7 +146,8 @@ FailureOr<Value> QuantizeWeightsPass::quantize(LinearOp linear,
     storedScales = quantizeTwice(builder, loc, storedScales);
   return Value(DequantizeOp::create(
       builder, loc, type.clone(builder.getF32Type()), rounding->getResult(0),
-      storedScales, zeroPoints ? rounding->getResult(2) : Value(), scheme));
+      storedScales, zeroPoints ? rounding->getResult(2) : Value(),
+      /*outliers=*/Value(), scheme));
 }
 
 void QuantizeWeightsPass::runOnOperation() {

@@ -274,6 +274,78 @@ func.func @f(%x: tensor<2x8xf32>) {
 
 // -----
 
+func.func @f(%x: tensor<2x8xf32>) {
+  // expected-error @+1 {{threshold must be positive and finite, got 0}}
+  %0, %1, %2 = qlm.dynamic_quantize %x {scheme = #qlm.scheme<i8, row, range [-127, 127], bound 127.0, scales f32>, threshold = 0.0 : f32} : tensor<2x8xf32> -> tensor<2x8xi8>, tensor<2xf32>, tensor<2x17xf32>
+  return
+}
+
+// -----
+
+func.func @f(%x: tensor<2x8xf32>) {
+  // expected-error @+1 {{has outliers exactly if it has a threshold}}
+  %0, %1 = qlm.dynamic_quantize %x {scheme = #qlm.scheme<i8, row, range [-127, 127], bound 127.0, scales f32>, threshold = 6.0 : f32} : tensor<2x8xf32> -> tensor<2x8xi8>, tensor<2xf32>
+  return
+}
+
+// -----
+
+func.func @f(%x: tensor<2x8xf32>) {
+  // expected-error @+1 {{outliers' columns must be 1 + 2 * features = 17, got 16}}
+  %0, %1, %2 = qlm.dynamic_quantize %x {scheme = #qlm.scheme<i8, row, range [-127, 127], bound 127.0, scales f32>, threshold = 6.0 : f32} : tensor<2x8xf32> -> tensor<2x8xi8>, tensor<2xf32>, tensor<2x16xf32>
+  return
+}
+
+// -----
+
+func.func @f(%x: tensor<2x8xf32>) {
+  // expected-error @+1 {{outliers' rows must be the tokens, got 3 and 2}}
+  %0, %1, %2 = qlm.dynamic_quantize %x {scheme = #qlm.scheme<i8, row, range [-127, 127], bound 127.0, scales f32>, threshold = 6.0 : f32} : tensor<2x8xf32> -> tensor<2x8xi8>, tensor<2xf32>, tensor<3x17xf32>
+  return
+}
+
+// -----
+
+func.func @f(%x: tensor<2x16777217xf32>) {
+  // expected-error @+1 {{outliers need known features, at most 16777216, got 16777217}}
+  %0, %1, %2 = qlm.dynamic_quantize %x {scheme = #qlm.scheme<i8, row, range [-127, 127], bound 127.0, scales f32>, threshold = 6.0 : f32} : tensor<2x16777217xf32> -> tensor<2x16777217xi8>, tensor<2xf32>, tensor<2x17xf32>
+  return
+}
+
+// -----
+
+func.func @f(%c: tensor<2x8xi8>, %s: tensor<2xf32>, %o: tensor<2x17xf32>) {
+  // expected-error @+1 {{outliers need a scheme by row}}
+  %0 = qlm.dequantize %c scales %s outliers %o : tensor<2x17xf32> {scheme = #qlm.scheme<i8, channel, range [-127, 127], bound 127.0, scales f32>} : tensor<2x8xi8>, tensor<2xf32> -> tensor<2x8xf32>
+  return
+}
+
+// -----
+
+func.func @f(%x: tensor<2x8xi8>, %xs: tensor<2xf32>, %o: tensor<2x17xf32>, %c: tensor<3x8xi8>, %s: tensor<3x2xf32>) {
+  // expected-error @+1 {{outliers need i8 activations and a weight of 8-bit codes by tensor or channel}}
+  %0 = qlm.quantized_linear %x input_scales %xs outliers %o, %c scales %s {scheme = #qlm.scheme<i8, group, 4, range [-127, 127], bound 127.0, scales f32>} : (tensor<2x8xi8>, tensor<2xf32>, tensor<2x17xf32>, tensor<3x8xi8>, tensor<3x2xf32>) -> tensor<2x3xf32>
+  return
+}
+
+// -----
+
+func.func @f(%x: tensor<2x8xf32>, %o: tensor<2x17xf32>, %c: tensor<3x8xi8>, %s: tensor<3xf32>) {
+  // expected-error @+1 {{outliers need i8 activations and a weight of 8-bit codes by tensor or channel}}
+  %0 = qlm.quantized_linear %x outliers %o, %c scales %s {scheme = #qlm.scheme<i8, channel, range [-127, 127], bound 127.0, scales f32>} : (tensor<2x8xf32>, tensor<2x17xf32>, tensor<3x8xi8>, tensor<3xf32>) -> tensor<2x3xf32>
+  return
+}
+
+// -----
+
+func.func @f(%x: tensor<2x16xf32>) {
+  // expected-error @+1 {{has outliers exactly if it has a threshold}}
+  %0, %1, %2 = qlm.swiglu_quantize %x {scheme = #qlm.scheme<i8, row, range [-127, 127], bound 127.0, scales f32>} : tensor<2x16xf32> -> tensor<2x8xi8>, tensor<2xf32>, tensor<2x17xf32>
+  return
+}
+
+// -----
+
 func.func @f(%x: tensor<2x8xi8>, %c: tensor<3x8xi8>, %s: tensor<3xf32>) {
   // expected-error @+1 {{needs input scales for i8 activations}}
   %0 = qlm.quantized_linear %x, %c scales %s {scheme = #qlm.scheme<i8, channel, range [-127, 127], bound 127.0, scales f32>} : (tensor<2x8xi8>, tensor<3x8xi8>, tensor<3xf32>) -> tensor<2x3xf32>

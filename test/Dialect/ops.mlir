@@ -93,6 +93,12 @@ func.func @quantization(%x: tensor<?x256xf32>, %w: tensor<64x256xf32>, %s: tenso
   %xq, %xs = qlm.dynamic_quantize %x {scheme = #row} : tensor<?x256xf32> -> tensor<?x256xi8>, tensor<?xf32>
   // CHECK: qlm.quantized_linear %{{.*}} input_scales %{{.*}}, %{{.*}} scales %{{.*}} {{.*}} : (tensor<?x256xi8>, tensor<?xf32>, tensor<64x256xi8>, tensor<64xf32>) -> tensor<?x64xf32>
   %y = qlm.quantized_linear %xq input_scales %xs, %c scales %s {scheme = #int8} : (tensor<?x256xi8>, tensor<?xf32>, tensor<64x256xi8>, tensor<64xf32>) -> tensor<?x64xf32>
+  // CHECK: %[[OC:.*]], %[[OS:.*]], %[[O:.*]] = qlm.dynamic_quantize %{{.*}} {scheme = {{.*}}, threshold = 6.000000e+00 : f32} : tensor<?x256xf32> -> tensor<?x256xi8>, tensor<?xf32>, tensor<?x513xf32>
+  %oc, %os, %o = qlm.dynamic_quantize %x {scheme = #row, threshold = 6.0 : f32} : tensor<?x256xf32> -> tensor<?x256xi8>, tensor<?xf32>, tensor<?x513xf32>
+  // CHECK: qlm.dequantize %[[OC]] scales %[[OS]] outliers %[[O]] : tensor<?x513xf32> {scheme = {{.*}}} : tensor<?x256xi8>, tensor<?xf32> -> tensor<?x256xf32>
+  %od = qlm.dequantize %oc scales %os outliers %o : tensor<?x513xf32> {scheme = #row} : tensor<?x256xi8>, tensor<?xf32> -> tensor<?x256xf32>
+  // CHECK: qlm.quantized_linear %[[OC]] input_scales %[[OS]] outliers %[[O]], %{{.*}} scales %{{.*}} {{.*}} : (tensor<?x256xi8>, tensor<?xf32>, tensor<?x513xf32>, tensor<64x256xi8>, tensor<64xf32>) -> tensor<?x64xf32>
+  %z = qlm.quantized_linear %oc input_scales %os outliers %o, %c scales %s {scheme = #int8} : (tensor<?x256xi8>, tensor<?xf32>, tensor<?x513xf32>, tensor<64x256xi8>, tensor<64xf32>) -> tensor<?x64xf32>
   return
 }
 

@@ -33,6 +33,18 @@ func.func @swiglu(%x: tensor<?x64xf32>) -> (tensor<?x32xi8>, tensor<?xf32>) {
   return %c, %s : tensor<?x32xi8>, tensor<?xf32>
 }
 
+// CHECK-LABEL: func.func @outliers(
+// CHECK-NEXT: %[[C:.*]], %[[S:.*]], %[[O:.*]] = qlm.rms_norm_quantize {{.*}}threshold = 6.000000e+00 : f32} : tensor<?x64xf32>, tensor<64xf32> -> tensor<?x64xi8>, tensor<?xf32>, tensor<?x129xf32>
+// CHECK-NEXT: %[[D:.*]], %[[T:.*]], %[[P:.*]] = qlm.swiglu_quantize {{.*}}threshold = 7.000000e+00 : f32} : tensor<?x64xf32> -> tensor<?x32xi8>, tensor<?xf32>, tensor<?x65xf32>
+// CHECK-NEXT: return %[[C]], %[[S]], %[[O]], %[[D]], %[[T]], %[[P]]
+func.func @outliers(%x: tensor<?x64xf32>, %w: tensor<64xf32>) -> (tensor<?x64xi8>, tensor<?xf32>, tensor<?x129xf32>, tensor<?x32xi8>, tensor<?xf32>, tensor<?x65xf32>) {
+  %n = qlm.rms_norm %x, %w {epsilon = 0.5 : f32} : tensor<?x64xf32>, tensor<64xf32>
+  %c, %s, %o = qlm.dynamic_quantize %n {scheme = #row, threshold = 6.0 : f32} : tensor<?x64xf32> -> tensor<?x64xi8>, tensor<?xf32>, tensor<?x129xf32>
+  %y = qlm.swiglu %x : tensor<?x64xf32> -> tensor<?x32xf32>
+  %d, %t, %p = qlm.dynamic_quantize %y {scheme = #row, threshold = 7.0 : f32} : tensor<?x32xf32> -> tensor<?x32xi8>, tensor<?xf32>, tensor<?x65xf32>
+  return %c, %s, %o, %d, %t, %p : tensor<?x64xi8>, tensor<?xf32>, tensor<?x129xf32>, tensor<?x32xi8>, tensor<?xf32>, tensor<?x65xf32>
+}
+
 // The rows are selected for somebody else too, who keeps them.
 // CHECK-LABEL: func.func @negative_selected_rows_have_another_user(
 // CHECK: %[[Y:.*]] = qlm.select_rows

@@ -36,6 +36,20 @@ func.func @int8_activations(%x: tensor<?x128xf32>) -> tensor<?x64xf32> {
   return %y : tensor<?x64xf32>
 }
 
+// CHECK-LABEL: func @outliers
+func.func @outliers(%x: tensor<?x128xf32>) -> tensor<?x64xf32> {
+  // CHECK: %[[XC:.*]], %[[XS:.*]], %[[O:.*]] = qlm.dynamic_quantize
+  %xc, %xs, %o = qlm.dynamic_quantize %x {scheme = #row, threshold = 6.0 : f32} : tensor<?x128xf32> -> tensor<?x128xi8>, tensor<?xf32>, tensor<?x257xf32>
+  %xd = qlm.dequantize %xc scales %xs outliers %o : tensor<?x257xf32> {scheme = #row} : tensor<?x128xi8>, tensor<?xf32> -> tensor<?x128xf32>
+  %w = qlm.load @w : tensor<64x128xbf16>
+  %c, %s = qlm.rtn %w {scheme = #int8} : tensor<64x128xbf16> to tensor<64x128xi8>, tensor<64xf32>
+  // CHECK-NOT: qlm.dequantize
+  // CHECK: qlm.quantized_linear %[[XC]] input_scales %[[XS]] outliers %[[O]], %
+  %d = qlm.dequantize %c scales %s {scheme = #int8} : tensor<64x128xi8>, tensor<64xf32> -> tensor<64x128xf32>
+  %y = qlm.linear %xd, %d : tensor<?x128xf32>, tensor<64x128xf32> -> tensor<?x64xf32>
+  return %y : tensor<?x64xf32>
+}
+
 // CHECK-LABEL: func @negative_float_weight
 func.func @negative_float_weight(%x: tensor<?x128xf32>) -> tensor<?x64xf32> {
   // CHECK: %[[W:.*]] = qlm.load @w

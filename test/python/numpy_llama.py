@@ -57,6 +57,9 @@ class Llama:
         Whether the inputs of rounded linears become int8 for each token.
     keep_lm_head : bool
         Whether the last linear stays as stored.
+    outlier_threshold : float
+        The magnitude from which inputs stay wide, as LLM.int8 does it on each
+        row; none by default.
     """
 
     def __init__(
@@ -65,6 +68,7 @@ class Llama:
         scheme: Scheme | None = None,
         dynamic_activations: bool = False,
         keep_lm_head: bool = False,
+        outlier_threshold: float = math.inf,
     ) -> None:
         text = (folder / "config.json").read_text(encoding="utf-8")
         self.config = json.loads(text)
@@ -74,6 +78,7 @@ class Llama:
         self.scheme = scheme
         self.dynamic_activations = dynamic_activations
         self.keep_lm_head = keep_lm_head
+        self.outlier_threshold = outlier_threshold
         self.heads = self.config["num_attention_heads"]
         self.kv_heads = self.config.get("num_key_value_heads") or self.heads
         hidden = self.config["hidden_size"]
@@ -95,8 +100,11 @@ class Llama:
             weight = numpy_reference.dequantize(*stored, self.scheme)
             if self.dynamic_activations:
                 values = x.astype(np.float32)
-                codes, scales = numpy_reference.dynamic_quantize(values)
-                x = codes * scales[:, None].astype(np.float64)
+                wide = np.abs(values) >= self.outlier_threshold
+                rest = np.where(wide, np.float32(0), values)
+                codes, scales = numpy_reference.dynamic_quantize(rest)
+                rounded = codes * scales[:, None].astype(np.float64)
+                x = np.where(wide, x, rounded)
         y = x @ weight.T.astype(np.float64)
         bias = self.tensors.get(name + ".bias")
         return y if bias is None else y + bias.astype(np.float64)

@@ -40,6 +40,7 @@ class Case:
     bias: bool = False
     residual: bool = False
     tuning: str = ""
+    outliers: bool = False
 
     def __str__(self) -> str:
         words = [f"int{self.bits}" if self.bits else "bf16",
@@ -47,6 +48,7 @@ class Case:
         words += [f"g{self.group}"] if self.group else []
         words += ["zero"] if self.zero_points else []
         words += ["tuned"] if self.tuning else []
+        words += ["outliers"] if self.outliers else []
         return "-".join(words)
 
     @property
@@ -65,6 +67,8 @@ CASES = [
     Case(8, 1034, 1600, zero_points=True, bias=True, residual=True),
     Case(8, 250, 832, bias=True, residual=True),
     Case(8, 528, 384, 64, zero_points=True),
+    Case(8, 1034, 400, zero_points=True, bias=True, outliers=True),
+    Case(8, 250, 832, residual=True, outliers=True),
     Case(0, 1034, 1600, bias=True, residual=True),
     Case(0, 40, 144, residual=True),
     Case(4, 520, 1024, 128, residual=True,
@@ -94,8 +98,16 @@ def step_text(case: Case) -> str:
     if case.bits:
         uses += " input_scales %xs"
         types.append("tensor<?xf32>")
-        lines.append(f"%x, %xs = qlm.dynamic_quantize %e {{scheme = {row}}} : "
-                     f"{wide} -> {short}, tensor<?xf32>")
+        names, results = "%x, %xs", f"{short}, tensor<?xf32>"
+        threshold = ""
+        if case.outliers:
+            uses += " outliers %xo"
+            names += ", %xo"
+            types.append(f"tensor<?x{1 + 2 * k}xf32>")
+            results += ", " + types[-1]
+            threshold = ", threshold = 6.0 : f32"
+        lines.append(f"{names} = qlm.dynamic_quantize %e {{scheme = {row}"
+                     f"{threshold}}} : {wide} -> {results}")
     else:
         lines.append(f"%x = qlm.convert %e : {wide} to {short}")
     parameter(",", "%w", weight)
@@ -185,7 +197,8 @@ class Product:
         x = rng.integers(-127, 128, (max(ROWS), k)).astype(np.int8)
         row_scales = rng.uniform(0.1, 1, max(ROWS)).astype(np.float32)
         layout = "i4x16x8" if case.bits == 4 else "i8x16x4"
-        self.inputs = [x, row_scales]
+        lists, wide = self.make_outliers(x, rng)
+        self.inputs = [x, row_scales] + ([lists] if case.outliers else [])
         self.weights = [pack(layout, codes), pack("scale16", scales)]
         if case.zero_points:
             self.weights.append(pack("zero16", zeros))
@@ -194,6 +207,27 @@ class Product:
         terms = np.einsum("tgk,ngk->tng", split, values.astype(np.float64))
         terms *= scales * row_scales.astype(np.float64)[:, None, None]
         self.result, self.magnitude = terms.sum(2), abs(terms).sum(2)
+        if case.outliers:
+            weight = (values[:, 0] * scales).T
+            self.result = self.result + wide @ weight
+            self.magnitude = self.magnitude + abs(wide) @ abs(weight)
+
+    def make_outliers(self, x, rng):
+        """Lists of outliers of each row, whose codes become 0, and the same
+        as a matrix; every fourth row has none, and some have many."""
+        rows, k = x.shape
+        lists = np.full((rows, 1 + 2 * k), np.nan, np.float32)
+        wide = np.zeros((rows, k))
+        for row in range(rows if self.case.outliers else 0):
+            count = [0, 1, 7, k // 2][row % 4]
+            columns = np.sort(rng.choice(k, count, replace=False))
+            values = (20 * rng.standard_normal(count)).astype(np.float32)
+            x[row, columns] = 0
+            wide[row, columns] = values
+            lists[row, 0] = count
+            lists[row, 1:1 + count] = columns
+            lists[row, 1 + k:1 + k + count] = values
+        return lists, wide
 
     def run(self, kernel: amx_emulation.Kernel, rows: int) -> np.ndarray:
         inputs = [array[:rows] for array in self.inputs]

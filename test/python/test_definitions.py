@@ -270,6 +270,82 @@ def test_dynamic_quantize_and_integer_product(tmp_path, rng):
                           * s.astype(np.float64)) < 1e-6
 
 
+def split_outliers(x, threshold):
+    """LLM.int8's rule (arXiv 2208.07339) on single rows: what stays wide."""
+    wide = np.where(np.abs(x) >= threshold, x, 0)
+    return wide, x - wide
+
+
+@pytest.mark.parametrize("features", [1, 8, 19, 24])
+@pytest.mark.parametrize("zero_points", [False, True])
+def test_outliers_in_product(tmp_path, rng, features, zero_points):
+    x, w = 3 * normal(rng, 5, features), normal(rng, 6, features)
+    x[2] = 0
+    x[3] = -50  # nothing but outliers
+    x[4, 0] = 6  # reaches the threshold
+    lists = f"tensor<5x{1 + 2 * features}xf32>"
+    scheme = CHANNEL
+    if zero_points:
+        scheme = ("#qlm.scheme<ui8, channel, zero_points, range [0, 255], "
+                  "scales f32>")
+    storage = "ui8" if zero_points else "i8"
+    zeros = ", %z" if zero_points else ""
+    more = f", tensor<6x{storage}>" if zero_points else ""
+    blocks = -(-features // 4)
+    shape = f"tensor<5x{features}xi8>"
+    codes = f"tensor<6x{features}x{storage}>"
+    results = {"xq": (x.shape, "i8"), "xs": ((5,), "f32"),
+               "o": ((5, 1 + 2 * features), "f32"), "xd": (x.shape, "f32"),
+               "d": (w.shape, "f32"), "y": ((5, 6), "f32"),
+               "p": ((5, 6), "f32")}
+    packed_zeros = '''%pz = qlm.pack %z {layout = #qlm.layout<zero16>,
+        name = "z"} : tensor<6xui8> to tensor<1x1x16xi8>'''
+    xq, xs, o, xd, d, y, p = run(tmp_path, f"""
+      %xq, %xs, %o = qlm.dynamic_quantize %x
+        {{scheme = {ROW}, threshold = 6.0 : f32}}
+        : {tensor(x)} -> {shape}, tensor<5xf32>, {lists}
+      %xd = qlm.dequantize %xq scales %xs outliers %o : {lists}
+        {{scheme = {ROW}}} : {shape}, tensor<5xf32> -> {tensor(x)}
+      %c, %s{zeros} = qlm.rtn %w {{scheme = {scheme}}}
+        : {tensor(w)} to {codes}, tensor<6xf32>{more}
+      %d = qlm.dequantize %c scales %s {"zero_points %z" if zeros else ""}
+        {{scheme = {scheme}}} : {codes}, tensor<6xf32>{more} -> {tensor(w)}
+      %y = qlm.quantized_linear %xq input_scales %xs outliers %o, %c scales %s
+        {"zero_points %z" if zeros else ""} {{scheme = {scheme}}}
+        : ({shape}, tensor<5xf32>, {lists}, {codes}, tensor<6xf32>{more})
+        -> tensor<5x6xf32>
+      %pc = qlm.pack %c {{layout = #qlm.layout<i8x16x4>, name = "c"}}
+        : {codes} to tensor<1x{blocks}x64xi8>
+      %ps = qlm.pack %s {{layout = #qlm.layout<scale16>, name = "s"}}
+        : tensor<6xf32> to tensor<1x1x16xf32>
+      {packed_zeros if zeros else ""}
+      %p = qlm.packed_linear %xq input_scales %xs outliers %o, %pc scales %ps
+        {"zero_points %pz" if zeros else ""} {{inFeatures = {features} : i64,
+        outFeatures = 6 : i64, layout = #qlm.layout<i8x16x4>,
+        scheme = {scheme}}} : ({shape}, tensor<5xf32>, {lists},
+        tensor<1x{blocks}x64xi8>, tensor<1x1x16xf32>
+        {", tensor<1x1x16xi8>" if zeros else ""}) -> tensor<5x6xf32>""",
+                               {"x": (x, "f32"), "w": (w, "f32")}, results)
+    wide, rest = split_outliers(x, 6)
+    assert (wide[3] != 0).all() and wide[4, 0] == 6
+    for t, row in enumerate(wide):
+        [columns] = np.nonzero(row)
+        count = len(columns)
+        assert o[t, 0] == count
+        assert np.array_equal(o[t, 1:1 + count], columns)
+        start = 1 + features
+        assert np.array_equal(o[t, start:start + count], row[columns])
+    largest = np.abs(rest).max(1)
+    assert np.array_equal(xs, largest / np.float32(127))
+    with np.errstate(all="ignore"):
+        expected = np.rint(rest * (np.float32(127) / largest)[:, None])
+    assert np.array_equal(xq, np.where(largest[:, None] == 0, 0, expected))
+    assert np.array_equal(xd, np.where(wide != 0, wide, xq * xs[:, None]))
+    exact = (xq * xs[:, None].astype(np.float64) + wide) @ d.astype(np.float64).T
+    assert relative_error(y, exact) < 1e-6
+    assert relative_error(p, exact) < 1e-6
+
+
 @pytest.mark.parametrize("features", [1, 19, 64])
 def test_static_quantize(tmp_path, rng, features):
     x, a = 3 * normal(rng, 4, features), normal(rng, features)

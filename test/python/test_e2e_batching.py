@@ -25,6 +25,8 @@ WEIGHTS = {
     "int4-old": ["--weights=int4", "--group-size=32",
                  "--target-cpu=x86-64-v3"],
     "int8-dynamic": ["--weights=int8", "--activations=int8-dynamic"],
+    "int8-outliers": ["--weights=int8", "--activations=int8-dynamic",
+                      "--outlier-threshold=1.5"],
     "int4-dynamic": ["--weights=int4", "--group-size=32", "--zero-points",
                      "--activations=int8-dynamic"],
     "int4-dynamic-old": ["--weights=int4", "--group-size=32",

@@ -41,6 +41,8 @@ class Case:
     cpu: str = "native"
     granularity: str = ""
     double: bool = False
+    outliers: float = 0
+    """Magnitude of inputs from which they stay wide."""
 
     def __str__(self) -> str:
         words = [self.model, self.weights]
@@ -50,6 +52,7 @@ class Case:
         words += ["keep"] if self.keep_lm_head else []
         words += [self.granularity] if self.granularity else []
         words += ["double"] if self.double else []
+        words += [f"outliers{self.outliers}"] if self.outliers else []
         return "-".join([*words, self.cpu])
 
     @property
@@ -63,6 +66,8 @@ class Case:
         if self.granularity:
             options += ["--granularity", self.granularity]
         options += ["--double-quant"] if self.double else []
+        if self.outliers:
+            options += [f"--outlier-threshold={self.outliers}"]
         return options
 
     @property
@@ -76,7 +81,8 @@ class Case:
         weights += " double-quant" if self.double else ""
         passes = [f"--qlm-quantize-weights={weights}"]
         if self.dynamic:
-            passes += ["--qlm-quantize-activations=activations=int8-dynamic"]
+            passes += ["--qlm-quantize-activations=activations=int8-dynamic"
+                       f" outlier-threshold={self.outliers}"]
         return passes
 
     @property
@@ -128,6 +134,10 @@ CASES = [
     Case("mha-f32", "int8", granularity="tensor"),
     Case("tied", "int8", granularity="tensor", zero_points=True, dynamic=True),
     Case("mha-f32", "int8", 32, granularity="group", dynamic=True),
+    Case("mha-f32", "int8", dynamic=True, outliers=1.5),
+    Case("attention-bias", "int8", zero_points=True, dynamic=True,
+         outliers=1.5, cpu=OLD),
+    Case("tied", "int8", granularity="tensor", dynamic=True, outliers=2),
     Case("defaults", "int4", 64, keep_lm_head=True),
     Case("mqa-f16", "int8", dynamic=True, keep_lm_head=True),
 ]
@@ -224,11 +234,31 @@ def test_bf16_activations_equal_definitions(packages, referee, tmp_path, cpu):
 def test_logits_equal_float64(packages, case):
     model = numpy_llama.Llama(
         packages.model(case.model), case.scheme, case.dynamic,
-        case.keep_lm_head,
+        case.keep_lm_head, case.outliers or np.inf,
     )  # fmt: skip
     tokens = toolchain.reference(case.model)["tokens"]
     actual = toolchain.logits(case.package(packages), tokens)
     check(actual, model.logits(tokens), MODEL_BOUND, case.dynamic)
+
+
+def test_llm_int8_is_short_for_its_options(packages):
+    """And the more stays wide, the nearer are the logits."""
+    name, stored = "mha-f32", toolchain.reference("mha-f32")
+    tokens = stored["tokens"]
+    short = packages.compile(name, "--method", "llm.int8")
+    spelled = packages.compile(
+        name, "--weights=int8", "--activations=int8-dynamic",
+        "--outlier-threshold=6",
+    )  # fmt: skip
+    logits = toolchain.logits(short, tokens)
+    assert logits.tobytes() == toolchain.logits(spelled, tokens).tobytes()
+    wide = packages.compile(
+        name, "--method", "llm.int8", "--outlier-threshold=0.001"
+    )
+    plain = packages.compile(name, "--weights=int8")
+    expected = toolchain.logits(plain, tokens)
+    error = toolchain.relative_error(toolchain.logits(wide, tokens), expected)
+    assert error < 1e-4 < toolchain.relative_error(logits, expected)
 
 
 @pytest.mark.parametrize("name", [spec.name for spec in random_llama.SPECS])

@@ -235,9 +235,12 @@ def test_interrupt_leaves_nothing(large_model, tmp_path):
 @pytest.mark.parametrize("arguments, message", [
     (["--weights", "int4", "--method", "gptq"],
      "method=gptq needs statistics of a calibration"),
-    (["--weights", "int8", "--method", "llm.int8"],
-     "--method llm.int8 is not supported yet (supported: rtn, gptq, awq, "
-     "awq-gptq, keep)"),
+    (["--weights", "int8", "--activations", "int8-dynamic", "--granularity",
+      "group", "--group-size", "32", "--outlier-threshold", "6"],
+     "outlier-threshold needs weights of 8-bit codes by channel or tensor, "
+     "got int8-g32"),
+    (["--weights", "int8", "--outlier-threshold", "6"],
+     "outlier-threshold needs activations=int8-dynamic, got none"),
     (["--activations", "fp8"], "--activations fp8 is not supported yet"),
     (["--weights", "int4", "--group-size", "48"],
      "group size must divide the columns, got 48 and 64 in layers.0.qkv"),
@@ -264,6 +267,12 @@ def test_bad_input(models, tmp_path, arguments, message):
      "--group-size must be a positive number, got 'many'"),
     (["m", "-o", "p", "--max-batch", "0"],
      "--max-batch must be a positive number, got '0'"),
+    (["m", "-o", "p", "--method", "llm.int8", "--weights", "int4"],
+     "--method llm.int8 needs --weights int8, got int4"),
+    (["m", "-o", "p", "--method", "llm.int8", "--activations", "bf16"],
+     "--method llm.int8 needs --activations int8-dynamic, got bf16"),
+    (["m", "-o", "p", "--method", "llm.int8", "--outlier-threshold", "0"],
+     "--outlier-threshold must be a positive number, got '0'"),
     (["a", "b"], "Too many positional arguments"),
     (["a"], "an output is needed: quantc MODEL -o PKG"),
     ([], "a model's folder is needed: quantc MODEL -o PKG"),

@@ -26,6 +26,7 @@
 
 #include <atomic>
 #include <chrono>
+#include <cmath>
 #include <csignal>
 #include <string>
 #include <vector>
@@ -92,8 +93,13 @@ struct Arguments {
   cl::opt<std::string> method{"method", cl::init("rtn"), cl::cat(category),
                               cl::value_desc("NAME"),
                               cl::desc("How codes are found: rtn, gptq, awq, "
-                                       "awq-gptq (awq's scales, then gptq) or "
-                                       "keep (a checkpoint's own)")};
+                                       "awq-gptq (awq's scales, then gptq), "
+                                       "keep (a checkpoint's own) or llm.int8 "
+                                       "(int8, outliers of inputs kept)")};
+  cl::opt<std::string> outlierThreshold{
+      "outlier-threshold", cl::value_desc("X"), cl::cat(category),
+      cl::desc("int8 weights, int8-dynamic: inputs whose magnitude reaches X "
+               "stay float32 (default: of llm.int8 6, else none)")};
   cl::opt<std::string> smooth{
       "smooth", cl::value_desc("ALPHA"), cl::cat(category),
       cl::desc("SmoothQuant: how much of the inputs' ranges goes to the "
@@ -243,6 +249,45 @@ static void setTarget(const Arguments &arguments, CompileOptions &options) {
     options.pageTokens = kCudaPageTokens;
 }
 
+/// `--method llm.int8`, and the threshold that it stands for.
+static constexpr llvm::StringLiteral kLlmInt8 = "llm.int8";
+static constexpr double kOutlierThreshold = 6;
+
+static int checkOutliers(const Arguments &arguments) {
+  double threshold = 0;
+  llvm::StringRef text = arguments.outlierThreshold.getValue();
+  if (!text.empty() && (!llvm::to_float(text, threshold) || !(threshold > 0) ||
+                        std::isinf(threshold)))
+    return fail("--outlier-threshold must be a positive number, got '" + text +
+                    "'",
+                kWrongUsage);
+  bool isShort = arguments.method == kLlmInt8;
+  if (isShort && arguments.weights.getNumOccurrences() &&
+      arguments.weights != "int8")
+    return fail("--method llm.int8 needs --weights int8, got " +
+                    arguments.weights,
+                kWrongUsage);
+  if (isShort && arguments.activations.getNumOccurrences() &&
+      arguments.activations != "int8-dynamic")
+    return fail("--method llm.int8 needs --activations int8-dynamic, got " +
+                    arguments.activations,
+                kWrongUsage);
+  return 0;
+}
+
+/// LLM.int8 is weights rounded to nearest, inputs rounded but for outliers.
+static void setOutliers(const Arguments &arguments, CompileOptions &options) {
+  llvm::StringRef text = arguments.outlierThreshold.getValue();
+  if (arguments.method == kLlmInt8) {
+    options.weights = "int8";
+    options.method = "rtn";
+    options.activations = "int8-dynamic";
+    options.outlierThreshold = kOutlierThreshold;
+  }
+  if (!text.empty())
+    (void)llvm::to_float(text, options.outlierThreshold);
+}
+
 static int checkArguments(const Arguments &arguments) {
   const Choice choices[] = {
       {"target",
@@ -263,8 +308,8 @@ static int checkArguments(const Arguments &arguments) {
        {}},
       {"method",
        arguments.method,
-       {"rtn", "gptq", "awq", "awq-gptq", "keep"},
-       {"llm.int8"}},
+       {"rtn", "gptq", "awq", "awq-gptq", "keep", "llm.int8"},
+       {}},
       {"range",
        arguments.range,
        {"minmax", "average", "percentile", "entropy"},
@@ -325,6 +370,8 @@ static int checkArguments(const Arguments &arguments) {
     return fail("--smooth does not go with --method " + arguments.method +
                     ", which chooses scales itself",
                 kWrongUsage);
+  if (int code = checkOutliers(arguments))
+    return code;
   double damping = 0;
   if (!llvm::to_float(llvm::StringRef(arguments.damping), damping) ||
       !(damping >= 0 && damping <= 1))
@@ -444,6 +491,7 @@ static CompileOptions makeOptions(const Arguments &arguments) {
   options.actOrder = arguments.actOrder;
   options.staticGroups = arguments.staticGroups;
   options.activations = arguments.activations;
+  setOutliers(arguments, options);
   options.keepLmHead = arguments.keepLmHead;
   options.allowNonfinite = arguments.allowNonfinite;
   options.targetCpu = arguments.targetCpu;

@@ -50,6 +50,7 @@ def Qlm_PackedLinearOp
     - (C3) `bias`, if any, has the packed type of `[outFeatures]`; result and
       `residual`, if any, are `[tokens, outFeatures]`; the residual is f32, the
       result f32 or, without one, any floats.
+    - (C4) `outliers` are as in `qlm.quantized_linear`.
 
     ```mlir
     %y = qlm.packed_linear %x, %p scales %s {inFeatures = 256, outFeatures = 64, layout = #qlm.layout<i4x16x8>, scheme = #qlm.scheme<i4, group, 128, range [-8, 7], bound 7.5, scales f16>}
@@ -58,6 +59,7 @@ def Qlm_PackedLinearOp
   }];
   let arguments = (ins TensorOf<[F32, F16, BF16, I8]>:$input,
                        Optional<Qlm_F32Tensor>:$inputScales,
+                       Optional<Qlm_F32Tensor>:$outliers,
                        Qlm_WeightTensor:$weight,
                        Optional<Qlm_PackedScaleTensor>:$scales,
                        Optional<Qlm_F32Tensor>:$superScales,
@@ -69,8 +71,9 @@ def Qlm_PackedLinearOp
                        OptionalAttr<Qlm_SchemeAttr>:$scheme);
   let results = (outs Qlm_FloatTensor:$result);
   let assemblyFormat = [{
-    $input (`input_scales` $inputScales^)? `,` $weight (`scales` $scales^)?
-    (`super_scales` $superScales^)? (`zero_points` $zeroPoints^)? (`bias` $bias^)? (`residual` $residual^)?
+    $input (`input_scales` $inputScales^)? (`outliers` $outliers^)? `,`
+    $weight (`scales` $scales^)? (`super_scales` $superScales^)?
+    (`zero_points` $zeroPoints^)? (`bias` $bias^)? (`residual` $residual^)?
     attr-dict `:` functional-type(operands, results)
   }];
 }
@@ -109,7 +112,8 @@ def Qlm_RmsNormQuantizeOp : Qlm_DefinedPureOp<"rms_norm_quantize"> {
     - (C2) `epsilon` is positive.
     - (C3) `rows`, if any, is `[logitRows]` i32; `codes` is `[logitRows,
       features]` i8 with it and `[tokens, features]` i8 without.
-    - (C4) `scheme` and `scales` are as in `qlm.dynamic_quantize`.
+    - (C4) `scheme`, `scales`, `threshold` and `outliers` are as in
+      `qlm.dynamic_quantize`.
 
     Made by `qlm-fuse-quantize`.
 
@@ -120,11 +124,14 @@ def Qlm_RmsNormQuantizeOp : Qlm_DefinedPureOp<"rms_norm_quantize"> {
   }];
   let arguments = (ins Qlm_F32Tensor:$input, Qlm_FloatTensor:$weight,
                        Optional<Qlm_IndexTensor>:$rows, F32Attr:$epsilon,
-                       Qlm_SchemeAttr:$scheme);
-  let results = (outs Qlm_CodeTensor:$codes, Qlm_F32Tensor:$scales);
+                       Qlm_SchemeAttr:$scheme,
+                       OptionalAttr<F32Attr>:$threshold);
+  let results = (outs Qlm_CodeTensor:$codes, Qlm_F32Tensor:$scales,
+                      Optional<Qlm_F32Tensor>:$outliers);
   let assemblyFormat = [{
     $input `,` $weight (`rows` $rows^ `:` type($rows))? attr-dict `:`
     type($input) `,` type($weight) `->` type($codes) `,` type($scales)
+    (`,` type($outliers)^)?
   }];
 }
 
@@ -138,7 +145,8 @@ def Qlm_SwigluQuantizeOp : Qlm_DefinedPureOp<"swiglu_quantize"> {
     Constraints:
     - (C1) `input` is `[tokens, 2 * features]` f32 (gate, then up) and `codes`
       `[tokens, features]` i8.
-    - (C2) `scheme` and `scales` are as in `qlm.dynamic_quantize`.
+    - (C2) `scheme`, `scales`, `threshold` and `outliers` are as in
+      `qlm.dynamic_quantize`.
 
     Made by `qlm-fuse-quantize`.
 
@@ -147,10 +155,13 @@ def Qlm_SwigluQuantizeOp : Qlm_DefinedPureOp<"swiglu_quantize"> {
         : tensor<?x11264xf32> -> tensor<?x5632xi8>, tensor<?xf32>
     ```
   }];
-  let arguments = (ins Qlm_FloatTensor:$input, Qlm_SchemeAttr:$scheme);
-  let results = (outs Qlm_CodeTensor:$codes, Qlm_F32Tensor:$scales);
+  let arguments = (ins Qlm_FloatTensor:$input, Qlm_SchemeAttr:$scheme,
+                       OptionalAttr<F32Attr>:$threshold);
+  let results = (outs Qlm_CodeTensor:$codes, Qlm_F32Tensor:$scales,
+                      Optional<Qlm_F32Tensor>:$outliers);
   let assemblyFormat = [{
     $input attr-dict `:` type($input) `->` type($codes) `,` type($scales)
+    (`,` type($outliers)^)?
   }];
 }
 

@@ -37,17 +37,22 @@ def Qlm_QuantizeOp : Qlm_DefinedPureOp<"quantize"> {
   }];
 }
 
-def Qlm_DequantizeOp : Qlm_DefinedPureOp<"dequantize"> {
+def Qlm_DequantizeOp
+    : Qlm_DefinedPureOp<"dequantize", [AttrSizedOperandSegments]> {
   let summary = "Turns codes back into real numbers";
   let description = [{
     `result = (codes - zeroPoint) * f32(scale)` in f32, with the scale and
     zero point of the value's row and group; `table[code] * scale` with `nf4`.
+    What `outliers` lists (`qlm.dynamic_quantize`) takes the place of the result
+    at its row and column.
 
     Constraints:
     - (C1) `codes` is a matrix of the scheme's storage type; the result has
       its shape and is f32.
     - (C2) `scales` has the scheme's scale shape and type; `zeroPoints` is
       there exactly if the scheme has zero points.
+    - (C3) `outliers`, if any, are lists as `qlm.dynamic_quantize` makes them,
+      and the scheme is by row.
 
     ```mlir
     %w = qlm.dequantize %c scales %s {scheme = #qlm.scheme<i4, group, 128, range [-8, 7], bound 7.5, scales f16>}
@@ -56,10 +61,12 @@ def Qlm_DequantizeOp : Qlm_DefinedPureOp<"dequantize"> {
   }];
   let arguments = (ins Qlm_CodeTensor:$codes, Qlm_ScaleTensor:$scales,
                        Optional<Qlm_CodeTensor>:$zeroPoints,
+                       Optional<Qlm_F32Tensor>:$outliers,
                        Qlm_SchemeAttr:$scheme);
   let results = (outs Qlm_F32Tensor:$result);
   let assemblyFormat = [{
-    $codes `scales` $scales (`zero_points` $zeroPoints^)? attr-dict `:`
+    $codes `scales` $scales (`zero_points` $zeroPoints^)?
+    (`outliers` $outliers^ `:` type($outliers))? attr-dict `:`
     type($codes) `,` type($scales) (`,` type($zeroPoints)^)? `->`
     type($result)
   }];
@@ -72,21 +79,43 @@ def Qlm_DynamicQuantizeOp : Qlm_DefinedPureOp<"dynamic_quantize"> {
     `codes[t, k] = clamp(round(input[t, k] * (127 / m)), -127, 127)`, all
     zero where `m` is 0; half to even.
 
+    With a `threshold` (LLM.int8, arXiv 2208.07339), the elements of a token
+    with `|input[t, k]| >= threshold` are outliers: they don't count in `m`,
+    their codes are 0, and they are listed, in ascending order of columns. Row
+    `t` of `outliers` holds numbers, all f32:
+
+    | index | is |
+    |---|---|
+    | `0` | `n`, how many outliers the token has, 0 to `features` |
+    | `1 + j` | the column of the j-th one, for `j < n` |
+    | `1 + features + j` | its value, for `j < n` |
+
+    The rest of a row is 0 here; kernels leave it as it is, and nothing may read
+    it. A token's list depends on that token alone. A NaN is no outlier.
+
     Constraints:
     - (C1) `input` is `[tokens, features]` f32 and `codes` `[tokens, features]`
       i8.
     - (C2) `scales` is `[tokens]` f32.
     - (C3) the scheme is i8, row, symmetric, range [-127, 127], bound 127.
+    - (C4) `threshold`, if any, is positive and finite; `outliers`, of shape
+      `[tokens, 1 + 2 * features]`, is there exactly if it is, and `features`
+      is at most 2^24, so that f32 holds each column exactly.
 
     ```mlir
     %c, %s = qlm.dynamic_quantize %x {scheme = #qlm.scheme<i8, row, range [-127, 127], bound 127.0, scales f32>}
         : tensor<?x2048xf32> -> tensor<?x2048xi8>, tensor<?xf32>
+    %c2, %s2, %o = qlm.dynamic_quantize %x {scheme = #qlm.scheme<i8, row, range [-127, 127], bound 127.0, scales f32>, threshold = 6.0 : f32}
+        : tensor<?x2048xf32> -> tensor<?x2048xi8>, tensor<?xf32>, tensor<?x4097xf32>
     ```
   }];
-  let arguments = (ins Qlm_F32Tensor:$input, Qlm_SchemeAttr:$scheme);
-  let results = (outs Qlm_CodeTensor:$codes, Qlm_F32Tensor:$scales);
+  let arguments = (ins Qlm_F32Tensor:$input, Qlm_SchemeAttr:$scheme,
+                       OptionalAttr<F32Attr>:$threshold);
+  let results = (outs Qlm_CodeTensor:$codes, Qlm_F32Tensor:$scales,
+                      Optional<Qlm_F32Tensor>:$outliers);
   let assemblyFormat = [{
     $input attr-dict `:` type($input) `->` type($codes) `,` type($scales)
+    (`,` type($outliers)^)?
   }];
 }
 
@@ -130,6 +159,16 @@ def Qlm_QuantizedLinearOp
     plus `bias[n]`, plus `residual[t, n]`. With `nf4` and f8E4M3FN,
     `table[codes[n, k]]` and `f32(codes[n, k])` stand for the difference.
 
+    With `outliers` (`qlm.dynamic_quantize`), to the product with
+    `inputScales[t]` is added, before the bias,
+
+    ```
+    s[n] * sum_{j < n_t} value[t, j] * (codes[n, column[t, j]] - z[n])
+    ```
+
+    where the sum is in f32 over ascending `j`: both parts are scaled once, and
+    a token's result depends on no other token.
+
     Constraints:
     - (C1) `input` is `[tokens, inFeatures]`, f32 without and i8 with
       `inputScales`, which are `[tokens]` f32 and need a uniform scheme.
@@ -137,6 +176,8 @@ def Qlm_QuantizedLinearOp
       type; `scales` and `zeroPoints` fit the scheme.
     - (C3) `bias`, if any, is `[outFeatures]`; result and `residual`, if any,
       are `[tokens, outFeatures]` f32.
+    - (C4) `outliers`, if any, are `[tokens, 1 + 2 * inFeatures]` f32, and need
+      `inputScales` and a scheme of 8 bits by tensor or channel.
 
     Made by `qlm-fold-scales`; `qlm-pack-weights` turns it into
     `qlm.packed_linear`.
@@ -148,6 +189,7 @@ def Qlm_QuantizedLinearOp
   }];
   let arguments = (ins TensorOf<[F32, I8]>:$input,
                        Optional<Qlm_F32Tensor>:$inputScales,
+                       Optional<Qlm_F32Tensor>:$outliers,
                        Qlm_CodeTensor:$codes, Qlm_ScaleTensor:$scales,
                        Optional<Qlm_CodeTensor>:$zeroPoints,
                        Optional<Qlm_FloatTensor>:$bias,
@@ -155,8 +197,9 @@ def Qlm_QuantizedLinearOp
                        Qlm_SchemeAttr:$scheme);
   let results = (outs Qlm_F32Tensor:$result);
   let assemblyFormat = [{
-    $input (`input_scales` $inputScales^)? `,` $codes `scales` $scales
-    (`zero_points` $zeroPoints^)? (`bias` $bias^)? (`residual` $residual^)?
+    $input (`input_scales` $inputScales^)? (`outliers` $outliers^)? `,`
+    $codes `scales` $scales (`zero_points` $zeroPoints^)? (`bias` $bias^)?
+    (`residual` $residual^)?
     attr-dict `:` functional-type(operands, results)
   }];
 }

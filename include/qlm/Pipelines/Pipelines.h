@@ -110,6 +110,8 @@ struct CompileOptions {
   bool observe = false;
   /// "none", "bf16", "int8-dynamic" or "int8-static".
   std::string activations = "none";
+  /// int8-dynamic: magnitudes that reach it stay f32; 0 for none.
+  double outlierThreshold = 0;
   bool keepLmHead = false;
 
   /// Lower: "cpu" or "cuda".

@@ -115,6 +115,11 @@ struct QuantizeOptions : public PassPipelineOptions<QuantizeOptions> {
       llvm::cl::desc("What the inputs of linears become: none, bf16, "
                      "int8-dynamic or int8-static"),
       llvm::cl::init("none")};
+  Option<double> outlierThreshold{
+      *this, "outlier-threshold",
+      llvm::cl::desc("int8-dynamic: magnitudes that reach it stay f32 (0: "
+                     "none)"),
+      llvm::cl::init(0)};
 };
 
 /// Adds the passes of the stage, in order; copies what it needs of the

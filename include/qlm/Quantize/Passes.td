@@ -174,6 +174,15 @@ def QuantizeActivations : Pass<"qlm-quantize-activations", "::mlir::ModuleOp"> {
     %y = qlm.linear %rounded, %values : tensor<?x256xf32>, tensor<64x256xf32> -> tensor<?x64xf32>
     ```
 
+    An `outlier-threshold` above 0 (LLM.int8) keeps magnitudes that reach it as
+    they are; `qlm.dynamic_quantize` lists them. Weights must be of 8 bits, with
+    a scale for each channel or tensor:
+
+    ```mlir
+    %codes, %scales, %outliers = qlm.dynamic_quantize %x {scheme = #int8_row, threshold = 6.0 : f32} : tensor<?x256xf32> -> tensor<?x256xi8>, tensor<?xf32>, tensor<?x513xf32>
+    %rounded = qlm.dequantize %codes scales %scales outliers %outliers : tensor<?x513xf32> {scheme = #int8_row} : tensor<?x256xi8>, tensor<?xf32> -> tensor<?x256xf32>
+    ```
+
     With `activations=int8-static`, `qlm.static_quantize` takes the place of
     `qlm.dynamic_quantize`, with a scale from the statistics of the input:
     `range` says what of them, `minmax` (the largest magnitude), `average` (the
@@ -205,6 +214,9 @@ def QuantizeActivations : Pass<"qlm-quantize-activations", "::mlir::ModuleOp"> {
            "The file of statistics that int8-static needs">,
     Option<"range", "range", "std::string", /*default=*/"\"minmax\"",
            "int8-static: minmax, average, percentile or entropy">,
+    Option<"outlierThreshold", "outlier-threshold", "double",
+           /*default=*/"0",
+           "int8-dynamic: magnitudes that reach it stay f32 (0: none)">,
   ];
   let dependentDialects = ["::mlir::qlm::QlmDialect"];
 }

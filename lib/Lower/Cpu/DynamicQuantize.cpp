@@ -6,8 +6,13 @@
 //===----------------------------------------------------------------------===//
 //
 // Buffers: input f32 [rows, features], codes i8 [rows, features],
-//          scales f32 [rows].
+//          scales f32 [rows], with a threshold outliers f32
+//          [rows, 1 + 2 * features] (number, columns, values).
 // Tiles:   one a row.
+//
+// Outliers are few: a chunk of the row is looked at for its largest magnitude
+// alone, and those that have one append to the row's list, whose length is kept
+// in the list itself.
 //
 //===----------------------------------------------------------------------===//
 
@@ -23,25 +28,69 @@ Val RowRounding::getMagnitude(ChunkFn values) const {
   return b.reduceMax(foldChunks(
       b, features, b.zero(b.vec(lanes, b.f32())),
       [&](Val largest, const Chunk &chunk) {
-        Val x = chunk.fill(b, values(chunk), 0.0);
+        Val x = getRest(chunk.fill(b, values(chunk), 0.0));
         return b.max(largest, b.abs(x));
       },
       [&](Val largest, Val other) { return b.max(largest, other); }));
 }
 
-void RowRounding::store(Val magnitude, ChunkFn values, Ptr codes,
-                        Ptr scale) const {
+/// Whether the magnitude of \p x reaches the threshold; a NaN's doesn't.
+Val RowRounding::isOutlier(Val x) const {
+  return b.abs(x) >= threshold->convertToDouble();
+}
+
+/// \p x, or 0 for an outlier.
+Val RowRounding::getRest(Val x) const {
+  return threshold ? b.select(isOutlier(x), b.zero(x.type()), x) : x;
+}
+
+/// Appends the columns and values of outliers among \p x to \p list.
+void RowRounding::listOutliers(const Chunk &chunk, Val x, Ptr list) const {
+  Val mask = isOutlier(chunk.fill(b, x, 0.0));
+  Val found = b.countLanes(mask);
+  b.ifThen(found > 0, [&] {
+    SmallVector<int64_t> lanesOfChunk;
+    for (int64_t i = 0; i < lanes; ++i)
+      lanesOfChunk.push_back(i);
+    Val first = b.broadcast(b.truncate(chunk.first, b.i32()), lanes);
+    Val columns = b.toFloat(first + b.table(b.i32(), lanesOfChunk), b.f32());
+    Val count = b.toInteger(list.load(b.f32()), b.i64());
+    Ptr end = list.at(4).element(b.f32(), count);
+    end.storeCompressed(columns, mask);
+    end.at(features * 4).storeCompressed(x, mask);
+    list.store(b.toFloat(count + found, b.f32()));
+  });
+}
+
+RowRounding::Places RowRounding::getPlaces(KernelFrame &frame, int64_t first,
+                                           Val row) const {
+  Places places{frame.buffer(first).element(b.i8(), row * features),
+                frame.buffer(first + 1).element(b.f32(), row),
+                {}};
+  if (threshold)
+    places.outliers =
+        frame.buffer(first + 2).element(b.f32(), row * (1 + 2 * features));
+  return places;
+}
+
+void RowRounding::store(Val magnitude, ChunkFn values,
+                        const Places &places) const {
   double bound = scheme.getBoundValue();
-  scale.store(magnitude / bound);
+  if (threshold)
+    places.outliers.store(b.zero(b.f32()));
+  places.scale.store(magnitude / bound);
   // A row of zeros has codes 0, not 0 * infinity.
   Val inverse = b.select(magnitude == 0.0, b.zero(b.f32()), bound / magnitude);
   Val factor = b.broadcast(inverse, lanes);
   forChunks(b, features, lanes, [&](const Chunk &chunk) {
-    Val rounded = b.roundEven(values(chunk) * factor);
+    Val x = values(chunk);
+    if (threshold)
+      listOutliers(chunk, x, places.outliers);
+    Val rounded = b.roundEven(getRest(x) * factor);
     Val low = constantLike(rounded, static_cast<double>(scheme.getLo()));
     Val high = constantLike(rounded, static_cast<double>(scheme.getHi()));
     Val code = b.toInteger(b.max(b.min(rounded, high), low), b.i32());
-    chunk.store(b, codes, b.truncate(code, b.i8()));
+    chunk.store(b, places.codes, b.truncate(code, b.i8()));
   });
 }
 
@@ -50,17 +99,17 @@ mlir::qlm::cpu::emitDynamicQuantize(DynamicQuantizeOp op,
                                     const KernelRequest &request) {
   int64_t features = op.getInput().getType().getDimSize(1);
 
-  KernelFrame frame(request.function, /*count=*/3);
+  KernelFrame frame(request.function, /*count=*/1 + op->getNumResults());
   KernelBuilder &b = frame.builder();
-  RowRounding rounding(b, op.getScheme(), features, request.target.lanes());
+  RowRounding rounding(b, op.getScheme(), op.getThreshold(), features,
+                       request.target.lanes());
   b.forRange(frame.lo(), frame.hi(), 1, [&](Val row) {
     Ptr input = frame.buffer(0).readOnly().element(b.f32(), row * features);
     auto values = [&](const Chunk &chunk) {
       return chunk.load(b, input, b.f32());
     };
     rounding.store(rounding.getMagnitude(values), values,
-                   frame.buffer(1).element(b.i8(), row * features),
-                   frame.buffer(2).element(b.f32(), row));
+                   rounding.getPlaces(frame, 1, row));
   });
   KernelInfo info;
   info.tiles = request.tilesPerRow(1);

@@ -156,6 +156,7 @@ LinearEmitter::LinearEmitter(PackedLinearOp op, const LinearShape &shape,
   };
   input = take(op.getInput());
   inputScales = take(op.getInputScales());
+  outliers = take(op.getOutliers());
   weights = take(op.getWeight());
   scales = take(op.getScales());
   superScales = take(op.getSuperScales());
@@ -234,7 +235,7 @@ void LinearEmitter::emitPatch(LinearPatch patch, Val firstRow, Val block,
         masked);
 }
 
-/// Result = inputScales * total + bias + residual.
+/// Result = inputScales * total + outliers + bias + residual.
 void LinearEmitter::store(const Place &place, ArrayRef<Val> totals,
                           bool masked) {
   VectorType vector = b.vec(lanes, b.f32());
@@ -244,11 +245,16 @@ void LinearEmitter::store(const Place &place, ArrayRef<Val> totals,
     Val rowScale;
     if (inputScales)
       rowScale = b.broadcast(inputScales.at(row * 4).load(b.f32()), lanes);
+    SmallVector<Val> wide;
+    if (outliers)
+      wide = sumOutliers(place.weights, place.block, row, place.patch.strips);
     for (int64_t s = 0; s < place.patch.strips; ++s) {
       Val y = *total++;
       Val feature = place.block * ::qlm::format::kRowBlock + s * lanes;
       if (rowScale)
         y = y * rowScale;
+      if (outliers)
+        y = b.fma(loadScale(place.block, b.index(0), s), wide[s], y);
       if (bias)
         y = y + bias.at(feature * 4).load(vector, lanes * 4);
       Val mask;

@@ -28,6 +28,10 @@
 // patch nor the tile changes that, so results don't depend on the number of
 // rows or on how tiles are split among threads.
 //
+// With outliers, `y = fma(scale, sum of a row's listed values times codes,
+// ...)` follows the scaling by the row's scale; the values are few and are
+// added one by one in the list's order, which is that of columns.
+//
 // With AMX, many rows go another way to the same bits (PackedLinearAmx.cpp).
 //
 // Tested by test/Lower/Cpu/PackedLinearTest.cpp, timed by
@@ -154,6 +158,8 @@ private:
   void emitRemainingBlocks(Val from, Val to);
   void emitPatch(LinearPatch patch, Val firstRow, Val block, bool masked);
   void store(const Place &place, ArrayRef<Val> totals, bool masked);
+  SmallVector<Val> sumOutliers(Ptr block, Val blockNumber, Val row,
+                               int64_t strips);
   /// Stores \p y, plus the residual, at \p offset; only the lanes of \p mask,
   /// if there is one.
   void storeResult(Val y, Val offset, Val mask);
@@ -269,7 +275,8 @@ private:
   kernel::KernelFrame frame;
   kernel::KernelBuilder &b;
   Val rows; ///< i64
-  Ptr input, inputScales, weights, scales, superScales, zeroPoints, bias;
+  Ptr input, inputScales, outliers, weights, scales, superScales, zeroPoints,
+      bias;
   Ptr residual, result;
   /// Sums of the activations of each row and group, `[rows, groups]`: of int8
   /// codes, i32, and times -offset for symmetric schemes; of floats, f32.

@@ -282,7 +282,7 @@ void LinearEmitter::emitAmxScaled(const AmxPatch &patch, const AmxPass &pass) {
 }
 
 /// Stores the rows that there are:
-/// result = inputScales * total + bias + residual.
+/// result = inputScales * total + outliers + bias + residual.
 void LinearEmitter::emitAmxResult(const AmxPatch &patch) {
   VectorType ints = b.vec(lanes, b.i32()), floats = b.vec(lanes, b.f32());
   bool scales = shape.quantized && shape.groups == 1;
@@ -322,6 +322,11 @@ void LinearEmitter::emitAmxResult(const AmxPatch &patch) {
         y = place.load(floats, kTileBytes);
       if (rowScale)
         y = y * rowScale;
+      if (outliers) {
+        Val block = patch.panel.blocks[s];
+        Ptr words = weights.at(block * shape.blockBytes());
+        y = b.fma(scale[s], sumOutliers(words, block, row, 1)[0], y);
+      }
       if (bias)
         y = y + biases[s];
       Val offset = (row * shape.features + feature[s]) * 4;

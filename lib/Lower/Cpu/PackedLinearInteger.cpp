@@ -97,6 +97,46 @@ Val LinearEmitter::dot(Val sums, Val codes, Val activations) {
 }
 
 //===----------------------------------------------------------------------===//
+// Outliers
+//===----------------------------------------------------------------------===//
+
+/// The products of the listed values of \p row with the codes of \p strips
+/// strips from the block \p blockNumber, whose words are at \p block; f32, in
+/// the list's order, not scaled. One packed word has four columns of a feature.
+SmallVector<Val> LinearEmitter::sumOutliers(Ptr block, Val blockNumber, Val row,
+                                            int64_t strips) {
+  VectorType floats = b.vec(lanes, b.f32());
+  SmallVector<Val> zeros;
+  for (int64_t s = 0; s < strips; ++s)
+    zeros.push_back(
+        shape.zeroPoints
+            ? b.toFloat(loadZeroPoint(blockNumber, b.index(0), s), b.f32())
+            : b.constant(floats, static_cast<double>(shape.offset)));
+  Ptr list = outliers.element(b.f32(), row * (1 + 2 * shape.columns));
+  Val count = b.toInteger(list.load(b.f32()), b.i64());
+  SmallVector<Val> none(strips, b.zero(floats));
+  return b.forRange(
+      b.index(0), count, 1, none, [&](Val j, ArrayRef<Val> before) {
+        Ptr entry = list.at(4).element(b.f32(), j);
+        Val column = b.toInteger(entry.load(b.f32()), b.i64());
+        Val x = b.broadcast(entry.at(shape.columns * 4).load(b.f32()), lanes);
+        Ptr word =
+            block.at(column / shape.wordColumns * (16 * shape.wordBytes));
+        Val shift = b.truncate(column % shape.wordColumns * 8, b.i32());
+        shift = b.broadcast(shift, lanes);
+        SmallVector<Val> after;
+        for (int64_t s = 0; s < strips; ++s) {
+          int64_t offset = stripOffset(s, shape.wordBytes, shape.blockBytes());
+          Val words = word.at(offset).load(b.vec(lanes, b.i32()),
+                                           lanes * shape.wordBytes);
+          Val code = b.toFloat((words >> shift) & 0xFF, b.f32()) - zeros[s];
+          after.push_back(b.fma(x, code, before[s]));
+        }
+        return after;
+      });
+}
+
+//===----------------------------------------------------------------------===//
 // Sums of activations
 //===----------------------------------------------------------------------===//
 

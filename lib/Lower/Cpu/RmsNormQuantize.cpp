@@ -7,7 +7,8 @@
 //
 // Buffers: input f32 [tokens, features], weight f32/f16/bf16 [features],
 //          rows i32 [logitRows] if the operation has them,
-//          codes i8 [rows, features], scales f32 [rows].
+//          codes i8 [rows, features], scales f32 [rows], with a threshold
+//          outliers f32 [rows, 1 + 2 * features].
 // Tiles:   one a row: the sum of squares never depends on other rows.
 //
 // Three times over the row, which stays in the first-level cache: squares,
@@ -33,10 +34,10 @@ mlir::qlm::cpu::emitRmsNormQuantize(RmsNormQuantizeOp op,
   double epsilon = op.getEpsilon().convertToDouble();
   int64_t codes = op.getRows() ? 3 : 2;
 
-  KernelFrame frame(request.function, /*count=*/codes + 2);
+  KernelFrame frame(request.function, /*count=*/codes + op->getNumResults());
   KernelBuilder &b = frame.builder();
   Ptr weight = frame.buffer(1).readOnly();
-  RowRounding rounding(b, op.getScheme(), features, lanes);
+  RowRounding rounding(b, op.getScheme(), op.getThreshold(), features, lanes);
   b.forRange(frame.lo(), frame.hi(), 1, [&](Val row) {
     Val source = row;
     if (op.getRows())
@@ -46,8 +47,7 @@ mlir::qlm::cpu::emitRmsNormQuantize(RmsNormQuantizeOp op,
     RowNorm norm(b, input, weight, weightType, epsilon, lanes);
     auto values = [&](const Chunk &chunk) { return norm.getChunk(chunk); };
     rounding.store(rounding.getMagnitude(values), values,
-                   frame.buffer(codes).element(b.i8(), row * features),
-                   frame.buffer(codes + 1).element(b.f32(), row));
+                   rounding.getPlaces(frame, codes, row));
   });
   KernelInfo info;
   info.tiles = request.tilesPerRow(1);

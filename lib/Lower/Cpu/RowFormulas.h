@@ -44,20 +44,36 @@ public:
   /// The elements of a chunk, f32; what is past the row doesn't count.
   using ChunkFn = function_ref<kernel::Val(const Chunk &)>;
 
-  RowRounding(kernel::KernelBuilder &b, SchemeAttr scheme, int64_t features,
-              int64_t lanes)
-      : b(b), scheme(scheme), features(features), lanes(lanes) {}
+  /// With \p threshold, magnitudes that reach it are listed.
+  RowRounding(kernel::KernelBuilder &b, SchemeAttr scheme,
+              std::optional<APFloat> threshold, int64_t features, int64_t lanes)
+      : b(b), scheme(scheme), threshold(threshold), features(features),
+        lanes(lanes) {}
+
+  /// Where a row's results go.
+  struct Places {
+    kernel::Ptr codes, scale; ///< i8, f32
+    kernel::Ptr outliers;     ///< f32 [1 + 2 * features], of a threshold
+  };
+  /// The row \p row of the results that are buffers \p first, first + 1 and,
+  /// with a threshold, first + 2 of \p frame.
+  Places getPlaces(kernel::KernelFrame &frame, int64_t first,
+                   kernel::Val row) const;
 
   /// The largest magnitude of a row; calls \p values once for each chunk.
   kernel::Val getMagnitude(ChunkFn values) const;
-  /// Writes the codes at \p codes (i8) and the scale at \p scale (f32) of a
-  /// row with that magnitude.
-  void store(kernel::Val magnitude, ChunkFn values, kernel::Ptr codes,
-             kernel::Ptr scale) const;
+  /// Writes the results of a row with that magnitude; calls \p values once for
+  /// each chunk.
+  void store(kernel::Val magnitude, ChunkFn values, const Places &places) const;
 
 private:
+  kernel::Val isOutlier(kernel::Val x) const;
+  kernel::Val getRest(kernel::Val x) const;
+  void listOutliers(const Chunk &chunk, kernel::Val x, kernel::Ptr list) const;
+
   kernel::KernelBuilder &b;
   SchemeAttr scheme;
+  std::optional<APFloat> threshold;
   int64_t features, lanes;
 };
 

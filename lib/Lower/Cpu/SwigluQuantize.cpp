@@ -6,7 +6,8 @@
 //===----------------------------------------------------------------------===//
 //
 // Buffers: input f32 [tokens, 2 * features] (gate, then up),
-//          codes i8 [tokens, features], scales f32 [tokens].
+//          codes i8 [tokens, features], scales f32 [tokens], with a threshold
+//          outliers f32 [tokens, 1 + 2 * features].
 // Tiles:   one a row.
 // Scratch: the gated row, f32 [features]: the exponential is too dear to
 //          compute it again for the codes.
@@ -29,10 +30,11 @@ mlir::qlm::cpu::emitSwigluQuantize(SwigluQuantizeOp op,
   int64_t features =
       cast<RankedTensorType>(op.getCodes().getType()).getDimSize(1);
 
-  KernelFrame frame(request.function, /*count=*/3);
+  KernelFrame frame(request.function, /*count=*/1 + op->getNumResults());
   KernelBuilder &b = frame.builder();
   Ptr gated = frame.scratch();
-  RowRounding rounding(b, op.getScheme(), features, request.target.lanes());
+  RowRounding rounding(b, op.getScheme(), op.getThreshold(), features,
+                       request.target.lanes());
   b.forRange(frame.lo(), frame.hi(), 1, [&](Val row) {
     Ptr gate =
         frame.buffer(0).readOnly().element(b.f32(), row * (2 * features));
@@ -45,9 +47,7 @@ mlir::qlm::cpu::emitSwigluQuantize(SwigluQuantizeOp op,
     auto values = [&](const Chunk &chunk) {
       return chunk.load(b, gated, b.f32());
     };
-    rounding.store(magnitude, values,
-                   frame.buffer(1).element(b.i8(), row * features),
-                   frame.buffer(2).element(b.f32(), row));
+    rounding.store(magnitude, values, rounding.getPlaces(frame, 1, row));
   });
   KernelInfo info;
   info.tiles = request.tilesPerRow(1);

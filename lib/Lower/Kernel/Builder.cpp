@@ -133,6 +133,13 @@ Val KernelBuilder::reduceMax(Val vector) {
   return reduce(*this, vector, [&](Val a, Val b) { return max(a, b); });
 }
 
+Val KernelBuilder::countLanes(Val mask) {
+  Type bits = getIntegerType(mask.lanes());
+  Val word = val(LLVM::BitcastOp::create(*this, loc, bits, mask.get()));
+  Val count = val(LLVM::CtPopOp::create(*this, loc, bits, word.get()));
+  return extendUnsigned(count, i64());
+}
+
 //===----------------------------------------------------------------------===//
 // Control flow
 //===----------------------------------------------------------------------===//

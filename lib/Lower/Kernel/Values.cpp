@@ -170,6 +170,11 @@ void Ptr::storeMasked(Val value, Val mask, int64_t alignment) const {
       builder->getI32IntegerAttr(getAlignment(value.type(), alignment)));
 }
 
+void Ptr::storeCompressed(Val value, Val mask) const {
+  LLVM::masked_compressstore::create(*builder, builder->getLoc(), value.get(),
+                                     base, mask.get());
+}
+
 void Ptr::prefetch() const {
   // Read, highest locality (all levels), data.
   LLVM::Prefetch::create(*builder, builder->getLoc(), base, /*rw=*/0,

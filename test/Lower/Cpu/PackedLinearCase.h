@@ -37,6 +37,7 @@ struct LinearFormat {
   bool residual = false;
   std::string codebook; ///< "" (uniform), "nf4" or "fp8"
   bool doubleScales = false;
+  bool outliers = false; ///< of byte activations
 
   int64_t bits() const { return layout == "i4x16x8" ? 4 : 8; }
 };
@@ -86,6 +87,9 @@ public:
                                        : "xf32>"));
     if (format.byteActivations)
       add(" input_scales ", "%xs", "tensor<?xf32>");
+    if (format.outliers)
+      add(" outliers ", "%o",
+          "tensor<?x" + std::to_string(1 + 2 * k) + "xf32>");
     add(", ", "%w", "tensor<" + blockText + weightDims() + ">");
     std::string dims =
         "tensor<" + blockText + "x" + std::to_string(groups) + "x16x";
@@ -145,6 +149,8 @@ public:
     if (format.byteActivations) {
       add(codes, first * k, count * k);
       add(inputScales, first, count);
+      if (format.outliers)
+        add(outliers, first * (1 + 2 * k), count * (1 + 2 * k));
     } else if (format.shortActivations) {
       std::vector<uint16_t> upper(rows * k);
       for (int64_t i = 0; i < rows * k; ++i)
@@ -200,6 +206,9 @@ public:
       sum += term;
       magnitude += std::abs(term);
     };
+    for (int64_t c = 0; format.outliers && c < k; ++c)
+      addTerm(getScale(feature, 0) * double(wide[row * k + c]) *
+              values[feature * k + c]);
     if (format.bias)
       addTerm(bias[feature]);
     if (format.residual)
@@ -259,6 +268,8 @@ private:
       inputScales = random.floats(rows, 0.01f);
       for (float &scale : inputScales)
         scale = std::abs(scale) + 1e-4f;
+      if (format.outliers)
+        makeOutliers();
     } else {
       input = random.floats(rows * k);
     }
@@ -268,6 +279,26 @@ private:
         uint32_t bits = getBits(value) & 0xFFFF0000u;
         memcpy(&value, &bits, 4);
       }
+  }
+
+  /// Rows with none, one, some and only outliers, whose codes are 0. What
+  /// follows a list is NaN.
+  void makeOutliers() {
+    wide.assign(rows * k, 0);
+    outliers.assign(rows * (1 + 2 * k), std::nanf(""));
+    std::vector<float> drawn = random.floats(rows * k, 20);
+    for (int64_t row = 0; row < rows; ++row) {
+      float *list = outliers.data() + row * (1 + 2 * k);
+      int64_t kind = row % 4, count = 0, one = (row * 7) % k;
+      for (int64_t c = 0; c < k; ++c) {
+        if (kind == 0 || (kind == 1 && c != one) || (kind == 2 && c % 5 != 3))
+          continue;
+        codes[row * k + c] = 0;
+        wide[row * k + c] = list[1 + k + count] = drawn[row * k + c];
+        list[1 + count++] = static_cast<float>(c);
+      }
+      list[0] = static_cast<float>(count);
+    }
   }
 
   template <typename T> void put(int64_t index, T value) {
@@ -399,6 +430,8 @@ public:
 private:
   Random random;
   std::vector<float> input, inputScales, bias, residual, scales;
+  std::vector<float> outliers; ///< lists, [rows, 1 + 2 * k]
+  std::vector<float> wide;     ///< the same as values, 0 elsewhere, [rows, k]
   std::vector<int8_t> codes;
   std::vector<double> values; ///< weights without scales, [n, k]
   std::vector<char> packed, packedScales;

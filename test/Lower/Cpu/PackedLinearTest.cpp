@@ -156,6 +156,16 @@ std::vector<LinearFormat> getFormats() {
     format.residual = i % 3 != 1;
     formats.push_back(format);
   }
+  for (const char *granularity : {"channel", "tensor"})
+    for (bool zeroPoints : {false, true}) {
+      LinearFormat format{"Int8Outliers", "i8x16x4", granularity};
+      format.name += granularity;
+      format.name += zeroPoints ? "Zero" : "";
+      format.zeroPoints = format.residual = zeroPoints;
+      format.byteActivations = format.outliers = true;
+      format.bias = !zeroPoints;
+      formats.push_back(format);
+    }
   LinearFormat shortInputs = {"Bf16Bf16", "bf16x16x2", ""};
   shortInputs.shortActivations = shortInputs.bias = shortInputs.residual = true;
   formats.push_back(shortInputs);

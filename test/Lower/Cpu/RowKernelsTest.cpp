@@ -196,6 +196,69 @@ TEST_P(RowKernelsTest, DynamicQuantizeHalvesToEven) {
   EXPECT_EQ(codes.toVector(), (std::vector<int8_t>{127, 0, 2, 0, -2, -127}));
 }
 
+// Lists hold what reaches the threshold, whole chunks of it or none; the
+// rest of a list, and of the memory, stays as it was.
+TEST_P(RowKernelsTest, DynamicQuantizeListsOutliers) {
+  constexpr float kThreshold = 6;
+  for (int64_t features : kFeatures) {
+    SCOPED_TRACE(features);
+    int64_t rows = 6, pitch = 1 + 2 * features;
+    std::string shape = "tensor<?x" + std::to_string(features) + "x";
+    std::string types = shape + "i8>, tensor<?xf32>, tensor<?x" +
+                        std::to_string(pitch) + "xf32>";
+    CompiledKernel kernel(
+        GetParam(),
+        "func.func @f(%x: " + shape + "f32>) -> (" + types +
+            ") {\n%c, %s, %o = qlm.dynamic_quantize %x {scheme = "
+            "#qlm.scheme<i8, row, range [-127, 127], bound 127.0, scales f32>,"
+            " threshold = 6.0 : f32} : " +
+            shape + "f32> -> " + types + "\nreturn %c, %s, %o : " + types +
+            "\n}",
+        {rows, 1, 1});
+    std::vector<float> values = Random(9).floats(rows * features, 4);
+    std::fill_n(values.begin() + features, features, 0.0f);
+    std::fill_n(values.begin() + 2 * features, features, -7.5f);
+    values[3 * features] = -kThreshold; // reaches it
+    values[4 * features] = std::nextafter(kThreshold, 0.0f);
+    Buffer<float> x(values), scales(rows), lists(rows * pitch);
+    Buffer<int8_t> codes(rows * features);
+    kernel.run({x.data(), codes.data(), scales.data(), lists.data()},
+               {rows, 1, 1, 1});
+    for (int64_t t = 0; t < rows; ++t) {
+      float largest = 0;
+      std::vector<float> columns, wide;
+      for (int64_t i = 0; i < features; ++i) {
+        float &value = values[t * features + i];
+        if (std::fabs(value) >= kThreshold) {
+          columns.push_back(static_cast<float>(i));
+          wide.push_back(value);
+          value = 0;
+        }
+        largest = std::max(largest, std::fabs(value));
+      }
+      const float *list = lists.data() + t * pitch;
+      ASSERT_EQ(list[0], static_cast<float>(wide.size()));
+      for (int64_t j = 0; j < features; ++j) {
+        bool isListed = j < static_cast<int64_t>(wide.size());
+        ASSERT_EQ(isListed, !std::isnan(list[1 + j]));
+        ASSERT_EQ(isListed, !std::isnan(list[1 + features + j]));
+        if (isListed) {
+          ASSERT_EQ(list[1 + j], columns[j]);
+          ASSERT_EQ(list[1 + features + j], wide[j]);
+        }
+      }
+      ASSERT_EQ(scales[t], largest / 127.0f);
+      float inverse = 127.0f / largest;
+      for (int64_t i = 0; i < features; ++i) {
+        float scaled = largest > 0 ? values[t * features + i] * inverse : 0;
+        ASSERT_EQ(codes[t * features + i],
+                  std::clamp(std::nearbyint(scaled), -127.0f, 127.0f));
+      }
+    }
+    EXPECT_TRUE(codes.isIntact() && scales.isIntact() && lists.isIntact());
+  }
+}
+
 //===----------------------------------------------------------------------===//
 // qlm.static_quantize
 //===----------------------------------------------------------------------===//

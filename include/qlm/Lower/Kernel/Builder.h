@@ -151,6 +151,8 @@ public:
   Val loadMasked(VectorType type, Val mask, int64_t alignment = 0) const;
   void store(Val value, int64_t alignment = 0) const;
   void storeMasked(Val value, Val mask, int64_t alignment = 0) const;
+  /// Stores the lanes whose bit in \p mask is set, one beside the other.
+  void storeCompressed(Val value, Val mask) const;
   /// Asks for the cache line at this address, for reading, in all levels.
   void prefetch() const;
 
@@ -250,6 +252,8 @@ public:
   /// order is fixed.
   Val reduceSum(Val vector);
   Val reduceMax(Val vector);
+  /// How many lanes of a mask are set, i64.
+  Val countLanes(Val mask);
 
   // Control flow.
   /// for (i = lo; i < hi; i += step) body(i)
