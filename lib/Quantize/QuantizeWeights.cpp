@@ -163,6 +163,8 @@ void QuantizeWeightsPass::runOnOperation() {
     std::string label = labels.take(linear);
     if (keepLmHead && isLmHead(linear))
       return WalkResult::advance();
+    if (!target->type && !target->scheme)
+      return WalkResult::advance();
     Value weight = linear.getWeight();
     if (failed(checkParameter(linear, weight, "weight")))
       return WalkResult::interrupt();

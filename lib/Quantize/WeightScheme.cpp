@@ -104,6 +104,9 @@ mlir::qlm::getWeightTarget(ModuleOp module, const WeightRequest &request) {
   for (const CodeKind &kind : kKinds)
     if (request.weights == kind.name)
       return getQuantized(module, request, kind);
+  if (request.weights == "source" && !request.zeroPoints &&
+      !request.doubleQuant)
+    return WeightTarget{};
   Builder builder(module.getContext());
   auto type = llvm::StringSwitch<FloatType>(request.weights)
                   .Case("f32", builder.getF32Type())
@@ -112,7 +115,7 @@ mlir::qlm::getWeightTarget(ModuleOp module, const WeightRequest &request) {
                   .Default({});
   if (!type)
     return module.emitError() << "weights must be f32, bf16, f16, int8, int4, "
-                                 "nf4 or fp8, got '"
+                                 "nf4, fp8 or source, got '"
                               << request.weights << "'";
   if (request.zeroPoints)
     return module.emitError()

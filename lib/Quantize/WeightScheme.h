@@ -21,7 +21,7 @@ struct WeightRequest {
   bool doubleQuant = false;
 };
 
-/// What weights become.
+/// What weights become; with neither type nor scheme they stay as stored.
 struct WeightTarget {
   FloatType type;           ///< null when weights are quantized
   SchemeAttr scheme;        ///< null when weights stay floats

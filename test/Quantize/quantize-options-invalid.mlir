@@ -19,7 +19,7 @@
 // RUN: not quant-opt %s --qlm-quantize-pipeline="weights=int8 keep-lm-head activations=int8-dynamic" 2>&1 | FileCheck %s --check-prefix=HEAD
 // RUN: not quant-opt %s --qlm-quantize-pipeline="weights=int8 activations=bf16" 2>&1 | FileCheck %s --check-prefix=SHORT
 
-// WEIGHTS: error: weights must be f32, bf16, f16, int8, int4, nf4 or fp8, got 'int5'
+// WEIGHTS: error: weights must be f32, bf16, f16, int8, int4, nf4, fp8 or source, got 'int5'
 // DIVIDE: error: {{.*}}group size must divide the columns, got 96 and 128 in lm_head (64x128)
 // NF4: error: weights=nf4 needs granularity=group, got 'channel'
 // ROW: error: granularity must be tensor, channel or group, got 'row'

@@ -121,8 +121,8 @@ def QuantizeWeights : Pass<"qlm-quantize-weights", "::mlir::ModuleOp"> {
   }];
   let options = [
     Option<"weights", "weights", "std::string", /*default=*/"\"f32\"",
-           "What the weights of linears become: f32, bf16, f16, int8, int4, nf4 "
-           "or fp8">,
+           "What the weights of linears become: f32, bf16, f16, int8, int4, "
+           "nf4, fp8 or source, which leaves them as stored">,
     Option<"groupSize", "group-size", "int64_t", /*default=*/"0",
            "Columns that share a scale, with granularity group (0: 64 of nf4, "
            "else 128)">,
