@@ -41,6 +41,7 @@ def methods(group: int, calibration: Path) -> dict[str, list[str]]:
     gptq = ["--method", "gptq", *text]
     awq = ["--method", "awq", *text]
     both = ["--method", "awq-gptq", "--search-scales", "--act-order", *text]
+    refined = ["--refine", "3", "--damping", "0.1"]
     static = ["--weights", "int8", "--activations", "int8-static", *text]
     return {
         "bf16": ["--weights", "bf16"],
@@ -49,6 +50,7 @@ def methods(group: int, calibration: Path) -> dict[str, list[str]]:
         "int8 tensor, zero points": [
             "--weights", "int8", "--granularity", "tensor", "--zero-points"],
         "W8A8 dynamic": ["--weights", "int8", "--activations", "int8-dynamic"],
+        "LLM.int8": ["--method", "llm.int8"],
         "fp8 channel": ["--weights", "fp8"],
         "int4 RTN": ["--weights", "int4", *g],
         "int4 RTN, zero points": ["--weights", "int4", *g, "--zero-points"],
@@ -69,6 +71,12 @@ def methods(group: int, calibration: Path) -> dict[str, list[str]]:
         "int4 AWQ + GPTQ": ["--weights", "int4", *g, *both],
         "int4 AWQ + GPTQ, zero points": [
             "--weights", "int4", *g, *both, "--zero-points"],
+        "int4 GPTQ, searched scales, act order, zero points, refined": [
+            "--weights", "int4", *g, *gptq, "--search-scales", "--act-order",
+            "--zero-points", *refined],
+        "int4 AWQ + GPTQ, refined": ["--weights", "int4", *g, *both, *refined],
+        "int4 AWQ + GPTQ, zero points, refined": [
+            "--weights", "int4", *g, *both, "--zero-points", *refined],
         "int4 AWQ + GPTQ, zero points, head kept": [
             "--weights", "int4", *g, *both, "--zero-points", "--keep-lm-head"],
         "int4 AWQ, zero points, head kept": [

@@ -72,6 +72,8 @@ RoundingProgram::create(Operation *rounding, ReaderContext &context) {
   program->gptq.actOrder = gptq.getActOrder();
   program->gptq.staticGroups = gptq.getStaticGroups();
   program->gptq.searchScales = gptq->hasAttr(kSearchScalesAttr);
+  if (auto refine = gptq->getAttrOfType<IntegerAttr>(kRefineAttr))
+    program->gptq.refinements = static_cast<int>(refine.getInt());
   return program;
 }
 

@@ -150,6 +150,7 @@ static void addQuantize(PassManager &pm, const CompileOptions &options) {
   quantize.smooth = options.smooth;
   quantize.range = options.range;
   quantize.searchScales = options.searchScales;
+  quantize.refine = options.refine;
   quantize.observe = options.observe;
   quantize.keepLmHead = options.keepLmHead;
   quantize.activations = options.activations;

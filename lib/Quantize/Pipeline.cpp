@@ -46,6 +46,7 @@ void mlir::qlm::buildQuantizePipeline(OpPassManager &pm,
   weights.actOrder = options.actOrder;
   weights.staticGroups = options.staticGroups;
   weights.searchScales = options.searchScales;
+  weights.refine = options.refine;
   weights.keepLmHead = options.keepLmHead;
   weights.tableType = options.tableType;
   pm.addPass(createQuantizeWeights(weights));

@@ -8,6 +8,7 @@
 #include "Statistics.h"
 #include "WeightLabels.h"
 #include "WeightScheme.h"
+#include "qlm/Quantize/NumericsScheme.h"
 #include "qlm/Quantize/Passes.h"
 
 namespace mlir::qlm {
@@ -58,6 +59,9 @@ FailureOr<WeightTarget> QuantizeWeightsPass::checkOptions() {
            << "damping must not be negative and block-size "
               "positive, got "
            << double(damping) << " and " << int64_t(blockSize);
+  if (refine < 0 || refine > 100)
+    return module.emitError()
+           << "refine must be from 0 to 100, got " << int64_t(refine);
   if (tableType != "source" && tableType != "f32")
     return module.emitError()
            << "table-type must be source or f32, got '" << tableType << "'";
@@ -141,6 +145,8 @@ FailureOr<Value> QuantizeWeightsPass::quantize(LinearOp linear,
         RtnOp::create(builder, loc, codes, scales, zeroType, weight, scheme);
   if (method == "gptq" && searchScales)
     rounding->setAttr(kSearchScalesAttr, builder.getUnitAttr());
+  if (method == "gptq" && refine)
+    rounding->setAttr(kRefineAttr, builder.getI64IntegerAttr(refine));
   Value storedScales = rounding->getResult(1);
   if (target.doubleQuant)
     storedScales = quantizeTwice(builder, loc, storedScales);

@@ -7,6 +7,7 @@
 // RUN: not quant-opt %s --qlm-quantize-pipeline="weights=nf4 activations=int8-dynamic" 2>&1 | FileCheck %s --check-prefix=NF4INT8
 // RUN: not quant-opt %s --qlm-quantize-pipeline="weights=int4 group-size=-32" 2>&1 | FileCheck %s --check-prefix=NEGATIVE
 // RUN: not quant-opt %s --qlm-quantize-pipeline="weights=int4 method=gptq" 2>&1 | FileCheck %s --check-prefix=METHOD
+// RUN: not quant-opt %s --qlm-quantize-pipeline="weights=int4 method=gptq statistics=s refine=101" 2>&1 | FileCheck %s --check-prefix=REFINE
 // RUN: not quant-opt %s --qlm-quantize-pipeline="weights=int4 method=best" 2>&1 | FileCheck %s --check-prefix=UNKNOWN
 // RUN: not quant-opt %s --qlm-quantize-pipeline="weights=int4 method=keep" 2>&1 | FileCheck %s --check-prefix=KEEP
 // RUN: not quant-opt %s --qlm-quantize-pipeline="weights=nf4 method=keep statistics=s" 2>&1 | FileCheck %s --check-prefix=KEEPNF4
@@ -27,6 +28,7 @@
 // DOUBLE: error: double-quant needs weights=nf4, got 'int4'
 // NF4INT8: error: {{.*}}activations=int8-dynamic needs weights of integer codes, got nf4-g64 in lm_head
 // NEGATIVE: error: group-size must be positive, got -32
+// REFINE: error: refine must be from 0 to 100, got 101
 // METHOD: error: method=gptq needs statistics of a calibration
 // UNKNOWN: error: method must be rtn, gptq, awq or keep, got 'best'
 // KEEP: error: method=keep needs a checkpoint's scales as statistics

@@ -139,6 +139,79 @@ def test_codes_equal_the_paper(packages, gptq):
     assert manifest["quantization"]["method"] == "gptq"
 
 
+def test_refinement_lowers_the_loss(packages, gptq, tmp_path):
+    """Each code that is left is the nearest to the best, given all others,
+    at the last column; and the loss is that of the same steps in float64."""
+    package, statistics = gptq
+    again = tmp_path / "again"
+    saved = package.parent / "statistics.safetensors"
+    toolchain.succeed("quantc", packages.model("tiny-llama"), "-o", again,
+                      *OPTIONS, "--method", "gptq", "--statistics", saved,
+                      "--refine", 2)
+    source = toolchain.read_safetensors(
+        packages.model("tiny-llama") / "model.safetensors")
+    w = source["model.layers.2.self_attn.o_proj.weight"].astype(np.float64)
+    h = statistics["layers.2.o.second_moments"].astype(np.float64)
+    h = h + 0.01 * np.diag(h).mean() * np.eye(len(h))
+
+    def loss(values):
+        return np.einsum("nj,jk,nk->n", values - w, h, values - w)
+
+    def stored(folder):
+        tensors = toolchain.read_safetensors(folder / "weights.safetensors")
+        return unpack(tensors, "layers.2.o", *w.shape)
+
+    before, after = stored(package), stored(again)
+    assert (loss(after) <= loss(before) * 1.0001).all()
+    assert loss(after).sum() < 0.99 * loss(before).sum()
+    expected = refined(w, h, before, GROUP)
+    assert abs(loss(after).sum() / loss(expected).sum() - 1) < 0.01
+    # No single code is better one step up or down, in the last column.
+    scales = group_scales(after, GROUP)[:, -1]
+    for step in (-1, 1):
+        moved = after.copy()
+        moved[:, -1] += step * scales
+        assert (loss(moved) >= loss(after) * 0.9999).mean() > 0.99
+
+
+def group_scales(values: np.ndarray, group: int) -> np.ndarray:
+    """The least distance between values of each group: its scale, as long as
+    two neighbouring codes are in use."""
+    cells = np.sort(values.reshape(len(values), -1, group), axis=-1)
+    gaps = np.diff(cells, axis=-1)
+    return np.where(gaps > 1e-9, gaps, np.inf).min(-1)
+
+
+def refined(w, h, values, group, times=2):
+    """`--refine` in float64: scales by least squares, then codes in turn."""
+    rows, columns = w.shape
+    scales = group_scales(values, group)
+    digits = np.rint(values.reshape(rows, -1, group) / scales[..., None])
+    for _ in range(times):
+        for row in range(rows):
+            spread = np.zeros((columns, scales.shape[1]))
+            for g in range(scales.shape[1]):
+                spread[g * group:(g + 1) * group, g] = digits[row, g]
+            system = spread.T @ h @ spread
+            found = np.linalg.lstsq(system, spread.T @ h @ w[row], rcond=None)[0]
+            found = found.astype(np.float16).astype(np.float64)
+            good = np.where(found > 0, found, scales[row])
+            old, new = (spread @ s - w[row] for s in (scales[row], good))
+            if new @ h @ new < old @ h @ old:
+                scales[row] = good
+        wide = np.repeat(scales, group, axis=1)
+        errors = digits.reshape(rows, columns) * wide - w
+        gradient = errors @ h
+        for k in range(columns):
+            wanted = w[:, k] + errors[:, k] - gradient[:, k] / h[k, k]
+            code = np.clip(np.rint(wanted / wide[:, k]), -8, 7)
+            change = code * wide[:, k] - w[:, k] - errors[:, k]
+            digits[:, k // group, k % group] = code
+            errors[:, k] += change
+            gradient += change[:, None] * h[k]
+    return w + errors
+
+
 def divergence(packages, package, tmp_path) -> float:
     text = tmp_path / "measured.txt"
     text.write_text(HELDOUT.read_text()[:12_000])

@@ -110,6 +110,9 @@ struct Arguments {
   cl::opt<bool> searchScales{
       "search-scales", cl::cat(category),
       cl::desc("gptq: shrinks the range of each scale where that loses less")};
+  NumberOption refine{
+      "refine", cl::init("0"), cl::cat(category), cl::value_desc("N"),
+      cl::desc("gptq: how often codes and scales are gone over once more")};
   cl::opt<std::string> calibration{
       "calibration", cl::cat(category), cl::value_desc("FILE"),
       cl::desc("Text, or JSON lines with \"text\", to calibrate on: what gptq, "
@@ -340,7 +343,8 @@ static int checkArguments(const Arguments &arguments) {
        {&arguments.groupSize, &arguments.maxBatch, &arguments.maxContext,
         &arguments.maxStepTokens, &arguments.pageTokens, &arguments.threads,
         &arguments.calibrationTokens, &arguments.calibrationWindow,
-        &arguments.evaluationTokens, &arguments.memoryLimit}) {
+        &arguments.evaluationTokens, &arguments.memoryLimit,
+        &arguments.refine}) {
     int64_t value = 0;
     bool given = option->getNumOccurrences() > 0;
     llvm::StringRef text = option->getValue();
@@ -487,6 +491,7 @@ static CompileOptions makeOptions(const Arguments &arguments) {
     (void)llvm::to_float(llvm::StringRef(arguments.smooth), options.smooth);
   options.range = arguments.range;
   options.searchScales = arguments.searchScales;
+  options.refine = getNumber(arguments.refine);
   options.observe = arguments.observe;
   options.actOrder = arguments.actOrder;
   options.staticGroups = arguments.staticGroups;

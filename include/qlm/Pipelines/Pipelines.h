@@ -98,6 +98,8 @@ struct CompileOptions {
   /// int8-static: "minmax", "average", "percentile" or "entropy".
   std::string range = "minmax";
   bool searchScales = false;
+  /// gptq: how often codes and scales are gone over once more.
+  int64_t refine = 0;
   std::string statistics;
   double damping = 0.01;
   int64_t blockSize = 128;

@@ -37,6 +37,8 @@ struct GptqOptions {
   /// Ranges of scales are shrunk by the part, of 1, 0.95, ... 0.5, that loses
   /// least by the measure of the paper's equation 2.
   bool searchScales = false;
+  /// How often codes and scales are gone over once more: see refineGptq.
+  int refinements = 0;
 };
 
 /// The second moments of a linear's inputs, made ready for rounding its
@@ -45,7 +47,8 @@ struct GptqOptions {
 class GptqFactor {
 public:
   /// From \p moments `[columns, columns]`, row-major; only the lower triangle
-  /// is read. Needs 20 bytes for each of its elements. False when the matrix is
+  /// is read. Needs 20 bytes for each of its elements, and 4 more to refine.
+  /// False when the matrix is
   /// not positive definite with a damping of 1, or not finite.
   bool compute(const float *moments, int64_t columns,
                const GptqOptions &options);
@@ -57,6 +60,10 @@ public:
   int64_t getDeadColumns() const { return deadColumns; }
 
 private:
+  friend void refineGptq(const float *weights, int64_t rows, int64_t columns,
+                         const Scheme &scheme, const GptqFactor &factor,
+                         const GptqOptions &options, uint8_t *codes,
+                         float *scales, const uint8_t *zeroPoints);
   friend RoundingResult quantizeGptq(float *weights, int64_t rows,
                                      int64_t columns, const Scheme &scheme,
                                      const GptqFactor &factor,
@@ -69,7 +76,27 @@ private:
   std::vector<int64_t> order; ///< column visited i-th; empty: as they stand
   std::vector<bool> dead;     ///< by column as it stands
   std::vector<float> upper;   ///< [columns, columns], in the order visited
+  std::vector<float> damped;  ///< H, [columns, columns], if it is needed
 };
+
+/// Makes the codes and scales of \p weights `[rows, columns]` better by the
+/// measure that GPTQ is after, `L = (w - q) H (w - q)ᵀ` for each row, with zero
+/// points as they are. `options.refinements` times:
+///
+/// - scales: with d the numbers that codes stand for at scale 1, the scales s
+///   of a row that make L least solve `A s = b`, where
+///   `A[g, h] = sum over i in g, j in h of d_i H_ij d_j` and
+///   `b[g] = sum over i in g of d_i (H w)_i`; kept where they are positive,
+///   and L, with the scales rounded to their type, becomes less;
+/// - codes: column by column, the code nearest to what makes L least with all
+///   other codes as they are (cyclic coordinate descent, Behdin et al.,
+///   arXiv 2309.01885).
+///
+/// L never grows but by the rounding of f32. `quantizeGptq` calls it.
+void refineGptq(const float *weights, int64_t rows, int64_t columns,
+                const Scheme &scheme, const GptqFactor &factor,
+                const GptqOptions &options, uint8_t *codes, float *scales,
+                const uint8_t *zeroPoints);
 
 /// Rounds \p weights `[rows, columns]`, which are changed. Outputs as
 /// `quantizeRtn`; granularity channel or group. Rows don't depend on each

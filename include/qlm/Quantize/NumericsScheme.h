@@ -13,6 +13,10 @@
 
 namespace mlir::qlm {
 
+/// On a `qlm.gptq`, an integer: how often codes and scales are gone over once
+/// more (numerics::refineGptq).
+inline constexpr llvm::StringLiteral kRefineAttr = "qlm.refine";
+
 /// The scheme as the numerics take it.
 inline ::qlm::numerics::Scheme getNumericsScheme(SchemeAttr scheme) {
   ::qlm::numerics::Scheme result;

@@ -101,6 +101,11 @@ struct QuantizeOptions : public PassPipelineOptions<QuantizeOptions> {
       llvm::cl::desc("gptq: shrinks the range of each scale where that loses "
                      "less"),
       llvm::cl::init(false)};
+  Option<int64_t> refine{
+      *this, "refine",
+      llvm::cl::desc("gptq: how often codes and scales are gone over once more "
+                     "(0 to 100)"),
+      llvm::cl::init(0)};
   Option<bool> keepLmHead{
       *this, "keep-lm-head",
       llvm::cl::desc("Leaves the weight of the linear that makes the logits "

@@ -150,6 +150,9 @@ def QuantizeWeights : Pass<"qlm-quantize-weights", "::mlir::ModuleOp"> {
     Option<"searchScales", "search-scales", "bool", /*default=*/"false",
            "gptq: shrinks the range of each scale where that loses less "
            "(qlm.search_scales)">,
+    Option<"refine", "refine", "int64_t", /*default=*/"0",
+           "gptq: how often codes and scales are gone over once more "
+           "(qlm.refine)">,
     Option<"keepLmHead", "keep-lm-head", "bool", /*default=*/"false",
            "Leaves the weight of the linear that makes the logits as it is">,
     Option<"tableType", "table-type", "std::string", /*default=*/"\"source\"",
