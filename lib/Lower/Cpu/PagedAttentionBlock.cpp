@@ -53,6 +53,7 @@ AttentionScratch::AttentionScratch(const AttentionShape &shape) {
     valueTiles = take(kBlockDepths * shape.valueTiles(), kTileSize);
     highWeights = take(2 * kTileRows * kBlockKeys, 2);
     lowWeights = take(2 * kTileRows * kBlockKeys, 2);
+    laneMaxima = take(kTileRows * kSliceKeys, 4);
     oneResult = take(1, kTileSize);
   }
   bytes = next;
@@ -66,7 +67,7 @@ static constexpr int64_t kHiddenMark = -1;
 static constexpr int64_t kLineBytes = 64;
 
 /// The larger of two floats in one instruction; \p b where one is NaN.
-static Val larger(KernelBuilder &builder, Val a, Val b) {
+Val mlir::qlm::cpu::larger(KernelBuilder &builder, Val a, Val b) {
   return builder.select(a > b, a, b);
 }
 

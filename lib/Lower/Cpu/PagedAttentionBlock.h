@@ -116,11 +116,16 @@ struct AttentionScratch {
   /// With tiles: the queries as sums of two bf16, `[rows, tileDim]`; the
   /// block's keys as `[slices, keyTiles]` and its values as `[depths,
   /// valueTiles]` tiles; p as sums of two bf16, `[32, 64]`, of which 16 rows
-  /// are used; a result of 16 rows of which one is wanted.
+  /// are used; the largest s of each lane of 16 rows, `[16, 16]`; a result of
+  /// 16 rows of which one is wanted.
   int64_t highQueries, lowQueries, keyTiles, valueTiles;
-  int64_t highWeights, lowWeights, oneResult;
+  int64_t highWeights, lowWeights, laneMaxima, oneResult;
   int64_t bytes;
 };
+
+/// The larger of two floats in one instruction; \p b where one is NaN.
+kernel::Val larger(kernel::KernelBuilder &builder, kernel::Val a,
+                   kernel::Val b);
 
 /// Emits the meeting of queries with a block of keys.
 class AttentionBlock {

@@ -9,6 +9,8 @@
 
 #include "llvm/Support/MathExtras.h"
 
+#include <limits>
+
 using namespace mlir;
 using namespace mlir::qlm;
 using namespace mlir::qlm::cpu;
@@ -32,6 +34,28 @@ std::pair<Val, Val> AttentionTiles::split(Val values) {
   };
   Val high = round(values);
   return {high, round(values - b.toF32(high))};
+}
+
+/// The same of two vectors, which follow each other. With the instruction that
+/// rounds both, the higher parts are cut off, not rounded: they take no
+/// rounding back then, and the lower ones have a bit more to say.
+std::pair<Val, Val> AttentionTiles::splitTwo(Val first, Val second) {
+  if (!hasBf16Vectors) {
+    auto [firstHigh, firstLow] = split(first);
+    auto [secondHigh, secondLow] = split(second);
+    return {b.concat(firstHigh, secondHigh), b.concat(firstLow, secondLow)};
+  }
+  auto pack = [&](Val lower, Val upper) {
+    return b.intrinsic("llvm.x86.avx512bf16.cvtne2ps2bf16.512",
+                       b.vec(2 * kTileColumns, b.bf16()), {upper, lower});
+  };
+  VectorType bits = b.vec(kTileColumns, b.i32());
+  auto cut = [&](Val x) {
+    return b.bitcast(b.bitcast(x, bits) & kUpperHalf, x.type());
+  };
+  Val firstHigh = cut(first), secondHigh = cut(second);
+  return {pack(firstHigh, secondHigh),
+          pack(first - firstHigh, second - secondHigh)};
 }
 
 void AttentionTiles::emitPadding(Val rows) {
@@ -186,28 +210,113 @@ void AttentionTiles::emitTileScores(Val firstRow) {
   });
 }
 
-/// Turns s into p and o into o * c.
-void AttentionTiles::emitTileSoftmax(Val firstRow, Val rows, Val base) {
-  VectorType type = b.vec(shape.lanes, b.f32());
+/// The keys of a slice that a query sees.
+Val AttentionTiles::maskSeen(Val row, Val base, int64_t slice) {
+  return b.firstLanes(kSliceKeys, countKeys(row, base) - slice * kSliceKeys);
+}
+
+/// The largest s of each row in each of 16 lanes.
+void AttentionTiles::emitLaneMaxima(Val firstRow, Val rows, Val base) {
+  VectorType type = b.vec(kSliceKeys, b.f32());
+  Val hidden = b.constant(type, -std::numeric_limits<double>::infinity());
   b.forRange(b.index(0), rows, 1, [&](Val i) {
-    Val row = firstRow + i;
-    RowWeights result = emitRowSoftmax(i, row, base);
-    for (auto [j, slice] : llvm::enumerate(result.slices)) {
+    Val slices[kBlockSlices];
+    for (int64_t j = 0; j < kBlockSlices; ++j) {
+      slices[j] = weightSlice(i, j).load(type, /*alignment=*/64);
       if (base)
-        slice = b.select(result.seen[j], slice, b.zero(slice.type()));
-      auto [high, low] = split(slice);
-      int64_t offset = static_cast<int64_t>(j) * kSliceKeys * 2;
-      at(layout.highWeights).at(i * kWeightStride + offset).store(high);
-      at(layout.lowWeights).at(i * kWeightStride + offset).store(low);
+        slices[j] =
+            b.select(maskSeen(firstRow + i, base, j), slices[j], hidden);
     }
-    Val factor = shape.lanes == kSliceKeys
-                     ? result.factor
-                     : b.slice(result.factor, 0, shape.lanes);
-    for (int64_t d = 0; d < shape.paddedDim(); d += shape.lanes) {
-      Ptr place = output(row).at(d * 4);
-      place.store(place.load(type) * factor);
-    }
+    Val largest = larger(b, larger(b, slices[0], slices[1]),
+                         larger(b, slices[2], slices[3]));
+    at(layout.laneMaxima).at(i * kTileBytes).store(largest, kTileBytes);
   });
+}
+
+/// The largest s of 16 rows, a lane a row: of two vectors the halves of each
+/// row's lanes meet, until one lane of each row is left.
+Val AttentionTiles::emitMaxima() {
+  SmallVector<Val> vectors;
+  for (int64_t i = 0; i < kTileRows; ++i)
+    vectors.push_back(at(layout.laneMaxima)
+                          .at(i * kTileBytes)
+                          .load(b.vec(kSliceKeys, b.f32()), kTileBytes));
+  for (int64_t width = kSliceKeys; width > 1; width /= 2) {
+    SmallVector<int64_t> lower, upper;
+    for (int64_t lane = 0; lane < 2 * kSliceKeys; ++lane)
+      (lane % width < width / 2 ? lower : upper).push_back(lane);
+    SmallVector<Val> joined;
+    for (size_t i = 0; i < vectors.size(); i += 2)
+      joined.push_back(larger(b, b.shuffle(vectors[i], vectors[i + 1], lower),
+                              b.shuffle(vectors[i], vectors[i + 1], upper)));
+    vectors = joined;
+  }
+  return vectors[0];
+}
+
+/// Turns a row's s into p and adds them to l; m and c are known.
+void AttentionTiles::emitRowWeights(Val i, Val row, Val base) {
+  VectorType type = b.vec(kSliceKeys, b.f32());
+  Val shift = b.broadcast(maximum(row).load(b.f32()), kSliceKeys);
+  Val slices[kBlockSlices];
+  for (int64_t j = 0; j < kBlockSlices; ++j) {
+    Val s = weightSlice(i, j).load(type, /*alignment=*/64);
+    slices[j] = powerOfTwo(s - shift);
+    if (base)
+      slices[j] =
+          b.select(maskSeen(row, base, j), slices[j], b.zero(slices[j].type()));
+  }
+  Val sum = (slices[0] + slices[1]) + (slices[2] + slices[3]);
+  Val factor = b.broadcast(correction(i).load(b.f32()), kSliceKeys);
+  Val total = sums(row).load(type, /*alignment=*/64);
+  sums(row).store(b.fma(total, factor, sum), /*alignment=*/64);
+  for (int64_t j = 0; j < kBlockSlices; j += 2) {
+    for (int64_t k = j; shape.pages.codes && k < j + 2; ++k) {
+      slices[k] = slices[k] * loadScales(valueScales(b.index(k)));
+      // The scale of a later token may be NaN.
+      if (base)
+        slices[k] = b.select(maskSeen(row, base, k), slices[k],
+                             b.zero(slices[k].type()));
+    }
+    auto [high, low] = splitTwo(slices[j], slices[j + 1]);
+    Val place = i * kWeightStride + j * kSliceKeys * 2;
+    at(layout.highWeights).at(place).store(high);
+    at(layout.lowWeights).at(place).store(low);
+  }
+}
+
+/// o * c. Most blocks have no larger s than those before.
+void AttentionTiles::emitRescaled(Val firstRow, Val rows, Val factors) {
+  VectorType type = b.vec(shape.lanes, b.f32());
+  Val rowsHere = b.firstLanes(kTileRows, rows);
+  Val changes =
+      b.select(rowsHere, b.abs(factors - 1.0), b.zero(factors.type()));
+  // A row of NaN has a factor of NaN.
+  Val isChanged = b.reduceMax(b.bitcast(changes, b.vec(kTileRows, b.i32())));
+  b.ifThen(isChanged != 0, [&] {
+    b.forRange(b.index(0), rows, 1, [&](Val i) {
+      Val factor = b.broadcast(correction(i).load(b.f32()), shape.lanes);
+      for (int64_t d = 0; d < shape.paddedDim(); d += shape.lanes) {
+        Ptr place = output(firstRow + i).at(d * 4);
+        place.store(place.load(type) * factor);
+      }
+    });
+  });
+}
+
+/// Turns s into p and o into o * c. Maxima and factors of 16 rows are found at
+/// once, in the lanes of a vector; lanes past the last row hold anything.
+void AttentionTiles::emitTileSoftmax(Val firstRow, Val rows, Val base) {
+  VectorType type = b.vec(kTileRows, b.f32());
+  emitLaneMaxima(firstRow, rows, base);
+  Val before = maximum(firstRow).load(type);
+  Val after = larger(b, before, emitMaxima());
+  Val factors = powerOfTwo(before - after);
+  maximum(firstRow).store(after);
+  correction(b.index(0)).store(factors);
+  b.forRange(b.index(0), rows, 1,
+             [&](Val i) { emitRowWeights(i, firstRow + i, base); });
+  emitRescaled(firstRow, rows, factors);
 }
 
 /// Adds to 16 rows of \p tiles tiles of features, from \p firstTile on, at

@@ -64,6 +64,8 @@ public:
 
 private:
   std::pair<kernel::Val, kernel::Val> split(kernel::Val values);
+  std::pair<kernel::Val, kernel::Val> splitTwo(kernel::Val first,
+                                               kernel::Val second);
   kernel::Val loadPair(kernel::Ptr even, kernel::Ptr odd);
   kernel::Val loadNeighbours(kernel::Ptr rows);
   void copyKeys();
@@ -71,6 +73,12 @@ private:
   /// largest exponent there is, in place, of bf16 elements.
   kernel::Val copyValues(kernel::Val count);
   void emitTileScores(kernel::Val firstRow);
+  kernel::Val maskSeen(kernel::Val row, kernel::Val base, int64_t slice);
+  void emitLaneMaxima(kernel::Val firstRow, kernel::Val rows, kernel::Val base);
+  kernel::Val emitMaxima();
+  void emitRowWeights(kernel::Val i, kernel::Val row, kernel::Val base);
+  void emitRescaled(kernel::Val firstRow, kernel::Val rows,
+                    kernel::Val factors);
   void emitTileSoftmax(kernel::Val firstRow, kernel::Val rows,
                        kernel::Val base);
   void emitProducts(kernel::Ptr outputs, int64_t stride, kernel::Val weightRow,
