@@ -5,14 +5,17 @@
 
     cpu_limit.py --quant-run PATH --packages FOLDER --out FOLDER
                  [--rounds 3] [--threads 2] [--peers llama.cpp,torch]
-                 [--seconds 600] [--only REGEX]
+                 [--seconds 600] [--only REGEX] [--fast-cores PATH]
+                 [--new-tokens 32]
 
 FOLDER holds skeletons that `fill_package.py strip` made, each with its job in
 its name: int4a8, int8a8, int4, bf16 (TinyLlama-1.1B's shapes), small (28 M,
 int4 with int8 activations), attention-f32 and attention-bf16 (one layer of 8
 heads of 64, for batches of 2 prompts of 1024). They are filled here, and models
 of the same shapes and random weights are written for the peers. Jobs run one
-after the other, in rounds, pinned to cores of their own by taskset; after
+after the other, in rounds, pinned to cores of their own by taskset; with
+--fast-cores (the program qlm-fast-cores) to those that are fastest before the
+job, ours or a peer's, since other guests slow cores down by turns. After
 --seconds no further job begins, so the last round may lack some. Prints a table
 of medians with the least and the largest value, and writes it with all values
 to --out.
@@ -32,8 +35,8 @@ import time
 from pathlib import Path
 
 HERE = Path(__file__).resolve().parent
-PROMPT, NEW = 512, 32
-"""Tokens of a prompt, and new ones."""
+PROMPT = 512
+"""Tokens of a prompt."""
 SHORT_PROMPT = 64
 """Tokens of each of eight prompts."""
 START_PROMPT = "1,2,3,4,5,6,7,8"
@@ -68,6 +71,10 @@ class Bench:
     def run(self, name: str, command: list) -> tuple[dict, float]:
         """The JSON object that a command prints, and its seconds."""
         environment = dict(os.environ, OMP_NUM_THREADS=str(self.a.threads))
+        if self.a.fast_cores:
+            self.cores = subprocess.run(
+                [self.a.fast_cores, str(self.a.threads)], text=True,
+                capture_output=True, check=True).stdout.strip()
         begin = time.perf_counter()
         try:
             done = subprocess.run(
@@ -81,7 +88,8 @@ class Bench:
             self.failures.append(f"{name}: {done.stderr.strip()[-300:]}")
             return {}, 0
         result = last_json(done.stdout)
-        self.log.write(json.dumps({"name": name, **result}) + "\n")
+        self.log.write(json.dumps({"name": name, "cores": self.cores, **result})
+                       + "\n")
         self.log.flush()
         return result, seconds
 
@@ -95,15 +103,16 @@ class Bench:
         # The first prompt warms up, as the peers do.
         result, _ = self.run(name, [
             self.a.quant_run, "bench", package, "--no-verify", "--threads",
-            self.a.threads, "--prompt-tokens", PROMPT, "--new-tokens", NEW,
-            "--batch", "1,1", "--reserve", "--profile", "--json"])
+            self.a.threads, "--prompt-tokens", PROMPT, "--new-tokens",
+            self.a.new_tokens, "--batch", "1,1", "--reserve", "--profile",
+            "--json"])
         rows = result.get("results", [])[1:]
         if package.name in ("int4a8", "int8a8"):
             many, _ = self.run(f"{name} x 8", [
                 self.a.quant_run, "bench", package, "--no-verify", "--threads",
                 self.a.threads, "--prompt-tokens", SHORT_PROMPT,
-                "--new-tokens", NEW, "--batch", 8, "--reserve", "--profile",
-                "--json"])
+                "--new-tokens", self.a.new_tokens, "--batch", 8, "--reserve",
+                "--profile", "--json"])
             rows += many.get("results", [])
         for row in rows:
             batch = row["batch"]
@@ -144,8 +153,8 @@ class Bench:
         result, _ = self.run(name, [
             sys.executable, HERE / "peers/llama_cpp_peer.py", file,
             "--threads", self.a.threads, "--prompt-tokens",
-            PROMPT if batch == 1 else SHORT_PROMPT, "--new-tokens", NEW, "--batch",
-            batch])
+            PROMPT if batch == 1 else SHORT_PROMPT, "--new-tokens",
+            self.a.new_tokens, "--batch", batch])
         if batch == 1:
             self.add(name, "prefill, batch 1, tok/s", result.get("pp_tps"))
         self.add(name, f"decode, batch {batch}, tok/s", result.get("tg_tps"))
@@ -244,10 +253,15 @@ def main() -> None:
     parser.add_argument("--peers", type=lambda text: text.split(","),
                         default=["llama.cpp", "torch"])
     parser.add_argument("--seconds", type=float, default=600)
+    parser.add_argument("--new-tokens", type=int, default=32)
     parser.add_argument("--only", default="")
     parser.add_argument("--cores", default="",
                         help="as taskset takes them; default: chosen")
+    parser.add_argument("--fast-cores", type=Path,
+                        help="the program that chooses cores before each job")
     a = parser.parse_args()
+    if a.fast_cores:
+        a.fast_cores = a.fast_cores.resolve()
     if not shutil.which("taskset"):
         sys.exit("taskset is needed (package util-linux)")
     # taskset searches names without a slash in PATH.
@@ -265,7 +279,9 @@ def main() -> None:
                 break
             job()
             rounds += 1 / len(jobs)
-    text = (f"{machine()}; cores {bench.cores}, {rounds:.1f} rounds, "
+    text = (f"{machine()}; cores "
+            f"{'the fastest before each job' if a.fast_cores else bench.cores}"
+            f", {rounds:.1f} rounds, "
             f"{time.strftime('%F %T')}\n\n{bench.table()}\n")
     for failure in bench.failures:
         text += f"\nfailed: {failure}\n"
