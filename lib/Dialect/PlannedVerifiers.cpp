@@ -11,6 +11,9 @@
 
 #include "Checks.h"
 
+#include "qlm/Dialect/GatedLinear.h"
+#include "qlm/Package/Format.h"
+
 using namespace mlir;
 using namespace mlir::qlm;
 
@@ -110,8 +113,18 @@ LogicalResult PackedLinearOp::verify() {
           RankedTensorType::get({rows}, Float32Type::get(getContext())),
           LayoutKind::Bias)))
     return failure();
+  int64_t features = rows;
+  if (isGated(*this)) {
+    constexpr int64_t kPair = 2 * ::qlm::format::kRowBlock;
+    if (rows % kPair != 0)
+      return emitOpError() << "gated out features must be a multiple of "
+                           << kPair << ", got " << rows;
+    if (getResidual())
+      return emitOpError("is gated and has a residual");
+    features /= 2;
+  }
   // C1, C3
-  if (failed(checkLinear(op, getInput(), getInputScales(), columns, rows,
+  if (failed(checkLinear(op, getInput(), getInputScales(), columns, features,
                          getResidual(), getResult())))
     return failure();
   // C4

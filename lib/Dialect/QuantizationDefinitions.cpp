@@ -6,6 +6,7 @@
 //===----------------------------------------------------------------------===//
 
 #include "DefinitionBuilder.h"
+#include "qlm/Dialect/GatedLinear.h"
 #include "qlm/Package/Tables.h"
 
 using namespace mlir;
@@ -558,7 +559,25 @@ static Value packedAt(DefinitionBuilder &d, Value packed, LayoutKind kind,
   return d.select(d.less(within, d.index(4)), low, high);
 }
 
+/// The product of a gated linear, in f32, gated.
+static FailureOr<Values> decomposeGated(PackedLinearOp op, OpBuilder &builder) {
+  auto type = cast<RankedTensorType>(op.getType());
+  auto product = cast<PackedLinearOp>(builder.clone(*op));
+  product->removeAttr(kGatedAttr);
+  product.getResult().setType(
+      RankedTensorType::get({type.getDimSize(0), 2 * type.getDimSize(1)},
+                            Float32Type::get(op.getContext())));
+  FailureOr<Values> sums = product.decompose(builder);
+  product->erase();
+  auto gate = SwigluOp::create(builder, op.getLoc(), type, sums->front());
+  FailureOr<Values> values = gate.decompose(builder);
+  gate->erase();
+  return values;
+}
+
 FailureOr<Values> PackedLinearOp::decompose(OpBuilder &builder) {
+  if (isGated(*this))
+    return decomposeGated(*this, builder);
   DefinitionBuilder d(builder, getLoc());
   auto type = cast<RankedTensorType>(getType());
   LayoutKind kind = getLayout().getKind();

@@ -7,6 +7,7 @@
 
 #include "qlm/Lower/Passes.h"
 
+#include "qlm/Lower/FuseGate.h"
 #include "qlm/Package/Format.h"
 
 #include "mlir/Pass/PassManager.h"
@@ -42,6 +43,8 @@ void mlir::qlm::buildLowerPipeline(OpPassManager &pm,
   kv.maxStepTokens = options.maxStepTokens;
   kv.keysByToken = options.target == "cuda";
   pm.addPass(createPlanKvCache(kv));
+  if (options.target != "cuda")
+    pm.addPass(createFuseGate());
   pm.addPass(createFuseQuantize());
   if (options.target == "cuda")
     return addCudaPasses(pm, options);
@@ -53,6 +56,7 @@ void mlir::qlm::buildLowerPipeline(OpPassManager &pm,
 }
 
 void mlir::qlm::registerLowerPipelines() {
+  registerFuseGate();
   PassPipelineRegistration<LowerOptions>(
       "qlm-lower-pipeline",
       "Plans cache and memory and emits kernels for a processor",

@@ -14,6 +14,7 @@
 
 #include "mlir/IR/MLIRContext.h"
 #include "mlir/Pass/PassManager.h"
+#include "qlm/Dialect/GatedLinear.h"
 #include "qlm/Lower/Kernel/Builder.h"
 #include "qlm/Lower/Passes.h"
 #include "llvm/ADT/StringMap.h"
@@ -52,6 +53,8 @@ static std::string getKey(PackedLinearOp op) {
   std::string key;
   llvm::raw_string_ostream stream(key);
   stream << op->getPropertiesAsAttribute();
+  if (isGated(op))
+    stream << kGatedAttr;
   llvm::interleaveComma(op->getOperandTypes(), stream);
   return key;
 }

@@ -668,3 +668,27 @@ func.func @f(%s: tensor<2xf32>) {
   %0 = qlm.pack %s {layout = #qlm.layout<scale16>, name = "s"} : tensor<2xf32> to tensor<4x1x16xf32>
   return
 }
+
+// -----
+
+func.func @f(%x: tensor<2x8xf32>, %c: tensor<3x8x16xf32>) {
+  // expected-error @+1 {{gated out features must be a multiple of 32, got 48}}
+  %0 = qlm.packed_linear %x, %c {qlm.gated, inFeatures = 8 : i64, outFeatures = 48 : i64, layout = #qlm.layout<f32x16>} : (tensor<2x8xf32>, tensor<3x8x16xf32>) -> tensor<2x24xf32>
+  return
+}
+
+// -----
+
+func.func @f(%x: tensor<2x8xf32>, %c: tensor<2x8x16xf32>, %r: tensor<2x16xf32>) {
+  // expected-error @+1 {{is gated and has a residual}}
+  %0 = qlm.packed_linear %x, %c residual %r {qlm.gated, inFeatures = 8 : i64, outFeatures = 32 : i64, layout = #qlm.layout<f32x16>} : (tensor<2x8xf32>, tensor<2x8x16xf32>, tensor<2x16xf32>) -> tensor<2x16xf32>
+  return
+}
+
+// -----
+
+func.func @f(%x: tensor<2x8xf32>, %c: tensor<2x8x16xf32>) {
+  // expected-error @+1 {{result's features must be the weight's rows}}
+  %0 = qlm.packed_linear %x, %c {qlm.gated, inFeatures = 8 : i64, outFeatures = 32 : i64, layout = #qlm.layout<f32x16>} : (tensor<2x8xf32>, tensor<2x8x16xf32>) -> tensor<2x32xf32>
+  return
+}

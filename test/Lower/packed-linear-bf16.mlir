@@ -1,5 +1,6 @@
 // bf16 activations take AMX at any number of rows where 16 columns or more are
-// whole steps, and vectors elsewhere.
+// whole steps, and vectors elsewhere: pairs of bf16 where there is an
+// instruction for them.
 
 // RUN: quant-opt %s --qlm-plan-memory --qlm-emit-cpu-kernels="target-cpu=sapphirerapids" | FileCheck %s
 // RUN: quant-opt %s --qlm-plan-memory --qlm-emit-cpu-kernels="target-cpu=icelake-server" | FileCheck %s --check-prefix=VECTORS
@@ -29,7 +30,7 @@ module attributes {qlm.plan = {max_step_tokens = 33 : i64, max_logit_rows = 33 :
 // CHECK-NOT: math.fma
 // CHECK: func.func @packed_linear_1(
 // CHECK-NOT: llvm.x86.t
-// CHECK: math.fma
+// CHECK: call_intrinsic "llvm.x86.avx512bf16.dpbf16ps.512"
 
 // VECTORS: func.func @packed_linear(
 // VECTORS-NOT: llvm.x86.t

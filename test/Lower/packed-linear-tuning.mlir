@@ -25,7 +25,7 @@ module attributes {qlm.plan = {max_step_tokens = 33 : i64, max_logit_rows = 33 :
 }
 
 // CHECK: func.func @packed_linear(
-// CHECK: %[[MIN:.*]] = arith.constant 16 : i64
+// CHECK: %[[MIN:.*]] = arith.constant 9 : i64
 // CHECK: arith.cmpi sge, %{{.*}}, %[[MIN]] : i64
 // CHECK: arith.constant 640 : i64
 // CHECK: func.func @packed_linear_1(

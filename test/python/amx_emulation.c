@@ -93,3 +93,14 @@ void *emulated_tdpbf16ps(int16_t rows, int16_t columns, int16_t depth,
     }
   return result;
 }
+
+/* vscalefps: y * 2^floor(n). */
+float emulated_scale(float y, float n) {
+  if (isnan(n))
+    return n;
+  if (n > 4096)
+    n = 4096;
+  if (n < -4096)
+    n = -4096;
+  return ldexpf(y, (int)floorf(n));
+}

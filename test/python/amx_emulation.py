@@ -74,6 +74,44 @@ def dot(name: str, element: str, lanes: int, extend: tuple[str, str],
     return "\n".join([*lines, f"  ret {sums} {last}", "}", ""])
 
 
+def scale() -> str:
+    """A function that multiplies lanes by powers of two, lane by lane."""
+    lines = ["declare float @emulated_scale(float, float)",
+             "define internal <16 x float> @emulated_scalef(<16 x float> %a, "
+             "<16 x float> %b, <16 x float> %kept, i16 %mask, i32 %mode) {"]
+    last = "poison"
+    for i in range(16):
+        lines += [f"  %a{i} = extractelement <16 x float> %a, i32 {i}",
+                  f"  %b{i} = extractelement <16 x float> %b, i32 {i}",
+                  f"  %c{i} = call float @emulated_scale(float %a{i}, "
+                  f"float %b{i})",
+                  f"  %r{i} = insertelement <16 x float> {last}, "
+                  f"float %c{i}, i32 {i}"]
+        last = f"%r{i}"
+    return "\n".join([*lines, f"  ret <16 x float> {last}", "}", ""])
+
+
+def dot_of_pairs() -> str:
+    """A function that adds products of pairs of bf16 to 16 sums in f32."""
+    lines = ["declare <16 x float> @llvm.fma.v16f32(<16 x float>, "
+             "<16 x float>, <16 x float>)",
+             "define internal <16 x float> @emulated_dpbf16ps("
+             "<16 x float> %sum, <32 x bfloat> %a, <32 x bfloat> %b) {"]
+    for v in "ab":
+        lines += [f"  %w{v} = bitcast <32 x bfloat> %{v} to <16 x i32>",
+                  f"  %o{v} = and <16 x i32> %w{v}, splat (i32 -65536)",
+                  f"  %e{v} = shl <16 x i32> %w{v}, splat (i32 16)",
+                  f"  %of{v} = bitcast <16 x i32> %o{v} to <16 x float>",
+                  f"  %ef{v} = bitcast <16 x i32> %e{v} to <16 x float>"]
+    last = "%sum"
+    for part in ("of", "ef"):
+        lines.append(f"  %s{part} = call <16 x float> @llvm.fma.v16f32("
+                     f"<16 x float> %{part}a, <16 x float> %{part}b, "
+                     f"<16 x float> {last})")
+        last = f"%s{part}"
+    return "\n".join([*lines, f"  ret <16 x float> {last}", "}", ""])
+
+
 def emulate(ir: str) -> str:
     """LLVM IR without intrinsics of AMX and AVX512."""
     ir = ir.replace("x86_amx", "ptr")
@@ -82,17 +120,22 @@ def emulate(ir: str) -> str:
     ir = re.sub(r"^attributes .*$", "", ir, flags=re.MULTILINE)
     ir = re.sub(r" #\d+", " ", ir)
     functions = {
-        "vpdpbusd": dot("emulated_vpdpbusd", "i8", 64, ("zext", "sext"), True),
-        "pmaddw.d": dot("emulated_pmaddwd", "i16", 32, ("sext", "sext"),
-                        False),
+        "avx512.vpdpbusd.512": ("vpdpbusd", dot(
+            "emulated_vpdpbusd", "i8", 64, ("zext", "sext"), True)),
+        "avx512.pmaddw.d.512": ("pmaddwd", dot(
+            "emulated_pmaddwd", "i16", 32, ("sext", "sext"), False)),
+        "avx512.mask.scalef.ps.512": ("scalef", scale()),
+        "avx512bf16.dpbf16ps.512": ("dpbf16ps", dot_of_pairs()),
     }
-    for name, function in functions.items():
-        intrinsic = f"@llvm.x86.avx512.{name}.512"
+    for name, (emulated, function) in functions.items():
+        intrinsic = f"@llvm.x86.{name}"
         ir = re.sub(rf"^declare .*{re.escape(intrinsic)}\(.*$", "", ir,
                     flags=re.MULTILINE)
         if intrinsic in ir:
-            ir = ir.replace(intrinsic,
-                            "@emulated_" + name.replace(".", "")) + function
+            if "@llvm.fma.v16f32" in ir:
+                function = re.sub(r"^declare .*@llvm\.fma.*\n", "", function,
+                                  flags=re.MULTILINE)
+            ir = ir.replace(intrinsic, "@emulated_" + emulated) + function
     assert "@llvm.x86." not in ir
     return ir
 

@@ -523,6 +523,20 @@ def test_packed_product_of_bf16(tmp_path, rng):
     assert relative_error(y, expected) < 1e-6
 
 
+def test_gated_packed_product(tmp_path, rng):
+    """The gate of both halves of a product."""
+    x, w = normal(rng, 3, 11), normal(rng, 64, 11)
+    [y] = run(tmp_path, f"""
+      %p = qlm.pack %w {{layout = #qlm.layout<f32x16>, name = "w"}}
+        : {tensor(w)} to tensor<4x11x16xf32>
+      %y = qlm.packed_linear %x, %p {{qlm.gated, inFeatures = 11,
+        outFeatures = 64, layout = #qlm.layout<f32x16>}}
+        : ({tensor(x)}, tensor<4x11x16xf32>) -> tensor<3x32xf32>""",
+              {"x": (x, "f32"), "w": (w, "f32")}, {"y": ((3, 32), "f32")})
+    gate, up = np.split(x.astype(np.float64) @ w.T, 2, axis=1)
+    assert relative_error(y, gate / (1 + np.exp(-gate)) * up) < 1e-6
+
+
 def test_paged_step_equals_attention(tmp_path, rng):
     """Two sequences over scattered pages against plain attention."""
     heads, kv_heads, size, page, pages = 4, 2, 6, 4, 7

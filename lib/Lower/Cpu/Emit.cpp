@@ -7,6 +7,7 @@
 
 #include "Emitters.h"
 
+#include "qlm/Dialect/GatedLinear.h"
 #include "qlm/Lower/Kernel/Builder.h"
 
 #include "llvm/ADT/TypeSwitch.h"
@@ -31,6 +32,8 @@ static std::string getKernelKey(Operation *op, SizeKind rows) {
     stream << attributes << " ";
   if (Attribute tuning = op->getAttr(kTuningAttr))
     stream << tuning << " ";
+  if (op->hasAttr(kGatedAttr))
+    stream << kGatedAttr << " ";
   stream << "(" << op->getOperandTypes() << ") -> (" << op->getResultTypes()
          << ") " << stringifySizeKind(rows);
   return key;
@@ -53,8 +56,9 @@ static bool isForGpu(Operation *op) {
     if (!type || !type.isDynamicDim(0) ||
         !isa<FloatType>(type.getElementType()) || type.getElementType().isF32())
       return false;
-    return !isa<PackedLinearOp>(op) || !type.getElementType().isBF16() ||
-           value.getDefiningOp() == op;
+    auto linear = dyn_cast<PackedLinearOp>(op);
+    return !linear || !type.getElementType().isBF16() ||
+           (value.getDefiningOp() == op && !isGated(linear));
   };
   return llvm::any_of(op->getOperands(), isNarrow) ||
          llvm::any_of(op->getResults(), isNarrow);

@@ -7,6 +7,9 @@
 
 #include "PackedLinear.h"
 
+#include "RowFormulas.h"
+#include "qlm/Dialect/GatedLinear.h"
+
 #include "llvm/Support/MathExtras.h"
 
 using namespace mlir;
@@ -28,6 +31,8 @@ static constexpr int64_t kMaxTileBlocks = 8;
 /// Tiles that a launch should have at least, so that a few threads end
 /// together.
 static constexpr int64_t kMinTiles = 16;
+/// Operations of a gate, as profiles count them.
+static constexpr int64_t kGateFlops = 4;
 /// Columns that one int32 sum can take: 65536 * 255 * 128 < 2^31.
 static constexpr int64_t kMaxSumColumns = 65536;
 
@@ -40,6 +45,8 @@ FailureOr<LinearShape> LinearShape::get(PackedLinearOp op) {
   s.columns = op.getInFeatures();
   s.features = op.getOutFeatures();
   s.blocks = llvm::divideCeil(s.features, ::qlm::format::kRowBlock);
+  s.gated = isGated(op);
+  s.resultElement = cast<RankedTensorType>(op.getType()).getElementType();
   s.layout = op.getLayout().getKind();
   switch (s.layout) {
   case LayoutKind::Float32:
@@ -115,12 +122,14 @@ LinearTiling LinearTiling::get(const LinearShape &shape, const Target &target,
   tiling.prefetchBytes =
       tuning.prefetchBytes ? tuning.prefetchBytes : kPrefetchBytes;
   tiling.tileBlocks = kMaxTileBlocks;
-  while (tiling.tileBlocks > 1 && shape.blocks < tiling.tileBlocks * kMinTiles)
+  while (tiling.tileBlocks > 1 &&
+         shape.resultBlocks() < tiling.tileBlocks * kMinTiles)
     tiling.tileBlocks /= 2;
   if (tuning.tileBlocks)
     tiling.tileBlocks = tuning.tileBlocks;
   int64_t parts = ::qlm::format::kRowBlock / target.lanes();
-  int64_t tileStrips = tiling.tileBlocks * parts;
+  int64_t leastStrips = parts * shape.blocksPerResult();
+  int64_t tileStrips = tiling.tileBlocks * leastStrips;
   // Float sums need 8 chains to hide the latency of an fma; integer sums wait
   // for memory alone, and 4 streams come faster than 8 (33 against 29 GB/s).
   int64_t oneRowStrips = shape.byteActivations ? 4 : 8;
@@ -128,10 +137,12 @@ LinearTiling LinearTiling::get(const LinearShape &shape, const Target &target,
     oneRowStrips = tuning.oneRowStrips;
   if (target.avx512)
     tiling.patches = {{8, 2}, {4, 4}, {2, 4}, {1, oneRowStrips}};
+  else if (shape.gated)
+    tiling.patches = {{2, 4}, {1, oneRowStrips}};
   else
     tiling.patches = {{4, 2}, {2, 2}, {1, oneRowStrips}};
   for (LinearPatch &patch : tiling.patches)
-    patch.strips = std::min(patch.strips, tileStrips);
+    patch.strips = std::clamp(patch.strips, leastStrips, tileStrips);
   return tiling;
 }
 
@@ -198,7 +209,7 @@ void LinearEmitter::emitTile(Val tile) {
     Val row = b.index(0);
     for (LinearPatch patch : tiling.patches) {
       Val end = row + (rows - row) / patch.rows * patch.rows;
-      int64_t patchBlocks = patch.strips / parts;
+      int64_t patchBlocks = patch.strips / (parts * shape.blocksPerResult());
       // Blocks outside, rows inside: a patch's weights stay in the cache.
       b.forRange(first, first + tiling.tileBlocks, patchBlocks, [&](Val block) {
         b.forRange(row, end, patch.rows, [&](Val firstRow) {
@@ -209,10 +220,12 @@ void LinearEmitter::emitTile(Val tile) {
     }
   };
   int64_t fullTiles =
-      shape.features / (tiling.tileBlocks * ::qlm::format::kRowBlock);
-  if (fullTiles * tiling.tileBlocks == shape.blocks)
+      shape.resultFeatures() / (tiling.tileBlocks * ::qlm::format::kRowBlock);
+  if (fullTiles * tiling.tileBlocks == shape.resultBlocks())
     return emitFull();
-  auto emitRest = [&] { emitRemainingBlocks(first, b.index(shape.blocks)); };
+  auto emitRest = [&] {
+    emitRemainingBlocks(first, b.index(shape.resultBlocks()));
+  };
   if (fullTiles == 0)
     return emitRest();
   b.ifElse(tile < fullTiles, emitFull, emitRest);
@@ -221,7 +234,9 @@ void LinearEmitter::emitTile(Val tile) {
 void LinearEmitter::emitRemainingBlocks(Val from, Val to) {
   b.forRange(from, to, 1, [&](Val block) {
     b.forRange(b.index(0), rows, 1, [&](Val row) {
-      emitPatch({1, parts}, row, block, /*masked=*/true);
+      // Blocks of a gated linear are whole.
+      emitPatch({1, parts * shape.blocksPerResult()}, row, block,
+                /*masked=*/!shape.gated);
     });
   });
 }
@@ -235,11 +250,13 @@ void LinearEmitter::emitPatch(LinearPatch patch, Val firstRow, Val block,
         masked);
 }
 
-/// Result = inputScales * total + outliers + bias + residual.
+/// Result = inputScales * total + outliers + bias + residual, or the gate of
+/// two such.
 void LinearEmitter::store(const Place &place, ArrayRef<Val> totals,
                           bool masked) {
   VectorType vector = b.vec(lanes, b.f32());
-  auto total = totals.begin();
+  int64_t strips = place.patch.strips;
+  Val first = place.block * ::qlm::format::kRowBlock;
   for (int64_t r = 0; r < place.patch.rows; ++r) {
     Val row = place.firstRow + r;
     Val rowScale;
@@ -247,35 +264,59 @@ void LinearEmitter::store(const Place &place, ArrayRef<Val> totals,
       rowScale = b.broadcast(inputScales.at(row * 4).load(b.f32()), lanes);
     SmallVector<Val> wide;
     if (outliers)
-      wide = sumOutliers(place.weights, place.block, row, place.patch.strips);
-    for (int64_t s = 0; s < place.patch.strips; ++s) {
-      Val y = *total++;
-      Val feature = place.block * ::qlm::format::kRowBlock + s * lanes;
+      wide = sumOutliers(place.weights, place.block, row, strips);
+    auto getSum = [&](int64_t s) {
+      Val y = totals[r * strips + s];
       if (rowScale)
         y = y * rowScale;
       if (outliers)
         y = b.fma(loadScale(place.block, b.index(0), s), wide[s], y);
       if (bias)
-        y = y + bias.at(feature * 4).load(vector, lanes * 4);
+        y = y + bias.at((first + stripFeature(s)) * 4).load(vector, lanes * 4);
+      return y;
+    };
+    for (int64_t s = 0; s < strips; ++s) {
+      // Strips of up follow their block's strips of gate.
+      if (shape.gated && s / parts % 2)
+        continue;
+      Val y = getSum(s);
+      if (shape.gated)
+        y = emitGated(b, y, getSum(s + parts), target);
+      Val feature = first + stripFeature(s);
       Val mask;
       if (masked)
         mask = b.firstLanes(lanes, shape.features - feature);
-      storeResult(y, (row * shape.features + feature) * 4, mask);
+      storeResult(y, row * shape.resultFeatures() + feature, mask);
     }
   }
 }
 
-void LinearEmitter::storeResult(Val y, Val offset, Val mask) {
-  VectorType vector = b.vec(lanes, b.f32());
-  Ptr place = result.at(offset);
-  if (!mask) {
-    if (residual)
-      y = y + residual.at(offset).load(vector, 4);
-    return place.store(y, 4);
+/// Whether the results of many rows are stored past the caches: lines that
+/// nobody reads before all are written, and that are written as a whole,
+/// needn't be fetched for it.
+bool LinearEmitter::streamsResults() const {
+  return target.avx512 && !residual && shape.resultElement.isF32() &&
+         shape.resultFeatures() % lanes == 0;
+}
+
+void LinearEmitter::storeResult(Val y, Val index, Val mask, bool streams) {
+  Type element = shape.resultElement;
+  VectorType vector = b.vec(lanes, element);
+  Ptr place = result.element(element, index);
+  int64_t alignment = element.getIntOrFloatBitWidth() / 8;
+  if (residual) {
+    Ptr at = residual.element(element, index);
+    y = y + (mask ? at.loadMasked(vector, mask, alignment)
+                  : at.load(vector, alignment));
   }
-  if (residual)
-    y = y + residual.at(offset).loadMasked(vector, mask, 4);
-  place.storeMasked(y, mask, 4);
+  y = b.fromF32(y, element);
+  if (mask)
+    place.storeMasked(y, mask, alignment);
+  else if (streams)
+    LLVM::StoreOp::create(b, b.getLoc(), y.get(), place.get(), kCacheLine,
+                          /*isVolatile=*/false, /*isNonTemporal=*/true);
+  else
+    place.store(y, alignment);
 }
 
 //===----------------------------------------------------------------------===//
@@ -337,13 +378,14 @@ SmallVector<Val> LinearEmitter::runColumns(
 void LinearEmitter::prefetch(const Place &place, Ptr base, int64_t blockBytes,
                              Val position, int64_t ahead, int64_t bytes) {
   int64_t blocks = place.patch.strips / parts;
+  int64_t resultBlocks = blocks / shape.blocksPerResult();
   Val later = position + ahead;
-  Val jump = b.select(later >= blockBytes, b.index((blocks - 1) * blockBytes),
-                      b.index(0));
+  Val jump = b.select(later >= blockBytes,
+                      b.index((resultBlocks - 1) * blockBytes), b.index(0));
   Ptr stream = base.at(later + jump);
   for (int64_t i = 0; i < blocks; ++i)
     for (int64_t line = 0; line < bytes; line += kCacheLine)
-      stream.at(i * blockBytes + line).prefetch();
+      stream.at(shape.blockDistance(i) * blockBytes + line).prefetch();
 }
 
 /// Fetches the scales and zero points of a later group. They are few, but a
@@ -403,14 +445,15 @@ mlir::qlm::cpu::emitPackedLinear(PackedLinearOp op,
     if (!tuning->prefetchBytes)
       tiling.prefetchBytes = kAmxPrefetchBytes;
     // A pair of blocks lies in one tile: another would store it again.
-    tiling.tileBlocks = std::max(tiling.tileBlocks, AmxPlan::kBlocks);
+    if (!shape->gated)
+      tiling.tileBlocks = std::max(tiling.tileBlocks, AmxPlan::kBlocks);
     amx = AmxPlan::get(*shape, *tuning, request.maxRows());
   }
   LinearEmitter(op, *shape, tiling, amx, request).emit();
 
   KernelInfo info;
-  info.tiles =
-      request.tilesPerStep(llvm::divideCeil(shape->blocks, tiling.tileBlocks));
+  info.tiles = request.tilesPerStep(
+      llvm::divideCeil(shape->resultBlocks(), tiling.tileBlocks));
   if (needsRowSums(*shape, request.target))
     info.scratchBytes = request.maxRows() * shape->groups * 4;
   if (amx.minRows)
@@ -425,5 +468,7 @@ mlir::qlm::cpu::emitPackedLinear(PackedLinearOp op,
   if (op.getBias())
     info.bytes += rows * 4;
   info.flopsPerRow = 2 * shape->features * shape->columns;
+  if (shape->gated)
+    info.flopsPerRow += kGateFlops * shape->resultFeatures();
   return info;
 }

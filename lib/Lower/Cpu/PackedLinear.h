@@ -32,6 +32,10 @@
 // ...)` follows the scaling by the row's scale; the values are few and are
 // added one by one in the list's order, which is that of columns.
 //
+// A gated linear's result is silu(gate) * up of two such sums: strips come in
+// pairs, a block of gate and the one of up that lies half of the weight behind
+// it, and a tile counts blocks of the result.
+//
 // With AMX, many rows go another way to the same bits (PackedLinearAmx.cpp).
 //
 // Tested by test/Lower/Cpu/PackedLinearTest.cpp, timed by
@@ -53,6 +57,8 @@ struct LinearShape {
   int64_t columns = 0;  ///< K, input features
   int64_t features = 0; ///< N, output features
   int64_t blocks = 0;   ///< ceil(N / 16)
+  bool gated = false;   ///< the result is silu(first half) * second half
+  Type resultElement;   ///< f32, or bf16 of a gated linear
 
   LayoutKind layout = LayoutKind::Float32;
   int64_t wordColumns = 1; ///< columns of a packed word (a feature's unit)
@@ -74,6 +80,14 @@ struct LinearShape {
   int64_t offset = 0;
 
   int64_t blockBytes() const { return words * 16 * wordBytes; }
+  /// Weight blocks that make one block of the result.
+  int64_t blocksPerResult() const { return gated ? 2 : 1; }
+  int64_t resultBlocks() const { return blocks / blocksPerResult(); }
+  int64_t resultFeatures() const { return features / blocksPerResult(); }
+  /// Where the \p i th block of a patch lies, counted from its first one.
+  int64_t blockDistance(int64_t i) const {
+    return gated ? i / 2 + i % 2 * resultBlocks() : i;
+  }
   int64_t scaleBytes() const { return doubleScales ? 1 : halfScales ? 2 : 4; }
 
   /// Whether float sums are of codes as they are stored, and what their zero
@@ -117,7 +131,7 @@ struct AmxPlan {
   int64_t passGroups = 1;   ///< whose sums are scaled in one pass
   int64_t rowBlock = 0;     ///< rows that are arranged and multiplied at once
   int64_t arranged = 0; ///< rows in tiles: [row tiles, steps, 16, step bytes]
-  int64_t totals = 0;   ///< of a patch, [row tiles, blocks, 16, 16] f32
+  int64_t totals = 0;   ///< of two patches, [row tiles, blocks, 16, 16] f32
   int64_t sums = 0;     ///< the same in int32, for each group of a pass
   int64_t codes = 0;    ///< unpacked int4 codes of a pair of blocks
   int64_t end = 0;
@@ -150,7 +164,7 @@ private:
     Ptr x;        ///< first row of activations
     Ptr weights;  ///< first block
     Val firstRow; ///< i64
-    Val block;    ///< i64, first block
+    Val block;    ///< i64, first block, which is also the result's
   };
 
   // PackedLinear.cpp: tiles and patches.
@@ -160,9 +174,11 @@ private:
   void store(const Place &place, ArrayRef<Val> totals, bool masked);
   SmallVector<Val> sumOutliers(Ptr block, Val blockNumber, Val row,
                                int64_t strips);
-  /// Stores \p y, plus the residual, at \p offset; only the lanes of \p mask,
-  /// if there is one.
-  void storeResult(Val y, Val offset, Val mask);
+  /// Stores \p y, plus the residual, as element \p index of the result and what
+  /// follows; only the lanes of \p mask, if there is one. \p streams stores
+  /// past the caches.
+  void storeResult(Val y, Val index, Val mask, bool streams = false);
+  bool streamsResults() const;
   /// Runs \p step over \p columns columns from a run-time first column, in
   /// rounds of kRoundColumns and a shorter last one.
   SmallVector<Val> runColumns(const Place &place, Val firstColumn,
@@ -183,6 +199,7 @@ private:
   // PackedLinearWeights.cpp: packed words to operands.
   int64_t stripOffset(int64_t strip, int64_t bytesPerFeature,
                       int64_t bytesPerBlock) const;
+  int64_t stripFeature(int64_t strip) const;
   Val loadWord(const Place &place, int64_t strip, int64_t word);
   Val unpackFloat(Val word, int64_t column, Val zeroPoint);
   double getInputFactor(int64_t column) const;
@@ -203,6 +220,8 @@ private:
   SmallVector<Val> sumFloatColumns(const Place &place, Val firstColumn,
                                    int64_t columns, ArrayRef<Val> zeros);
   Val sumFloatRow(Ptr x, int64_t count);
+  bool multipliesPairs() const;
+  SmallVector<Val> sumPairs(const Place &place);
   Val loadActivation(const Place &at, int64_t row, int64_t column);
 
   // PackedLinearInteger.cpp: int8 activations.
@@ -225,6 +244,14 @@ private:
     Val firstRow, lastRow;
     Ptr x[AmxPlan::kRowTiles]; ///< arranged
     Ptr next;                  ///< this patch's share of the next pair
+    Ptr totals;
+  };
+
+  /// What a pair's results need beside totals, of each block.
+  struct AmxFeatures {
+    Val feature[AmxPlan::kBlocks], mask[AmxPlan::kBlocks];
+    Val scale[AmxPlan::kBlocks], zero[AmxPlan::kBlocks];
+    Val bias[AmxPlan::kBlocks];
   };
 
   /// Sums of some groups, and what they are multiplied by; of each group and
@@ -233,6 +260,7 @@ private:
     Val firstGroup;
     Ptr sums;
     SmallVector<Val> scales, zeros;
+    bool isFirst = false; ///< there are no totals yet
   };
 
   // PackedLinearAmx.cpp: row blocks, tiles and what is multiplied.
@@ -247,24 +275,36 @@ private:
                     Ptr to);
 
   // PackedLinearAmxPatch.cpp: products and results.
-  void emitAmxPatch(const AmxPanel &panel, int64_t rowTiles, Val rowTile);
+  Ptr getAmxNext(const AmxPanel &panel, Val rowTile);
+  AmxPatch getAmxPatch(const AmxPanel &panel, int64_t rowTiles, Val rowTile);
+  void emitAmxPatch(const AmxPatch &patch, const AmxFeatures &features);
+  void emitAmxPatches(const AmxPanel &panel);
+  SmallVector<Val> emitAmxSteps(const AmxPatch &patch, Val column, Val end,
+                                ArrayRef<Val> sums);
   void emitAmxOneGroup(const AmxPatch &patch);
-  void emitAmxGroups(const AmxPatch &patch);
+  void emitAmxBeside(const AmxPatch &patch, const AmxPatch &before,
+                     const AmxFeatures &features);
+  void emitAmxGroups(const AmxPatch &patch, const AmxFeatures &features);
   SmallVector<Val> emitAmxZeros(const AmxPatch &patch);
   SmallVector<Val> emitAmxStep(const AmxPatch &patch, Val column,
                                SmallVector<Val> sums);
   void emitAmxFetch(const AmxPatch &patch, Val column);
   void emitAmxStore(const AmxPatch &patch, ArrayRef<Val> tiles, Ptr to);
   Val getAmxSum(Val sum, Val row, Val group, Val zeroPoint);
-  void emitAmxPass(const AmxPatch &patch, Val column, Ptr sums,
-                   function_ref<void(int64_t)> between);
-  void emitAmxPassesOfFew(const AmxPatch &patch);
-  void emitAmxPassesOfMany(const AmxPatch &patch);
+  void emitAmxPass(const AmxPatch &patch, Val column, Ptr sums);
   AmxPass loadAmxPass(const AmxPatch &patch, Val firstGroup, Ptr sums);
-  void emitAmxScaledRow(const AmxPatch &patch, const AmxPass &pass,
-                        int64_t rowTile, Val row);
+  Val getAmxPlace(Val local);
+  SmallVector<Val> getAmxScaled(const AmxPatch &patch, const AmxPass &pass,
+                                Val local);
   void emitAmxScaled(const AmxPatch &patch, const AmxPass &pass);
-  void emitAmxResult(const AmxPatch &patch);
+  void emitAmxLast(const AmxPatch &patch, const AmxPass &pass,
+                   const AmxFeatures &features);
+  AmxFeatures loadAmxFeatures(const AmxPanel &panel);
+  SmallVector<Val> getAmxTotals(const AmxPatch &patch,
+                                const AmxFeatures &features, Val local);
+  void emitAmxResultRow(const AmxPatch &patch, const AmxFeatures &features,
+                        Val local, SmallVector<Val> totals);
+  void emitAmxResult(const AmxPatch &patch, const AmxFeatures &features);
 
   const LinearShape shape;
   const LinearTiling tiling;

@@ -60,14 +60,19 @@ static constexpr int64_t kPatchRows = AmxPlan::kRowTiles * kTileRows;
 /// What the rows of a block may take of a core's second-level cache (2 MiB
 /// where there is AMX); a pair of blocks and the results pass through the rest.
 static constexpr int64_t kRowBlockBytes = 1536 << 10;
+/// Fewest rows of int8 activations that are multiplied here. Eight rows of
+/// vectors use a weight once it is loaded; each further patch of vectors costs
+/// more than registers that are half empty, with int4 a little later.
+static constexpr int64_t kLeastRows = 9, kLeastRowsOfInt4 = 12;
 /// What unpacked codes of few rows may take of the first level (48 KiB).
 static constexpr int64_t kChunkBytes = 24 << 10;
 /// Patches among which the fetching of the next pair is divided; with more it
 /// runs ahead of the next pair.
 static constexpr int64_t kFetchingPatches = 8;
-/// Groups and columns of a pass at most: their sums share the first level.
+/// Groups and columns of a pass at most: its sums wait in the first level, and
+/// the processor overlooks a few hundred instructions.
 static constexpr int64_t kMostPassGroups = 4;
-static constexpr int64_t kPassColumns = 256;
+static constexpr int64_t kPassColumns = 128;
 
 bool AmxPlan::isFor(const LinearShape &shape, const Target &target) {
   if (shape.byteActivations)
@@ -95,9 +100,10 @@ AmxPlan AmxPlan::get(const LinearShape &shape, const LinearTuning &tuning,
                      int64_t maxRows) {
   AmxPlan plan;
   // Only int8 products are exact, and the same in vectors.
-  plan.minRows = !shape.byteActivations ? 1
-                 : tuning.amxRows       ? tuning.amxRows
-                                        : kTileRows;
+  plan.minRows = !shape.byteActivations             ? 1
+                 : tuning.amxRows                   ? tuning.amxRows
+                 : shape.layout == LayoutKind::Int4 ? kLeastRowsOfInt4
+                                                    : kLeastRows;
   plan.stepColumns = kTileBytes / shape.inputBytes;
   if (shape.groupColumns % plan.stepColumns != 0)
     plan.stepColumns /= 2;
@@ -125,7 +131,7 @@ AmxPlan AmxPlan::get(const LinearShape &shape, const LinearTuning &tuning,
   if (shape.byteActivations)
     take(llvm::alignTo(maxRows, kTileRows) * shape.groups * 4);
   plan.arranged = take(plan.rowBlock * rowBytes);
-  plan.totals = take(patchBytes);
+  plan.totals = take(2 * patchBytes);
   plan.sums = take(shape.groups > 1 ? 2 * plan.passGroups * patchBytes : 0);
   plan.codes = take(shape.layout == LayoutKind::Int4
                         ? kBlocks * shape.columns * plan.columnBytes
@@ -148,6 +154,9 @@ void LinearEmitter::emitAmxRowBlocks() {
     b.forRange(frame.lo(), frame.hi(), 1,
                [&](Val tile) { emitAmxTile(tile, panel); });
   });
+  // Other threads read what was stored past the caches.
+  if (streamsResults())
+    LLVM::FenceOp::create(b, b.getLoc(), LLVM::AtomicOrdering::seq_cst);
 }
 
 /// Copies rows to where registers read them: 16 rows of a step after another,
@@ -171,12 +180,12 @@ void LinearEmitter::emitAmxArranged(Val firstRow, Val lastRow) {
 
 void LinearEmitter::emitAmxTile(Val tile, const AmxPanel &rowBlock) {
   Val first = tile * tiling.tileBlocks;
-  Val end = b.min(first + tiling.tileBlocks, b.index(shape.blocks));
-  b.forRange(first, end, kBlocks, [&](Val block) {
+  Val end = b.min(first + tiling.tileBlocks, b.index(shape.resultBlocks()));
+  b.forRange(first, end, kBlocks / shape.blocksPerResult(), [&](Val block) {
     AmxPanel panel = rowBlock;
     panel.blocks[0] = block;
+    panel.blocks[1] = block + shape.blockDistance(1);
     // A second block that is missing is the first one again, not stored.
-    panel.blocks[1] = block + 1;
     if (shape.blocks % kBlocks)
       panel.blocks[1] = b.min(panel.blocks[1], b.index(shape.blocks - 1));
     for (int64_t s = 0; s < kBlocks; ++s)
@@ -193,18 +202,18 @@ void LinearEmitter::emitAmxPair(AmxPanel panel) {
   constexpr int64_t kRowTiles = AmxPlan::kRowTiles;
   auto emitFew = [&] {
     panel.isFew = true;
+    AmxFeatures features = loadAmxFeatures(panel);
+    auto emitOne = [&](int64_t rowTiles) {
+      emitAmxPatch(getAmxPatch(panel, rowTiles, b.index(0)), features);
+    };
     b.ifElse(
-        panel.rowTiles == 1, [&] { emitAmxPatch(panel, 1, b.index(0)); },
-        [&] { emitAmxPatch(panel, kRowTiles, b.index(0)); });
+        panel.rowTiles == 1, [&] { emitOne(1); }, [&] { emitOne(kRowTiles); });
   };
   auto emitMany = [&] {
     panel.isFew = false;
     if (shape.layout == LayoutKind::Int4)
       emitAmxUnpacked(panel, b.index(0), b.index(shape.columns));
-    Val paired = panel.rowTiles / kRowTiles * kRowTiles;
-    b.forRange(b.index(0), paired, kRowTiles,
-               [&](Val rowTile) { emitAmxPatch(panel, kRowTiles, rowTile); });
-    b.ifThen(paired < panel.rowTiles, [&] { emitAmxPatch(panel, 1, paired); });
+    emitAmxPatches(panel);
   };
   b.ifElse(panel.rowTiles <= kRowTiles, emitFew, emitMany);
 }
@@ -213,6 +222,9 @@ void LinearEmitter::emitAmxPair(AmxPanel panel) {
 /// Past its end the stream goes on in the next pair's block.
 Val LinearEmitter::getAmxAhead(Val offset) {
   Val later = offset + tiling.prefetchBytes;
+  // A gated pair's next block of each kind is the neighbour.
+  if (shape.gated)
+    return later;
   Val jump = b.select(later >= shape.blockBytes(),
                       b.index((kBlocks - 1) * shape.blockBytes()), b.index(0));
   return later + jump;

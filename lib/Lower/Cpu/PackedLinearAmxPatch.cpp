@@ -15,6 +15,8 @@
 
 #include "PackedLinear.h"
 
+#include "RowFormulas.h"
+
 using namespace mlir;
 using namespace mlir::qlm;
 using namespace mlir::qlm::cpu;
@@ -28,36 +30,94 @@ static constexpr int64_t kPatchSize = AmxPlan::kRowTiles * kBlocks * kTileSize;
 /// Rows of each block whose sums are scaled in one round.
 static constexpr int64_t kScaledRows = 8;
 
-/// Multiplies \p rowTiles tiles of the row block, from \p rowTile on.
-void LinearEmitter::emitAmxPatch(const AmxPanel &panel, int64_t rowTiles,
-                                 Val rowTile) {
-  AmxPatch patch{panel, rowTiles, {}, {}, {}, {}};
+/// \p rowTiles tiles of the row block, from \p rowTile on. Totals of
+/// neighbours lie apart.
+LinearEmitter::AmxPatch LinearEmitter::getAmxPatch(const AmxPanel &panel,
+                                                   int64_t rowTiles,
+                                                   Val rowTile) {
+  AmxPatch patch{panel, rowTiles, {}, {}, {}, {}, {}};
   patch.firstRow = panel.firstRow + rowTile * kTileRows;
   patch.lastRow = b.min(patch.firstRow + rowTiles * kTileRows, rows);
   int64_t tileBytes = kTileRows * shape.columns * shape.inputBytes;
   for (int64_t r = 0; r < rowTiles; ++r)
     patch.x[r] = rowSums.at((rowTile + r) * tileBytes + amx.arranged);
-  int64_t pairBytes = kBlocks * shape.blockBytes();
+  patch.next = getAmxNext(panel, rowTile);
+  patch.totals =
+      rowSums.at(amx.totals).at(rowTile / AmxPlan::kRowTiles % 2 * kPatchSize);
+  return patch;
+}
+
+/// Multiplies a patch and stores its results.
+void LinearEmitter::emitAmxPatch(const AmxPatch &patch,
+                                 const AmxFeatures &features) {
+  if (shape.groups > 1)
+    return emitAmxGroups(patch, features);
+  emitAmxOneGroup(patch);
+  emitAmxResult(patch, features);
+}
+
+/// Multiplies all patches of a pair, of which there are several. With one group
+/// a patch's results are stored while the matrix unit works on the next patch:
+/// 64 lines at once, each a miss, would keep its operands waiting.
+void LinearEmitter::emitAmxPatches(const AmxPanel &panel) {
+  constexpr int64_t kRowTiles = AmxPlan::kRowTiles;
+  Val paired = panel.rowTiles / kRowTiles * kRowTiles;
+  Val last = panel.rowTiles - 1;
+  AmxFeatures features = loadAmxFeatures(panel);
+  // Lists of outliers are loops of their own.
+  if (shape.groups > 1 || outliers) {
+    b.forRange(b.index(0), paired, kRowTiles, [&](Val rowTile) {
+      emitAmxPatch(getAmxPatch(panel, kRowTiles, rowTile), features);
+    });
+    b.ifThen(paired < panel.rowTiles,
+             [&] { emitAmxPatch(getAmxPatch(panel, 1, last), features); });
+    return;
+  }
+  auto emitNext = [&](int64_t rowTiles, Val rowTile) {
+    emitAmxBeside(getAmxPatch(panel, rowTiles, rowTile),
+                  getAmxPatch(panel, kRowTiles, rowTile - kRowTiles), features);
+  };
+  emitAmxOneGroup(getAmxPatch(panel, kRowTiles, b.index(0)));
+  b.forRange(b.index(kRowTiles), paired, kRowTiles,
+             [&](Val rowTile) { emitNext(kRowTiles, rowTile); });
+  b.ifElse(
+      paired < panel.rowTiles,
+      [&] {
+        emitNext(1, last);
+        emitAmxResult(getAmxPatch(panel, 1, last), features);
+      },
+      [&] {
+        emitAmxResult(getAmxPatch(panel, kRowTiles, paired - kRowTiles),
+                      features);
+      });
+}
+
+/// What a patch fetches of the next pair: the neighbours of this one.
+Ptr LinearEmitter::getAmxNext(const AmxPanel &panel, Val rowTile) {
+  int64_t blockBytes = shape.blockBytes();
   int64_t share = AmxPlan::getFetchedLines(shape, amx) * kTileBytes *
                   (shape.columns / amx.stepColumns);
-  patch.next = weights.at(panel.blocks[0] * shape.blockBytes() + pairBytes)
-                   .at(rowTile / AmxPlan::kRowTiles * share);
-  if (shape.groups == 1)
-    emitAmxOneGroup(patch);
-  else
-    emitAmxGroups(patch);
-  emitAmxResult(patch);
+  Val offset = rowTile / AmxPlan::kRowTiles * share;
+  Ptr first = weights.at(panel.blocks[0] * blockBytes);
+  if (!shape.gated)
+    return first.at(offset + kBlocks * blockBytes);
+  // The second half of the patches fetches the block of up.
+  int64_t jump = (shape.blockDistance(1) - 1) * blockBytes;
+  offset = offset + b.select(offset >= blockBytes, b.index(jump), b.index(0));
+  return first.at(offset + blockBytes);
+}
+
+SmallVector<Val> LinearEmitter::emitAmxSteps(const AmxPatch &patch, Val column,
+                                             Val end, ArrayRef<Val> sums) {
+  return b.forRange(column, end, amx.stepColumns, sums,
+                    [&](Val at, ArrayRef<Val> carried) {
+                      return emitAmxStep(patch, at, SmallVector<Val>(carried));
+                    });
 }
 
 /// Leaves the int32 or f32 sums of all columns in the place of totals.
 void LinearEmitter::emitAmxOneGroup(const AmxPatch &patch) {
   const AmxPanel &panel = patch.panel;
-  auto addSteps = [&](Val column, Val end, ArrayRef<Val> sums) {
-    return b.forRange(
-        column, end, amx.stepColumns, sums, [&](Val at, ArrayRef<Val> carried) {
-          return emitAmxStep(patch, at, SmallVector<Val>(carried));
-        });
-  };
   SmallVector<Val> sums = emitAmxZeros(patch);
   Val none = b.index(0), all = b.index(shape.columns);
   if (panel.isFew && shape.layout == LayoutKind::Int4)
@@ -65,82 +125,79 @@ void LinearEmitter::emitAmxOneGroup(const AmxPatch &patch) {
                       [&](Val column, ArrayRef<Val> carried) {
                         Val end = b.min(column + amx.chunkColumns, all);
                         emitAmxUnpacked(panel, column, end);
-                        return addSteps(column, end, carried);
+                        return emitAmxSteps(patch, column, end, carried);
                       });
   else
-    sums = addSteps(none, all, sums);
-  emitAmxStore(patch, sums, rowSums.at(amx.totals));
+    sums = emitAmxSteps(patch, none, all, sums);
+  emitAmxStore(patch, sums, patch.totals);
 }
 
-/// Leaves the scaled sums of all groups in the place of totals.
-void LinearEmitter::emitAmxGroups(const AmxPatch &patch) {
-  // Zero bits are zero as int32 and as f32.
-  emitAmxStore(patch, emitAmxZeros(patch), rowSums.at(amx.totals));
-  if (patch.panel.isFew)
-    emitAmxPassesOfFew(patch);
-  else
-    emitAmxPassesOfMany(patch);
+/// The same, and the results of the patch before, all of whose rows there are,
+/// some rows after each of the first steps.
+void LinearEmitter::emitAmxBeside(const AmxPatch &patch, const AmxPatch &before,
+                                  const AmxFeatures &features) {
+  constexpr int64_t kPatchRows = AmxPlan::kRowTiles * kTileRows;
+  int64_t steps = shape.columns / amx.stepColumns, rowsAtOnce = 1;
+  while (steps * rowsAtOnce < kPatchRows)
+    rowsAtOnce *= 2;
+  Val busy = b.index(kPatchRows / rowsAtOnce * amx.stepColumns);
+  SmallVector<Val> sums =
+      b.forRange(b.index(0), busy, amx.stepColumns, emitAmxZeros(patch),
+                 [&](Val at, ArrayRef<Val> carried) {
+                   auto after =
+                       emitAmxStep(patch, at, SmallVector<Val>(carried));
+                   Val row = at / amx.stepColumns * rowsAtOnce;
+                   for (int64_t i = 0; i < rowsAtOnce; ++i)
+                     emitAmxResultRow(before, features, row + i,
+                                      getAmxTotals(before, features, row + i));
+                   return after;
+                 });
+  sums = emitAmxSteps(patch, busy, b.index(shape.columns), sums);
+  emitAmxStore(patch, sums, patch.totals);
 }
 
-/// Leaves the sums of a pass's groups at \p sums. Calls \p between after each
-/// step with its number.
-void LinearEmitter::emitAmxPass(const AmxPatch &patch, Val column, Ptr sums,
-                                function_ref<void(int64_t)> between) {
-  int64_t step = 0;
-  for (int64_t g = 0; g < amx.passGroups; ++g) {
-    SmallVector<Val> group = emitAmxZeros(patch);
-    for (int64_t c = 0; c < shape.groupColumns; c += amx.stepColumns) {
-      group = emitAmxStep(patch, column + (g * shape.groupColumns + c), group);
-      between(step++);
-    }
-    emitAmxStore(patch, group, sums.at(g * kPatchSize));
-  }
-}
-
-/// Each pass is scaled at once.
-void LinearEmitter::emitAmxPassesOfFew(const AmxPatch &patch) {
-  Val all = b.index(shape.columns);
-  b.forRange(b.index(0), all, amx.chunkColumns, [&](Val first) {
-    Val end = b.min(first + amx.chunkColumns, all);
-    if (shape.layout == LayoutKind::Int4)
-      emitAmxUnpacked(patch.panel, first, end);
-    int64_t columns = amx.passGroups * shape.groupColumns;
-    b.forRange(first, end, columns, [&](Val column) {
-      Ptr sums = rowSums.at(amx.sums);
-      emitAmxPass(patch, column, sums, [](int64_t) {});
-      emitAmxScaled(patch,
-                    loadAmxPass(patch, column / shape.groupColumns, sums));
-    });
-  });
-}
-
-/// A pass is scaled while the matrix unit works on the next one: the rows of
-/// the one go between the steps of the other.
-void LinearEmitter::emitAmxPassesOfMany(const AmxPatch &patch) {
+/// Adds up the scaled sums of all groups, a pass after another, and stores the
+/// results. Each pass is scaled at once: the processor goes on to the next one
+/// meanwhile, whose sums lie elsewhere. Few rows unpack the next pass's codes
+/// before they need this one's, so that these have reached the cache.
+void LinearEmitter::emitAmxGroups(const AmxPatch &patch,
+                                  const AmxFeatures &features) {
+  bool unpacks = patch.panel.isFew && shape.layout == LayoutKind::Int4;
+  int64_t passes = shape.groups / amx.passGroups;
   int64_t columns = amx.passGroups * shape.groupColumns;
   int64_t passBytes = amx.passGroups * kPatchSize;
-  int64_t steps = columns / amx.stepColumns;
-  int64_t allRows = patch.rowTiles * kTileRows;
-  Ptr sums = rowSums.at(amx.sums);
-  emitAmxPass(patch, b.index(0), sums, [](int64_t) {});
-  auto emitPass = [&](Val column, ArrayRef<Val> before) {
-    Val here = b.index(passBytes) - before[0];
-    AmxPass last =
-        loadAmxPass(patch, column / shape.groupColumns - amx.passGroups,
-                    sums.at(before[0]));
-    emitAmxPass(patch, column, sums.at(here), [&](int64_t step) {
-      for (int64_t row = allRows * step / steps;
-           row < allRows * (step + 1) / steps; ++row)
-        emitAmxScaledRow(patch, last, row / kTileRows,
-                         b.index(row % kTileRows));
-    });
-    return SmallVector<Val>{here};
+  auto emitPass = [&](Val number, bool isFirst, bool isLast) {
+    Val column = number * columns, next = column + columns;
+    if (unpacks && !isLast)
+      emitAmxUnpacked(patch.panel, next, next + columns);
+    Ptr sums = rowSums.at(amx.sums).at(number % 2 * passBytes);
+    emitAmxPass(patch, column, sums);
+    AmxPass pass = loadAmxPass(patch, number * amx.passGroups, sums);
+    pass.isFirst = isFirst;
+    if (isLast)
+      emitAmxLast(patch, pass, features);
+    else
+      emitAmxScaled(patch, pass);
   };
-  Val last = b.forRange(b.index(columns), b.index(shape.columns), columns,
-                        {b.index(0)}, emitPass)[0];
-  emitAmxScaled(patch,
-                loadAmxPass(patch, b.index(shape.groups - amx.passGroups),
-                            sums.at(last)));
+  if (unpacks)
+    emitAmxUnpacked(patch.panel, b.index(0), b.index(columns));
+  emitPass(b.index(0), /*isFirst=*/true, /*isLast=*/passes == 1);
+  if (passes > 2)
+    b.forRange(b.index(1), b.index(passes - 1), 1, [&](Val number) {
+      emitPass(number, /*isFirst=*/false, /*isLast=*/false);
+    });
+  if (passes > 1)
+    emitPass(b.index(passes - 1), /*isFirst=*/false, /*isLast=*/true);
+}
+
+/// Leaves the sums of a pass's groups at \p sums.
+void LinearEmitter::emitAmxPass(const AmxPatch &patch, Val column, Ptr sums) {
+  for (int64_t g = 0; g < amx.passGroups; ++g) {
+    SmallVector<Val> group = emitAmxZeros(patch);
+    for (int64_t c = 0; c < shape.groupColumns; c += amx.stepColumns)
+      group = emitAmxStep(patch, column + (g * shape.groupColumns + c), group);
+    emitAmxStore(patch, group, sums.at(g * kPatchSize));
+  }
 }
 
 static Type getTileType(KernelBuilder &b) {
@@ -250,87 +307,129 @@ LinearEmitter::AmxPass LinearEmitter::loadAmxPass(const AmxPatch &patch,
   return pass;
 }
 
-/// Adds the sums of a pass's groups, scaled, to the totals of a row of a tile
-/// of rows, in the order of groups.
-void LinearEmitter::emitAmxScaledRow(const AmxPatch &patch, const AmxPass &pass,
-                                     int64_t rowTile, Val row) {
+/// Where block 0 of a row of a patch lies among totals and sums.
+Val LinearEmitter::getAmxPlace(Val local) {
+  Val tile = local / kTileRows;
+  return local * kTileBytes + tile * ((kBlocks - 1) * kTileSize);
+}
+
+/// The totals of a row of a patch so far and the sums of a pass's groups,
+/// scaled, in the order of groups.
+SmallVector<Val> LinearEmitter::getAmxScaled(const AmxPatch &patch,
+                                             const AmxPass &pass, Val local) {
   VectorType ints = b.vec(lanes, b.i32()), floats = b.vec(lanes, b.f32());
+  SmallVector<Val> totals;
   for (int64_t s = 0; s < kBlocks; ++s) {
-    Val place = row * kTileBytes + (rowTile * kBlocks + s) * kTileSize;
-    Ptr at = rowSums.at(amx.totals).at(place);
-    Val total = at.load(floats, kTileBytes);
+    Val place = getAmxPlace(local) + s * kTileSize;
+    Val total = pass.isFirst ? b.zero(floats)
+                             : patch.totals.at(place).load(floats, kTileBytes);
     for (int64_t g = 0; g < amx.passGroups; ++g) {
       Val sum = pass.sums.at(place + g * kPatchSize).load(ints, kTileBytes);
-      sum = getAmxSum(sum, patch.firstRow + rowTile * kTileRows + row,
-                      pass.firstGroup + g, pass.zeros[g * kBlocks + s]);
+      sum = getAmxSum(sum, patch.firstRow + local, pass.firstGroup + g,
+                      pass.zeros[g * kBlocks + s]);
       total = b.fma(pass.scales[g * kBlocks + s], sum, total);
     }
-    at.store(total, kTileBytes);
+    totals.push_back(total);
   }
+  return totals;
 }
 
-/// The same of all rows that there are.
+/// Leaves them in the place of totals, for all rows that there are, rounded up.
 void LinearEmitter::emitAmxScaled(const AmxPatch &patch, const AmxPass &pass) {
-  for (int64_t r = 0; r < patch.rowTiles; ++r) {
-    Val count = b.min(patch.lastRow - patch.firstRow - r * kTileRows,
-                      b.index(kTileRows));
-    b.forRange(b.index(0), count, kScaledRows, [&](Val first) {
-      for (int64_t i = 0; i < kScaledRows; ++i)
-        emitAmxScaledRow(patch, pass, r, first + i);
-    });
-  }
+  Val count = patch.lastRow - patch.firstRow;
+  b.forRange(b.index(0), count, kScaledRows, [&](Val first) {
+    for (int64_t i = 0; i < kScaledRows; ++i) {
+      Val place = getAmxPlace(first + i);
+      for (auto [s, total] :
+           llvm::enumerate(getAmxScaled(patch, pass, first + i)))
+        patch.totals.at(place + static_cast<int64_t>(s) * kTileSize)
+            .store(total, kTileBytes);
+    }
+  });
 }
 
-/// Stores the rows that there are:
-/// result = inputScales * total + outliers + bias + residual.
-void LinearEmitter::emitAmxResult(const AmxPatch &patch) {
-  VectorType ints = b.vec(lanes, b.i32()), floats = b.vec(lanes, b.f32());
-  bool scales = shape.quantized && shape.groups == 1;
-  bool masked = shape.features % (kBlocks * lanes) != 0;
-  Val feature[kBlocks], mask[kBlocks], scale[kBlocks], zero[kBlocks],
-      biases[kBlocks];
+/// Stores the results: the last groups are done.
+void LinearEmitter::emitAmxLast(const AmxPatch &patch, const AmxPass &pass,
+                                const AmxFeatures &features) {
+  b.forRange(b.index(0), patch.lastRow - patch.firstRow, 1, [&](Val local) {
+    emitAmxResultRow(patch, features, local, getAmxScaled(patch, pass, local));
+  });
+}
+
+LinearEmitter::AmxFeatures
+LinearEmitter::loadAmxFeatures(const AmxPanel &panel) {
+  AmxFeatures f;
   for (int64_t s = 0; s < kBlocks; ++s) {
-    Val block = patch.panel.blocks[s];
-    feature[s] = (patch.panel.blocks[0] + s) * lanes;
-    if (masked)
-      mask[s] = b.firstLanes(lanes, shape.features - feature[s]);
-    if (scales)
-      scale[s] = loadScale(block, b.index(0), 0);
-    if (scales && shape.zeroPoints && shape.layout == LayoutKind::Int8)
-      zero[s] = loadZeroPoint(block, b.index(0), 0);
+    Val block = panel.blocks[s];
+    f.feature[s] = (panel.blocks[0] + shape.blockDistance(s)) * lanes;
+    if (shape.features % (kBlocks * lanes) != 0)
+      f.mask[s] = b.firstLanes(lanes, shape.features - f.feature[s]);
+    if (shape.quantized && shape.groups == 1)
+      f.scale[s] = loadScale(block, b.index(0), 0);
+    if (f.scale[s] && shape.zeroPoints && shape.layout == LayoutKind::Int8)
+      f.zero[s] = loadZeroPoint(block, b.index(0), 0);
     if (bias)
-      biases[s] = bias.at(block * (lanes * 4)).load(floats, lanes * 4);
+      f.bias[s] =
+          bias.at(block * (lanes * 4)).load(b.vec(lanes, b.f32()), lanes * 4);
   }
-  b.forRange(patch.firstRow, patch.lastRow, 1, [&](Val row) {
-    Val local = row - patch.firstRow;
-    Val tile = local / kTileRows;
-    Ptr totals =
-        rowSums.at(amx.totals)
-            .at(local * kTileBytes + tile * ((kBlocks - 1) * kTileSize));
-    Val rowScale;
-    if (inputScales)
-      rowScale = b.broadcast(inputScales.at(row * 4).load(b.f32()), lanes);
-    for (int64_t s = 0; s < kBlocks; ++s) {
-      Ptr place = totals.at(s * kTileSize);
-      Val y;
-      if (scales)
-        y = b.fma(
-            scale[s],
-            getAmxSum(place.load(ints, kTileBytes), row, b.index(0), zero[s]),
-            b.zero(floats));
-      else
-        y = place.load(floats, kTileBytes);
-      if (rowScale)
-        y = y * rowScale;
-      if (outliers) {
-        Val block = patch.panel.blocks[s];
-        Ptr words = weights.at(block * shape.blockBytes());
-        y = b.fma(scale[s], sumOutliers(words, block, row, 1)[0], y);
-      }
-      if (bias)
-        y = y + biases[s];
-      Val offset = (row * shape.features + feature[s]) * 4;
-      storeResult(y, offset, mask[s]);
+  return f;
+}
+
+/// The totals of a row of a patch with one group.
+SmallVector<Val> LinearEmitter::getAmxTotals(const AmxPatch &patch,
+                                             const AmxFeatures &features,
+                                             Val local) {
+  VectorType ints = b.vec(lanes, b.i32()), floats = b.vec(lanes, b.f32());
+  SmallVector<Val> totals;
+  for (int64_t s = 0; s < kBlocks; ++s) {
+    Ptr place = patch.totals.at(getAmxPlace(local) + s * kTileSize);
+    if (Val scale = features.scale[s]) {
+      Val sum = getAmxSum(place.load(ints, kTileBytes), patch.firstRow + local,
+                          b.index(0), features.zero[s]);
+      totals.push_back(b.fma(scale, sum, b.zero(floats)));
+    } else {
+      totals.push_back(place.load(floats, kTileBytes));
     }
+  }
+  return totals;
+}
+
+/// Stores result = inputScales * total + outliers + bias + residual, or the
+/// gate of two such, of a row of the patch.
+void LinearEmitter::emitAmxResultRow(const AmxPatch &patch,
+                                     const AmxFeatures &features, Val local,
+                                     SmallVector<Val> totals) {
+  Val row = patch.firstRow + local;
+  Val rowScale;
+  if (inputScales)
+    rowScale = b.broadcast(inputScales.at(row * 4).load(b.f32()), lanes);
+  for (int64_t s = 0; s < kBlocks; ++s) {
+    if (rowScale)
+      totals[s] = totals[s] * rowScale;
+    if (outliers) {
+      Val block = patch.panel.blocks[s];
+      Ptr words = weights.at(block * shape.blockBytes());
+      totals[s] = b.fma(features.scale[s], sumOutliers(words, block, row, 1)[0],
+                        totals[s]);
+    }
+    if (bias)
+      totals[s] = totals[s] + features.bias[s];
+  }
+  bool streams = !patch.panel.isFew && streamsResults();
+  Val first = row * shape.resultFeatures();
+  if (shape.gated)
+    return storeResult(emitGated(b, totals[0], totals[1], target),
+                       first + features.feature[0], /*mask=*/{}, streams);
+  for (int64_t s = 0; s < kBlocks; ++s)
+    storeResult(totals[s], first + features.feature[s], features.mask[s],
+                streams);
+}
+
+/// The same of the rows that there are.
+void LinearEmitter::emitAmxResult(const AmxPatch &patch,
+                                  const AmxFeatures &features) {
+  b.forRange(b.index(0), patch.lastRow - patch.firstRow, 1, [&](Val local) {
+    emitAmxResultRow(patch, features, local,
+                     getAmxTotals(patch, features, local));
   });
 }

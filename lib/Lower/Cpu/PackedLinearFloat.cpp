@@ -73,8 +73,48 @@ SmallVector<Val> LinearEmitter::sumFloatColumns(const Place &place,
       });
 }
 
+/// Whether one instruction multiplies pairs of bf16 and adds them to f32 sums.
+bool LinearEmitter::multipliesPairs() const {
+  return shape.shortActivations && target.avx512Bf16;
+}
+
+/// Sums of bf16 weights and activations, a pair of columns at once: the
+/// instruction rounds after each product and takes denormal numbers for zero.
+SmallVector<Val> LinearEmitter::sumPairs(const Place &place) {
+  int64_t strips = place.patch.strips;
+  VectorType pairs = b.vec(2 * lanes, b.bf16());
+  Val zero = b.zero(b.vec(lanes, b.f32()));
+  SmallVector<Val> none(place.patch.rows * strips, zero);
+  auto addPair = [&](const Place &at, int64_t w, bool isWhole,
+                     MutableArrayRef<Val> sums) {
+    SmallVector<Val> words;
+    for (int64_t s = 0; s < strips; ++s)
+      words.push_back(b.bitcast(loadWord(at, s, w), pairs));
+    for (int64_t r = 0; r < place.patch.rows; ++r) {
+      Ptr x = at.x.at((r * shape.columns + w * 2) * shape.inputBytes);
+      // What follows the last column is not this row's.
+      Val pair = isWhole ? x.load(b.i32(), shape.inputBytes)
+                         : b.extendUnsigned(x.load(b.i16()), b.i32());
+      Val both = b.bitcast(b.broadcast(pair, lanes), pairs);
+      for (int64_t s = 0; s < strips; ++s) {
+        Val &sum = sums[r * strips + s];
+        sum = b.intrinsic("llvm.x86.avx512bf16.dpbf16ps.512", sum.type(),
+                          {sum, words[s], both});
+      }
+    }
+  };
+  return runColumns(
+      place, b.index(0), shape.columns, none,
+      [&](const Place &at, int64_t count, MutableArrayRef<Val> sums) {
+        for (int64_t w = 0; 2 * w < count; ++w)
+          addPair(at, w, /*isWhole=*/2 * w + 1 < count, sums);
+      });
+}
+
 SmallVector<Val> LinearEmitter::sumFloats(const Place &place) {
   int64_t strips = place.patch.strips;
+  if (multipliesPairs())
+    return sumPairs(place);
   if (!shape.quantized)
     return sumFloatColumns(place, b.index(0), shape.columns,
                            SmallVector<Val>(strips));

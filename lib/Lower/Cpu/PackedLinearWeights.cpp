@@ -17,8 +17,14 @@ using namespace mlir::qlm::kernel;
 /// from one block to the next.
 int64_t LinearEmitter::stripOffset(int64_t strip, int64_t bytesPerFeature,
                                    int64_t bytesPerBlock) const {
-  return strip / parts * bytesPerBlock +
+  return shape.blockDistance(strip / parts) * bytesPerBlock +
          strip % parts * lanes * bytesPerFeature;
+}
+
+/// The first feature of a strip, counted from the patch's first one.
+int64_t LinearEmitter::stripFeature(int64_t strip) const {
+  return shape.blockDistance(strip / parts) * ::qlm::format::kRowBlock +
+         strip % parts * lanes;
 }
 
 /// The \p word-th packed word of each feature of a strip: 32-bit integers, or

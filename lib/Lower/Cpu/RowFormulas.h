@@ -13,6 +13,7 @@
 #define QLM_LIB_LOWER_CPU_ROWFORMULAS_H
 
 #include "Chunks.h"
+#include "qlm/Lower/Cpu/Target.h"
 
 namespace mlir::qlm::cpu {
 
@@ -34,9 +35,19 @@ private:
   kernel::Val factor;
 };
 
+/// e^x of f32 as KernelBuilder::exp gives it, at half the cost where AVX512
+/// scales vectors by powers of two; below -87.3 without full precision there.
+kernel::Val emitExp(kernel::KernelBuilder &b, kernel::Val x,
+                    const Target &target);
+
+/// `silu(gate) * up`.
+kernel::Val emitGated(kernel::KernelBuilder &b, kernel::Val gate,
+                      kernel::Val up, const Target &target);
+
 /// `silu(gate) * up` of a chunk of the f32 rows at \p gate and \p up.
 kernel::Val emitGatedChunk(kernel::KernelBuilder &b, const Chunk &chunk,
-                           kernel::Ptr gate, kernel::Ptr up);
+                           kernel::Ptr gate, kernel::Ptr up,
+                           const Target &target);
 
 /// `qlm.dynamic_quantize` of one row.
 class RowRounding {

@@ -40,7 +40,7 @@ mlir::qlm::cpu::emitSwigluQuantize(SwigluQuantizeOp op,
         frame.buffer(0).readOnly().element(b.f32(), row * (2 * features));
     Ptr up = gate.at(features * 4);
     Val magnitude = rounding.getMagnitude([&](const Chunk &chunk) {
-      Val values = emitGatedChunk(b, chunk, gate, up);
+      Val values = emitGatedChunk(b, chunk, gate, up, request.target);
       chunk.store(b, gated, values);
       return values;
     });

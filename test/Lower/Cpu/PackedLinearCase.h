@@ -38,6 +38,8 @@ struct LinearFormat {
   std::string codebook; ///< "" (uniform), "nf4" or "fp8"
   bool doubleScales = false;
   bool outliers = false; ///< of byte activations
+  bool gated = false;
+  bool shortResult = false; ///< bf16, if gated
 
   int64_t bits() const { return layout == "i4x16x8" ? 4 : 8; }
 };
@@ -48,7 +50,8 @@ public:
   LinearCase(LinearFormat format, int64_t features, int64_t columns,
              int64_t rows)
       : format(format), n(features), k(columns), rows(rows),
-        blocks((n + 15) / 16), random(n * 1000 + k + rows) {
+        blocks((n + 15) / 16), resultFeatures(format.gated ? n / 2 : n),
+        random(n * 1000 + k + rows) {
     groupColumns = format.granularity == "group" ? format.group : k;
     groups = k / groupColumns;
     makeActivations();
@@ -105,7 +108,8 @@ public:
       add(" zero_points ", "%z", dims + "i8>");
     if (format.bias)
       add(" bias ", "%b", "tensor<" + std::to_string(blocks * 16) + "xf32>");
-    std::string result = "tensor<?x" + nText + "xf32>";
+    std::string result = "tensor<?x" + std::to_string(resultFeatures) +
+                         (format.shortResult ? "xbf16>" : "xf32>");
     if (format.residual)
       add(" residual ", "%r", result);
     std::string useText, typeText;
@@ -114,18 +118,32 @@ public:
     for (const std::string &type : types)
       typeText += (typeText.empty() ? "" : ", ") + type;
     return "func.func @f(" + parameters + ") -> " + result +
-           " {\n  %y = qlm.packed_linear " + useText +
-           " {inFeatures = " + kText + ", outFeatures = " + nText +
-           ", layout = #qlm.layout<" + format.layout + ">" + schemeText() +
-           "} : (" + typeText + ") -> " + result + "\n  return %y : " + result +
-           "\n}";
+           " {\n  %y = qlm.packed_linear " + useText + " {" +
+           (format.gated ? "qlm.gated, " : "") + "inFeatures = " + kText +
+           ", outFeatures = " + nText + ", layout = #qlm.layout<" +
+           format.layout + ">" + schemeText() + "} : (" + typeText + ") -> " +
+           result + "\n  return %y : " + result + "\n}";
   }
 
   /// Buffers of rows first .. first + count - 1, which are copied so that
   /// whatever lies around them is poison.
   struct Run {
     std::vector<std::unique_ptr<Buffer<char>>> buffers;
-    std::unique_ptr<Buffer<float>> result;
+    std::unique_ptr<Buffer<char>> result;
+    bool shortResult = false;
+    std::vector<float> getResult() const {
+      std::vector<char> bytes = result->toVector();
+      size_t size = shortResult ? 2 : 4;
+      std::vector<float> values(bytes.size() / size);
+      for (size_t i = 0; i < values.size(); ++i) {
+        // bf16 is the upper half of f32.
+        uint32_t bits = 0;
+        memcpy(reinterpret_cast<char *>(&bits) + 4 - size, &bytes[i * size],
+               size);
+        memcpy(&values[i], &bits, 4);
+      }
+      return values;
+    }
     std::vector<void *> addresses() {
       std::vector<void *> list;
       for (auto &buffer : buffers)
@@ -170,13 +188,28 @@ public:
       add(packedBias, 0, packedBias.size());
     if (format.residual)
       add(residual, first * n, count * n);
-    run.result = std::make_unique<Buffer<float>>(count * n);
+    run.shortResult = format.shortResult;
+    run.result = std::make_unique<Buffer<char>>(count * resultFeatures *
+                                                (format.shortResult ? 2 : 4));
     return run;
   }
 
-  /// The result in float64, and the sum of the magnitudes of what is added
-  /// after the exact part: the scale of rounding errors.
+  /// The result in float64, and the scale of rounding errors.
   std::pair<double, double> getExpected(int64_t row, int64_t feature) const {
+    if (!format.gated)
+      return getSum(row, feature);
+    auto [gate, gateMagnitude] = getSum(row, feature);
+    auto [up, upMagnitude] = getSum(row, feature + resultFeatures);
+    double silu = gate / (1 + std::exp(-gate));
+    // The slope of silu is at most 1.1.
+    constexpr double kSlope = 1.1;
+    return {silu * up, kSlope * gateMagnitude * std::abs(up) +
+                           std::abs(silu) * upMagnitude + std::abs(silu * up)};
+  }
+
+  /// A feature of the product in float64, and the sum of the magnitudes of what
+  /// is added after the exact part.
+  std::pair<double, double> getSum(int64_t row, int64_t feature) const {
     double sum = 0, magnitude = 0;
     for (int64_t g = 0; g < groups; ++g) {
       double groupSum = 0, groupMagnitude = 0;
@@ -425,7 +458,7 @@ private:
 
 public:
   LinearFormat format;
-  int64_t n, k, rows, blocks, groups, groupColumns;
+  int64_t n, k, rows, blocks, resultFeatures, groups, groupColumns;
 
 private:
   Random random;
