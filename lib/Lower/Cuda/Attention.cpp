@@ -100,7 +100,7 @@ static CudaKernel emitDecode(const AttentionShape &shape,
   emitDecodeAttention(frame.builder(), shape, plan, AttentionRows::All,
                       getBuffers(frame, request));
   CudaKernel kernel;
-  kernel.grid = request.blocksPerRow(plan.blocksPerRow(shape));
+  kernel.grid = request.blocksPerRow(plan.gridPerRow);
   kernel.blockThreads = plan.threads();
   kernel.sharedBytes = plan.sharedBytes(shape);
   return kernel;
@@ -142,8 +142,10 @@ Choices cuda::choosePagedAttention(PagedAttentionOp op,
     if (plans.front().splits == plans.back().splits)
       plans.erase(plans.begin(), plans.end() - 1);
   }
-  for (DecodePlan &plan : plans)
+  for (DecodePlan &plan : plans) {
     plan.isEarly = !invariant;
+    plan.spread(*shape, request.target.processors);
+  }
   bool isServed =
       shape && plans.back().sharedBytes(*shape) <= request.target.sharedLimit;
   if (!isServed)

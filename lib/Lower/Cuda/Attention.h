@@ -47,6 +47,8 @@ struct DecodePlan {
   bool isEarly;
   /// The most rows a step has (counters of a workspace).
   int64_t maxRows;
+  /// Blocks of the grid for a row, blocksPerRow or more: see `spread`.
+  int64_t gridPerRow;
 
   /// \p mostSplits: what few rows need to fill the machine; more rows lose
   /// less to combining with half of it.
@@ -60,6 +62,10 @@ struct DecodePlan {
   int64_t threads() const { return 32 * warps; }
   /// Blocks of one row.
   int64_t blocksPerRow(const AttentionShape &shape) const;
+  /// Gives few rows blocks without work, so that each of \p processors has as
+  /// many blocks as the others. A multiprocessor without one would take two of
+  /// a dependent launch's, and that launch would last twice as long.
+  void spread(const AttentionShape &shape, int64_t processors);
   /// Stages, or the warps' parts, which take their place.
   int64_t stageBytes(const AttentionShape &shape) const;
   int64_t sharedBytes(const AttentionShape &shape) const;

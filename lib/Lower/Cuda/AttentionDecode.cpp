@@ -46,6 +46,8 @@ static constexpr int64_t kTileRows = 16, kBlockKeys = 16;
 /// Shared memory that lets two blocks share a processor.
 static constexpr int64_t kStagedBytes = 96 * 1024;
 static constexpr int64_t kMinStages = 2, kMaxStages = 4;
+/// With many rows, one block in this many may have no work.
+static constexpr int64_t kMostIdle = 16;
 static constexpr double kLog2E = 1.44269504088896341;
 
 int64_t DecodePlan::rows(const AttentionShape &shape) {
@@ -64,8 +66,8 @@ DecodePlan DecodePlan::get(const AttentionShape &shape, int64_t maxRows,
   // A counter for each item in the workspace.
   if (maxRows * items * 4 > kCounterBytes)
     splits = 1;
-  DecodePlan plan{splits, /*warps=*/4, /*stages=*/0, /*isEarly=*/false,
-                  maxRows};
+  DecodePlan plan{splits, /*warps=*/4, /*stages=*/0, /*isEarly=*/false, maxRows,
+                  splits * items};
   // Where a chunk is a page, it is copied as it is.
   if (shape.chip >= 90 && shape.pageTokens == plan.warps * kBlockKeys)
     plan.stages = std::clamp<int64_t>(kStagedBytes / (2 * shape.headBytes()),
@@ -75,6 +77,12 @@ DecodePlan DecodePlan::get(const AttentionShape &shape, int64_t maxRows,
 
 int64_t DecodePlan::blocksPerRow(const AttentionShape &shape) const {
   return splits * shape.kvHeads * tiles(shape);
+}
+void DecodePlan::spread(const AttentionShape &shape, int64_t processors) {
+  int64_t blocks = blocksPerRow(shape);
+  int64_t padded = llvm::alignTo(blocks, processors);
+  bool isCheap = (padded - blocks) * kMostIdle <= blocks;
+  gridPerRow = isCheap || maxRows <= kFewRows ? padded : blocks;
 }
 /// Floats of one part: outputs, maxima and sums of the rows, in whole vectors.
 static int64_t partFloats(const AttentionShape &shape) {
@@ -168,8 +176,9 @@ private:
 
   // i32 of the block: its split; token, KV head and tile of heads; the keys
   // the token sees, the first of them.
+  // `hasWork` (i1) is null where all blocks of a row have work.
   Val thread, warp, split, item, token, kvHead, firstHead, position, sequence,
-      keys, start;
+      keys, start, hasWork;
   /// The first chunk with a key; the split's chunks: first, first + splits, ...
   /// below last.
   Val startChunk, firstChunk, lastChunk;
@@ -194,12 +203,16 @@ void DecodeEmitter::findItem() {
   thread = ptx.thread();
   warp = thread >> 5;
   Val block = ptx.block();
-  split = block % plan.splits;
-  item = block / plan.splits;
-  int64_t tiles = DecodePlan::tiles(shape);
+  int64_t tiles = DecodePlan::tiles(shape), items = tiles * shape.kvHeads;
+  // With blocks that have no work, rows are apart; they begin alike.
+  token = block / plan.gridPerRow;
+  Val local = block % plan.gridPerRow;
+  if (plan.gridPerRow != items * plan.splits)
+    hasWork = local < items * plan.splits;
+  split = local % plan.splits;
+  item = token * items + local / plan.splits;
   firstHead = (item % tiles) * kTileRows;
   kvHead = item / tiles % shape.kvHeads;
-  token = item / (tiles * shape.kvHeads);
 }
 
 /// Calls \p body where the block has a row. Positions and sequences are loaded
@@ -209,7 +222,10 @@ void DecodeEmitter::findRow(function_ref<void()> body) {
   if (which == AttentionRows::All) {
     position = loadIndex(buffers.positions, token);
     sequence = loadIndex(buffers.tokenSequences, token);
-    b.ifThen(token < buffers.tokens, [&] { body(); });
+    Val exists = token < buffers.tokens;
+    if (hasWork)
+      exists = exists & hasWork;
+    b.ifElse(exists, [&] { body(); }, [&] { waitForPrevious(); });
     return;
   }
   // The block is of a sequence: its first row is the first place whose
@@ -253,19 +269,22 @@ void DecodeEmitter::emitRow() {
       split + (skipped + (plan.splits - 1)) / plan.splits * plan.splits;
   pages = buffers.blockTables.element(b.i32(), sequence * buffers.maxPages);
   // Splits without keys have no part.
-  b.ifThen(firstChunk < lastChunk, [&] {
-    if (plan.stages)
-      startCopies();
-    else
-      waitForPrevious();
-    loadQueries();
-    SmallVector<Val> state = attend();
-    if (plan.stages)
-      ptx.barrier();
-    storeWarp(state);
-    ptx.barrier();
-    combineSplits();
-  });
+  b.ifElse(
+      firstChunk < lastChunk,
+      [&] {
+        if (plan.stages)
+          startCopies();
+        else
+          waitForPrevious();
+        loadQueries();
+        SmallVector<Val> state = attend();
+        if (plan.stages)
+          ptx.barrier();
+        storeWarp(state);
+        ptx.barrier();
+        combineSplits();
+      },
+      [&] { waitForPrevious(); });
 }
 
 //===----------------------------------------------------------------------===//

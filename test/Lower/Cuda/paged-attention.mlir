@@ -23,7 +23,8 @@ module attributes {qlm.plan = {max_step_tokens = 256 : i64, max_logit_rows = 256
         : (tensor<?x1024xf32>, tensor<1024x64x2xf32>, tensor<9x2x2x8192xbf16>, tensor<?xi32>, tensor<?xi32>, tensor<?x?xi32>) -> (tensor<?x512xf32>, tensor<9x2x2x8192xbf16>) loc("layers.0.rope")
     // CHECK: qlm.launch "layers.0.attention"
     // More rows fill the machine with fewer splits.
-    // CHECK-SAME: paged_attention_decode, maxRows = 4, grid = <32 * tokens, block 1>
+    // Blocks without work, so that each multiprocessor has one.
+    // CHECK-SAME: paged_attention_decode, maxRows = 4, grid = <132 * tokens, block 1>
     // CHECK-SAME: decodeOnly = true
     // CHECK-SAME: paged_attention_decode_1, maxRows = 256, grid = <16 * tokens, block 1>
     // CHECK-SAME: decodeOnly = true
