@@ -31,6 +31,8 @@ static constexpr int64_t kPairBytes = 16;
 /// The same of the four lanes of a row.
 static constexpr int64_t kInputBlock = 4 * kPairBytes;
 static constexpr int64_t kTokenTile = 8;
+/// Rows for which a ring has room for slots of twice the columns.
+static constexpr int64_t kDeepRows = 2;
 /// Blocks of features whose products interleave.
 static constexpr int64_t kTogether = 4;
 /// Barrier of the warps that multiply.
@@ -57,6 +59,9 @@ GemvPlan GemvPlan::get(const LinearShape &shape, int64_t rows,
   // A warp's columns fill whole pairs of right operands.
   int64_t pairColumns = kInputBlock / shape.inputBytes();
   plan.depth = std::max(int64_t(1), pairColumns / shape.lineColumns());
+  // A slot costs as many instructions as a line: waiting, scales, places.
+  if (plan.maxRows <= kDeepRows && shape.lines() % (2 * plan.depth) == 0)
+    plan.depth *= 2;
   plan.rounds = llvm::divideCeil(shape.lines(), kWarps * plan.depth);
 
   int64_t units = shape.units();

@@ -25,7 +25,8 @@
 //
 // Order of sums: a warp adds its columns in ascending order in f32 (a group's
 // first, unscaled, then times the scale), then the eight warps in ascending
-// order. It doesn't depend on the number of rows.
+// order. Kernels for one or two rows give a warp twice as many neighbouring
+// columns, so their order is another one than that of kernels for more.
 //
 // With pairDistance a thread block owns pairs of blocks; LinearPairs.h takes
 // their sums.
@@ -50,7 +51,7 @@ struct GemvPlan {
   int64_t maxRows = 1; ///< 1, 2, 4 or 8
   int64_t grid = 0;
   int64_t blockCount = 0; ///< blocks of 16 features of a thread block, at most
-  int64_t depth = 1;      ///< lines of a warp in a slot
+  int64_t depth = 1;      ///< neighbouring lines of a warp in a slot
   int64_t rounds = 0;     ///< slots of a block of features
   int64_t slots = 0;
   // Bytes of a slot's parts, and offsets in shared memory.
