@@ -66,8 +66,8 @@ DecodePlan DecodePlan::get(const AttentionShape &shape, int64_t maxRows,
   // A counter for each item in the workspace.
   if (maxRows * items * 4 > kCounterBytes)
     splits = 1;
-  DecodePlan plan{splits, /*warps=*/4, /*stages=*/0, /*isEarly=*/false, maxRows,
-                  splits * items};
+  DecodePlan plan{splits,  /*warps=*/4,   /*stages=*/0, /*isEarly=*/false,
+                  maxRows, splits * items};
   // Where a chunk is a page, it is copied as it is.
   if (shape.chip >= 90 && shape.pageTokens == plan.warps * kBlockKeys)
     plan.stages = std::clamp<int64_t>(kStagedBytes / (2 * shape.headBytes()),

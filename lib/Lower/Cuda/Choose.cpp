@@ -20,17 +20,8 @@ chooseOne(Op op, FailureOr<CudaKernel> (*emit)(Op, const CudaRequest &)) {
   return {{"", [=](const CudaRequest &request) { return emit(op, request); }}};
 }
 
-/// Whether \p op makes or takes lists of outliers, which have no kernel here.
-static bool hasOutliers(Operation *op) {
-  if (auto linear = dyn_cast<PackedLinearOp>(op))
-    return static_cast<bool>(linear.getOutliers());
-  return op->hasAttr("threshold");
-}
-
 Choices mlir::qlm::cuda::chooseKernels(Operation *op,
                                        const CudaRequest &request) {
-  if (hasOutliers(op))
-    return {};
   return llvm::TypeSwitch<Operation *, Choices>(op)
       .Case([&](EmbeddingOp op) { return chooseOne(op, emitEmbedding); })
       .Case([&](RmsNormOp op) { return chooseOne(op, emitRmsNorm); })

@@ -739,7 +739,8 @@ void GemvEmitter::emitResults(ArrayRef<Val> sums) {
                     ArrayRef<EpilogueTerms> terms) {
     SmallVector<Val> values;
     for (size_t i = 0; i < output.locals.size(); ++i)
-      values.push_back(epilogue.finish(load(row, output.locals[i]), terms[i]));
+      values.push_back(epilogue.finish(load(row, output.locals[i]), terms[i],
+                                       row, output.features[i]));
     if (pairs)
       return pairs->store(frame, pairPlace(), row, output.number, values[0],
                           values[1]);

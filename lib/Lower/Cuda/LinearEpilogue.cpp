@@ -65,7 +65,48 @@ void LinearEpilogue::loadMoving(EpilogueTerms &terms, Val row, Val output) {
   terms.residual = buffers.residual.at(place * 4).load(b.f32());
 }
 
-Val LinearEpilogue::finish(Val sum, const EpilogueTerms &terms) {
+/// Outliers that are on their way at the same time.
+static constexpr int64_t kOutliersTogether = 4;
+
+/// The byte of column k of a row in frag8x8 (Format.h) is a lane's; a row's
+/// list is short, so that a thread for each feature reads its bytes one by one.
+Val LinearEpilogue::sumOutliers(Val row, Val feature) {
+  int64_t columns = shape.columns;
+  Ptr list = buffers.outliers.at(b.extendUnsigned(row, b.i64()) *
+                                 ((1 + 2 * columns) * 4));
+  Val count = b.toInteger(list.load(b.f32()), b.i32());
+  Val inBlock = feature % kBlockRows;
+  Ptr block = buffers.weights.at(
+      b.extendUnsigned(feature / kBlockRows, b.i64()) * shape.blockBytes());
+  Val ownPlace = inBlock % 8 * (4 * kLaneBytes) + inBlock / 8 * 4;
+  auto codeOf = [&](Val column) {
+    Val place = column / 32 * kLineBytes + column % 16 / 4 * kLaneBytes +
+                column % 32 / 16 * 8 + column % 4;
+    return b.toFloat(
+        b.extendSigned(block.at(place + ownPlace).load(b.i8()), b.i32()),
+        b.f32());
+  };
+  return b.forRange(
+      b.constant(b.i32(), int64_t(0)), count, kOutliersTogether,
+      {b.zero(b.f32())}, [&](Val first, ArrayRef<Val> sums) {
+        SmallVector<Val> values, codes;
+        for (int64_t i = 0; i < kOutliersTogether; ++i) {
+          // Past the list's end the last one is read again and doesn't count.
+          Val entry = b.min(first + i, count - 1);
+          Ptr place = list.at(4).element(b.f32(), entry);
+          Val value = place.at(columns * 4).load(b.f32());
+          values.push_back(b.select(first + i < count, value, b.zero(b.f32())));
+          codes.push_back(codeOf(b.toInteger(place.load(b.f32()), b.i32())));
+        }
+        Val sum = sums[0];
+        for (auto [value, code] : llvm::zip_equal(values, codes))
+          sum = b.fma(value, code, sum);
+        return SmallVector<Val>{sum};
+      })[0];
+}
+
+Val LinearEpilogue::finish(Val sum, const EpilogueTerms &terms, Val row,
+                           Val feature) {
   Val value = shape.input == InputFormat::Int8 ? b.toFloat(sum, b.f32()) : sum;
   if (factor != 1)
     value = value * factor;
@@ -73,6 +114,8 @@ Val LinearEpilogue::finish(Val sum, const EpilogueTerms &terms) {
     value = value * terms.scale;
   if (terms.inputScale)
     value = value * terms.inputScale;
+  if (shape.outliers)
+    value = b.fma(sumOutliers(row, feature), terms.scale, value);
   if (terms.bias)
     value = value + terms.bias;
   return value;
@@ -83,7 +126,7 @@ Val LinearEpilogue::finish(Val row, Val feature, Val sum) {
   loadFixed(terms, feature);
   if (shape.inputScales)
     terms.inputScale = buffers.inputScales.at(row * 4).load(b.f32());
-  return finish(sum, terms);
+  return finish(sum, terms, row, feature);
 }
 
 Ptr LinearEpilogue::resultAt(Val row, Val output) {

@@ -59,6 +59,8 @@ struct LinearShape {
   bool doubleScales = false; ///< codes of `qlm.quantize_scales`
   bool zeroPoints = false;
   bool inputScales = false; ///< one f32 for each row of x
+  /// Rows of x have lists of elements that stay wide (`qlm.dynamic_quantize`).
+  bool outliers = false;
   bool bias = false;
   bool residual = false; ///< f32, added to y
   /// Rows r and r + 8 of a block are gate and up of a gated MLP: y has N / 2
@@ -132,7 +134,7 @@ struct LinearShape {
 
 /// The addresses of a linear's operands; null where it has none. Global.
 struct LinearBuffers {
-  kernel::Ptr input, inputScales, normWeight, weights, scales, superScales,
+  kernel::Ptr input, inputScales, outliers, normWeight, weights, scales, superScales,
       zeroPoints, bias, residual, result;
   SizeKind rows = SizeKind::Tokens; ///< what counts the rows of x
 };

@@ -90,11 +90,10 @@ mlir::qlm::cuda::emitRmsNormQuantize(RmsNormQuantizeOp op,
     BlockNorm norm(frame, split, op.getInput(), op.getWeight(), source,
                    op.getEpsilon().convertToFloat());
     emitRowCodes(
-        frame, split, op.getScheme(),
+        frame, split, op.getScheme(), op.getThreshold(),
         [&](Val first) { return norm.get(first); },
-        RowSplit::row(frame, frame.buffer(codes), b.i8(), row,
-                      split.getFeatures()),
-        frame.buffer(codes + 1).element(b.f32(), row));
+        RowPlaces::get(frame, codes, row, split.getFeatures(),
+                       op.getThreshold()));
   });
   CudaKernel kernel;
   kernel.grid = request.blocksPerRow(1);

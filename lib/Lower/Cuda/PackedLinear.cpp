@@ -68,6 +68,9 @@ static std::optional<WeightFormat> getWeightFormat(PackedLinearOp op,
     return scheme->isUniform() ? std::optional(WeightFormat::Int4)
                                : std::nullopt;
   }
+  if (kind == LayoutKind::Fragment8 && input == InputFormat::F16 &&
+      scheme->getCodebook() == Codebook::Float8)
+    return WeightFormat::Fp8;
   bool bytes = storage.isInteger(8) && !scheme->getZeroPoints();
   if (bytes && kind == LayoutKind::Fragment8 && input == InputFormat::F16)
     return WeightFormat::Int8;
@@ -113,6 +116,7 @@ std::optional<LinearShape> LinearShape::get(PackedLinearOp op) {
       return std::nullopt;
   }
   shape.inputScales = static_cast<bool>(op.getInputScales());
+  shape.outliers = static_cast<bool>(op.getOutliers());
   shape.bias = static_cast<bool>(op.getBias());
   shape.residual = static_cast<bool>(op.getResidual());
   return shape;
@@ -128,6 +132,7 @@ static LinearBuffers getBuffers(PackedLinearOp op, GpuKernelFrame &frame,
   LinearBuffers buffers;
   buffers.input = take(true);
   buffers.inputScales = take(static_cast<bool>(op.getInputScales()));
+  buffers.outliers = take(static_cast<bool>(op.getOutliers()));
   buffers.weights = take(true);
   buffers.scales = take(static_cast<bool>(op.getScales()));
   buffers.superScales = take(static_cast<bool>(op.getSuperScales()));

@@ -6,6 +6,7 @@
 //===----------------------------------------------------------------------===//
 //
 // Buffers: input f32/f16/bf16/i8 [rows, K], input scales f32 [rows] if i8,
+//          outliers f32 [rows, 1 + 2 K] if any,
 //          weight packed, scales and zero points packed if there are,
 //          bias f32 [N] if any, residual f32 [rows, N] if any,
 //          result [rows, N].
@@ -90,6 +91,7 @@ private:
   Val loadInput(int64_t m, Val column);
   /// Adds one cell to the sums of all rows.
   SmallVector<Val> addCell(Val cell, ArrayRef<Val> sums);
+  Val sumOutliers(Val row);
   void store(Val row, Val sum);
 
   PackedLinearOp op;
@@ -102,7 +104,8 @@ private:
   KernelBuilder &b;
   int64_t buffer = 0;
 
-  Ptr inputs, inputScales, weight, scales, superScales, zeroPoints, bias;
+  Ptr inputs, inputScales, outliers, weight, scales, superScales, zeroPoints,
+      bias;
   Ptr residual, result;
   Val rowBlock, firstRow, rowCount, feature;
 };
@@ -308,12 +311,35 @@ SmallVector<Val> PlainLinear::addCell(Val cell, ArrayRef<Val> sums) {
   return result;
 }
 
+/// The row's outliers times their weights, unscaled.
+Val PlainLinear::sumOutliers(Val row) {
+  Ptr list = RowSplit::row(frame, outliers, b.f32(), row, 1 + 2 * columns);
+  Val count = b.toInteger(list.load(b.f32()), b.i32());
+  return b.forRange(
+      b.constant(b.i32(), int64_t(0)), count, 1, {b.zero(b.f32())},
+      [&](Val j, ArrayRef<Val> sums) {
+        Ptr entry = list.at(4).element(b.f32(), j);
+        Val column = b.toInteger(entry.load(b.f32()), b.i32());
+        SmallVector<Val> cell = loadWeights(column / cellColumns());
+        Val code = cell[0];
+        for (size_t i = 1; i < cell.size(); ++i)
+          code = b.select(column % cellColumns() == static_cast<int64_t>(i),
+                          cell[i], code);
+        Val value = entry.at(columns * 4).load(b.f32());
+        return SmallVector<Val>{
+            b.fma(value, b.toFloat(code, b.f32()), sums[0])};
+      })[0];
+}
+
 void PlainLinear::store(Val row, Val sum) {
   Val column = rowBlock * kFeatures + feature;
   b.ifThen((row < rowCount) & (column < features), [&] {
     Val y = sum;
     if (inputScales)
       y = y * inputScales.element(b.f32(), row).load(b.f32());
+    if (outliers)
+      y = b.fma(sumOutliers(row), loadScale(b.constant(b.i32(), int64_t(0))),
+                y);
     if (bias)
       y = y + bias.element(b.f32(), column).load(b.f32());
     if (residual)
@@ -331,6 +357,8 @@ CudaKernel PlainLinear::emit() {
   inputs = next();
   if (op.getInputScales())
     inputScales = next();
+  if (op.getOutliers())
+    outliers = next();
   weight = next();
   if (op.getScales())
     scales = next();

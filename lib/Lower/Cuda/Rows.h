@@ -16,6 +16,10 @@
 
 #include "Emitters.h"
 
+#include "llvm/ADT/APFloat.h"
+
+#include <optional>
+
 namespace mlir::qlm::cuda {
 
 /// How rows of a known length are split among the threads of a block.
@@ -82,12 +86,25 @@ kernel::Val emitNormFactor(kernel::GpuKernelFrame &frame, const RowSplit &split,
 kernel::Val emitGate(kernel::GpuKernelFrame &frame, kernel::Val gate,
                      kernel::Val up);
 
+/// Where the codes of a row go.
+struct RowPlaces {
+  kernel::Ptr codes, scale;
+  /// The row's list of outliers (`qlm.dynamic_quantize`), null without one.
+  kernel::Ptr outliers;
+
+  /// The row's part of the buffers of codes, scales and, where \p threshold is
+  /// there, outliers, from number \p first on.
+  static RowPlaces get(kernel::GpuKernelFrame &frame, int64_t first,
+                       kernel::Val row, int64_t features,
+                       std::optional<llvm::APFloat> threshold);
+};
+
 /// `qlm.dynamic_quantize` of the row that \p values gives: writes codes and
 /// scale.
 void emitRowCodes(kernel::GpuKernelFrame &frame, const RowSplit &split,
-                  SchemeAttr scheme,
+                  SchemeAttr scheme, std::optional<llvm::APFloat> threshold,
                   function_ref<kernel::Val(kernel::Val)> values,
-                  kernel::Ptr codes, kernel::Ptr scale);
+                  const RowPlaces &places);
 
 /// Begins a kernel with a block for each row: waits for the kernels before,
 /// then calls \p body with the row where it is one of the step's.

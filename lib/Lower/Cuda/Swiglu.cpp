@@ -63,13 +63,12 @@ mlir::qlm::cuda::emitSwigluQuantize(SwigluQuantizeOp op,
     Ptr gate = RowSplit::row(frame, frame.buffer(0), from, row, 2 * features);
     Ptr up = gate.at(features * from.getIntOrFloatBitWidth() / 8);
     emitRowCodes(
-        frame, split, op.getScheme(),
+        frame, split, op.getScheme(), op.getThreshold(),
         [&](Val first) {
           return emitGate(frame, split.load(frame, gate, from, first),
                           split.load(frame, up, from, first));
         },
-        RowSplit::row(frame, frame.buffer(1), b.i8(), row, features),
-        frame.buffer(2).element(b.f32(), row));
+        RowPlaces::get(frame, 1, row, features, op.getThreshold()));
   });
   CudaKernel kernel;
   kernel.grid = request.blocksPerRow(1);
@@ -88,10 +87,9 @@ mlir::qlm::cuda::emitDynamicQuantize(DynamicQuantizeOp op,
   forBlockRow(frame, request.rows, [&](Val row) {
     Ptr input = RowSplit::row(frame, frame.buffer(0), from, row, features);
     emitRowCodes(
-        frame, split, op.getScheme(),
+        frame, split, op.getScheme(), op.getThreshold(),
         [&](Val first) { return split.load(frame, input, from, first); },
-        RowSplit::row(frame, frame.buffer(1), b.i8(), row, features),
-        frame.buffer(2).element(b.f32(), row));
+        RowPlaces::get(frame, 1, row, features, op.getThreshold()));
   });
   CudaKernel kernel;
   kernel.grid = request.blocksPerRow(1);
