@@ -49,6 +49,10 @@ FORMATS = {
     "bf16": ["--weights", "bf16", "--kv-cache", "bf16"],
     "int8": ["--weights", "int8", "--kv-cache", "f16"],
     "int4": ["--weights", "int4", "--group-size", "32", "--kv-cache", "f16"],
+    "nf4": ["--weights", "nf4", "--double-quant", "--kv-cache", "f16"],
+    "w8a8": ["--weights", "int8", "--activations", "int8-dynamic",
+             "--kv-cache", "f16"],
+    "llm-int8": ["--method", "llm.int8", "--kv-cache", "f16"],
 }
 # Random models whose sizes fill no tile: hidden size, heads, KV heads, features
 # of a head, intermediate size, vocabulary; and their formats.
@@ -66,6 +70,8 @@ MODELS = {
     "7b-w8a8": ("llama-2-7b", ["--weights", "int8", "--activations",
                                "int8-dynamic"]),
     "1b-int4": ("tinyllama-1.1b", ["--weights", "int4"]),
+    "7b-nf4": ("llama-2-7b", ["--weights", "nf4", "--double-quant"]),
+    "7b-llm": ("llama-2-7b", ["--method", "llm.int8"]),
 }
 MODEL_LIMITS = ["--max-batch", "32", "--max-context", "2176",
                 "--max-step-tokens", "2048"]
@@ -233,7 +239,8 @@ def sanitize(runner: Runner, name: str, tool: str) -> bool:
         result = call([program, "--tool", tool, "--error-exitcode", "9",
                        runner.program, "generate", runner.folder / name,
                        "--tokens", "1,2,3,4,5", "--max-new-tokens", "3",
-                       "--ignore-eos"], env=runner.environment)
+                       "--temperature", "0.8", "--top-k", "40", "--top-p",
+                       "0.9", "--ignore-eos"], env=runner.environment)
     except subprocess.TimeoutExpired:
         print(f"{tool:10} {name}: did not end in {SECONDS} s")
         return False
@@ -313,7 +320,7 @@ def run(folder: Path) -> bool:
     for package in models:
         model_speed(runner, package)
     print(flush=True)
-    for name in names[:2]:
+    for name in names:
         for tool in TOOLS:
             good &= sanitize(runner, name, tool)
     return good
