@@ -48,8 +48,71 @@ llvm::Expected<SafetensorsFile *> ParameterArchive::open(llvm::StringRef file) {
   return entry.get();
 }
 
+/// Reads "F32[256, 768] at 1024"; the data stays empty.
+static std::optional<std::pair<ArchiveTensor, uint64_t>>
+parseRawKey(llvm::StringRef key) {
+  ArchiveTensor tensor;
+  uint64_t offset = 0;
+  auto [text, place] = key.rsplit(" at ");
+  auto [typeName, sizes] = text.split('[');
+  auto type = getArchiveType(typeName);
+  if (!type || !sizes.consume_back("]") || place.getAsInteger(10, offset))
+    return std::nullopt;
+  tensor.name = key.str();
+  tensor.type = *type;
+  while (!sizes.empty()) {
+    auto [size, rest] = sizes.split(", ");
+    if (size.getAsInteger(10, tensor.shape.emplace_back()) ||
+        tensor.shape.back() < 0)
+      return std::nullopt;
+    sizes = rest;
+  }
+  return std::pair(std::move(tensor), offset);
+}
+
+llvm::Expected<const ArchiveTensor *>
+ParameterArchive::findRaw(llvm::StringRef file, llvm::StringRef key) {
+  auto fail = [&](const llvm::Twine &what) {
+    return llvm::createStringError(folder + ": " + quoteName(file) + " " +
+                                   what);
+  };
+  auto parsed = parseRawKey(key);
+  if (!parsed)
+    return fail("has no tensor " + quoteName(key));
+  std::lock_guard<std::mutex> lock(mutex);
+  std::unique_ptr<ArchiveTensor> &entry = rawTensors[(file + "\n" + key).str()];
+  if (entry)
+    return entry.get();
+  std::unique_ptr<llvm::MemoryBuffer> &mapped = rawFiles[file];
+  if (!mapped) {
+    llvm::SmallString<128> path(folder);
+    llvm::sys::path::append(path, file);
+    auto buffer = llvm::MemoryBuffer::getFile(path, /*IsText=*/false,
+                                              /*RequiresNullTerminator=*/false);
+    if (!buffer)
+      return fail("cannot be read: " + buffer.getError().message());
+    mapped = std::move(*buffer);
+  }
+  auto &[tensor, offset] = *parsed;
+  uint64_t bytes = getArchiveTypeBytes(tensor.type);
+  uint64_t size = mapped->getBufferSize();
+  for (int64_t count : tensor.shape)
+    if (__builtin_mul_overflow(bytes, static_cast<uint64_t>(count), &bytes))
+      return fail("is too short for " + quoteName(key));
+  if (offset > size || bytes > size - offset)
+    return fail("is too short for " + quoteName(key));
+  tensor.data = llvm::ArrayRef<uint8_t>(
+      reinterpret_cast<const uint8_t *>(mapped->getBufferStart()) + offset,
+      bytes);
+  entry = std::make_unique<ArchiveTensor>(std::move(tensor));
+  return entry.get();
+}
+
 llvm::Expected<const ArchiveTensor *>
 ParameterArchive::find(llvm::StringRef file, llvm::StringRef key) {
+  if (!file.ends_with(".safetensors") && !paths.contains(file) &&
+      isContainedPath(file))
+    return findRaw(file, key);
   llvm::Expected<SafetensorsFile *> opened = open(file);
   if (!opened)
     return opened.takeError();

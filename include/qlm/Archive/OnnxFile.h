@@ -16,6 +16,7 @@
 #define QLM_ARCHIVE_ONNXFILE_H
 
 #include "llvm/ADT/ArrayRef.h"
+#include "llvm/ADT/DenseMap.h"
 #include "llvm/ADT/StringMap.h"
 #include "llvm/Support/Error.h"
 #include "llvm/Support/MemoryBuffer.h"
@@ -49,8 +50,8 @@ public:
   /// Parses the file at \p path, of at most 2 GB without its external data.
   /// Errors: it can't be read; it is no ONNX model; it nests too deep.
   static llvm::Expected<std::unique_ptr<OnnxFile>> open(llvm::StringRef path);
-  /// Parses a model from memory; external data is looked up in \p folder, or
-  /// refused when that is empty.
+  /// Parses a model from memory, which must outlive it; external data is looked
+  /// up in \p folder, or refused when that is empty.
   static llvm::Expected<std::unique_ptr<OnnxFile>>
   parse(llvm::StringRef bytes, llvm::StringRef folder);
 
@@ -64,15 +65,28 @@ public:
   llvm::Expected<llvm::ArrayRef<char>>
   getData(const ::onnx::TensorProto &tensor);
 
+  /// Where a file holds a tensor's elements as getData gives them.
+  struct Place {
+    std::string file; ///< relative to the model's folder
+    int64_t offset;
+  };
+  /// The place of \p tensor. Errors: those of getData, and elements that no
+  /// file holds so: listed as numbers, or of less than a byte.
+  llvm::Expected<Place> getPlace(const ::onnx::TensorProto &tensor);
+
 private:
   OnnxFile();
+  llvm::Error parse(llvm::StringRef bytes);
   llvm::Expected<llvm::StringRef>
   getExternalData(const ::onnx::TensorProto &tensor);
   llvm::Expected<llvm::MemoryBuffer *> mapExternal(llvm::StringRef location);
   llvm::ArrayRef<char> keep(std::vector<char> bytes);
 
   std::unique_ptr<::onnx::ModelProto> model;
-  std::string folder;
+  std::string folder, name;
+  /// The file; initializers' bytes point into it.
+  std::unique_ptr<llvm::MemoryBuffer> buffer;
+  llvm::DenseMap<const ::onnx::TensorProto *, llvm::StringRef> cut;
   llvm::StringMap<std::unique_ptr<llvm::MemoryBuffer>> external;
   std::deque<std::vector<char>> converted;
 };

@@ -11,6 +11,7 @@
 #include "qlm/Archive/Safetensors.h"
 
 #include "llvm/ADT/StringMap.h"
+#include "llvm/Support/MemoryBuffer.h"
 
 #include <memory>
 #include <mutex>
@@ -36,6 +37,9 @@ public:
 
   /// The tensor \p key of \p file, a path relative to the folder. Fails when
   /// the path leaves the folder, the file is malformed, or has no such key.
+  ///
+  /// In a file that isn't called `.safetensors` a key says where the elements
+  /// lie and what they are: "F32[256, 768] at 1024".
   llvm::Expected<const ArchiveTensor *> find(llvm::StringRef file,
                                              llvm::StringRef key);
 
@@ -45,10 +49,15 @@ public:
   llvm::StringRef getFolder() const { return folder; }
 
 private:
+  llvm::Expected<const ArchiveTensor *> findRaw(llvm::StringRef file,
+                                                llvm::StringRef key);
+
   std::string folder;
   llvm::StringMap<std::string> paths;
   std::mutex mutex;
   llvm::StringMap<std::unique_ptr<SafetensorsFile>> files;
+  llvm::StringMap<std::unique_ptr<llvm::MemoryBuffer>> rawFiles;
+  llvm::StringMap<std::unique_ptr<ArchiveTensor>> rawTensors;
 };
 
 /// Whether \p path is relative, without `..`, empty parts or NUL bytes: a name

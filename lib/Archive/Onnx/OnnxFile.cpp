@@ -7,6 +7,7 @@
 
 #include "qlm/Archive/OnnxFile.h"
 
+#include "TensorFields.h"
 #include "qlm/Archive/Json.h"
 #include "qlm/Archive/ParameterArchive.h"
 
@@ -27,6 +28,8 @@ using onnx::TensorProto;
 
 /// Messages inside messages; a graph in an attribute takes four.
 static constexpr int kDeepestNesting = 64;
+/// Bytes of an initializer from which on they stay in the file.
+static constexpr size_t kLeastCut = 64;
 
 static llvm::Error makeError(const llvm::Twine &message) {
   return llvm::createStringError(llvm::inconvertibleErrorCode(), message);
@@ -91,24 +94,47 @@ std::string mlir::qlm::getOnnxTypeName(int32_t dataType) {
 OnnxFile::OnnxFile() : model(std::make_unique<onnx::ModelProto>()) {}
 OnnxFile::~OnnxFile() = default;
 
-llvm::Expected<std::unique_ptr<OnnxFile>>
-OnnxFile::parse(llvm::StringRef bytes, llvm::StringRef folder) {
-  if (bytes.size() > INT_MAX)
-    return makeError("an ONNX file holds at most 2 GB, got " +
-                     llvm::Twine(bytes.size()) + " bytes");
-  std::unique_ptr<OnnxFile> file(new OnnxFile);
-  file->folder = folder.str();
+/// Parses \p bytes without running past the allowed nesting.
+static bool parseMessage(llvm::StringRef bytes,
+                         google::protobuf::MessageLite &message) {
   google::protobuf::io::ArrayInputStream array(bytes.data(),
                                                static_cast<int>(bytes.size()));
   google::protobuf::io::CodedInputStream stream(&array);
   stream.SetRecursionLimit(kDeepestNesting);
-  if (!file->model->ParsePartialFromCodedStream(&stream) ||
-      !stream.ConsumedEntireMessage())
+  return message.MergePartialFromCodedStream(&stream) &&
+         stream.ConsumedEntireMessage();
+}
+
+llvm::Error OnnxFile::parse(llvm::StringRef bytes) {
+  if (bytes.size() > INT_MAX)
+    return makeError("an ONNX file holds at most 2 GB, got " +
+                     llvm::Twine(bytes.size()) + " bytes");
+  auto parts = cutModel(bytes, kLeastCut);
+  bool fine = parts && parseMessage(parts->model, *model);
+  if (fine && parts->hasGraph) {
+    fine = parseMessage(parts->graph, *model->mutable_graph());
+    for (const ModelParts::Initializer &part : parts->initializers) {
+      TensorProto *tensor = model->mutable_graph()->add_initializer();
+      fine = fine && parseMessage(part.message, *tensor);
+      if (part.bytes.data())
+        cut[tensor] = part.bytes;
+    }
+  }
+  if (!fine)
     return makeError(
         "not an ONNX model: malformed, cut short, or nested over " +
         llvm::Twine(kDeepestNesting) + " deep");
-  if (!file->model->has_graph())
+  if (!parts->hasGraph)
     return makeError("not an ONNX model: it has no graph");
+  return llvm::Error::success();
+}
+
+llvm::Expected<std::unique_ptr<OnnxFile>>
+OnnxFile::parse(llvm::StringRef bytes, llvm::StringRef folder) {
+  std::unique_ptr<OnnxFile> file(new OnnxFile);
+  file->folder = folder.str();
+  if (llvm::Error error = file->parse(bytes))
+    return std::move(error);
   return file;
 }
 
@@ -118,9 +144,12 @@ llvm::Expected<std::unique_ptr<OnnxFile>> OnnxFile::open(llvm::StringRef path) {
   if (!buffer)
     return makeError(path + ": " + buffer.getError().message());
   llvm::StringRef folder = llvm::sys::path::parent_path(path);
-  auto file = parse((*buffer)->getBuffer(), folder.empty() ? "." : folder);
-  if (!file)
-    return makeError(path + ": " + llvm::toString(file.takeError()));
+  std::unique_ptr<OnnxFile> file(new OnnxFile);
+  file->folder = folder.empty() ? "." : folder.str();
+  file->name = llvm::sys::path::filename(path).str();
+  file->buffer = std::move(*buffer);
+  if (llvm::Error error = file->parse(file->buffer->getBuffer()))
+    return makeError(path + ": " + llvm::toString(std::move(error)));
   return file;
 }
 
@@ -277,6 +306,9 @@ OnnxFile::getData(const TensorProto &tensor) {
   bool isSigned = tensor.data_type() == TensorProto::INT4 ||
                   tensor.data_type() == TensorProto::INT2;
   llvm::StringRef raw = tensor.raw_data();
+  auto inFile = cut.find(&tensor);
+  if (inFile != cut.end())
+    raw = inFile->second;
   if (isExternal) {
     auto data = getExternalData(tensor);
     if (!data)
@@ -285,7 +317,7 @@ OnnxFile::getData(const TensorProto &tensor) {
   }
   uint64_t expected = bits ? llvm::divideCeil(*count * bits, 8)
                            : static_cast<uint64_t>(*count * elementBytes);
-  if (isExternal || tensor.has_raw_data()) {
+  if (isExternal || tensor.has_raw_data() || inFile != cut.end()) {
     if (raw.size() != expected)
       return makeError(nameOf(tensor) + " needs " + llvm::Twine(expected) +
                        " bytes, got " + llvm::Twine(raw.size()));
@@ -302,4 +334,26 @@ OnnxFile::getData(const TensorProto &tensor) {
     return keep(unpack(llvm::StringRef(bytes.data(), bytes.size()), *count,
                        bits, isSigned));
   return keep(std::move(bytes));
+}
+
+llvm::Expected<OnnxFile::Place> OnnxFile::getPlace(const TensorProto &tensor) {
+  auto data = getData(tensor);
+  if (!data)
+    return data.takeError();
+  auto offsetIn = [&](llvm::StringRef buffer) -> std::optional<int64_t> {
+    std::less_equal<const char *> before;
+    if (!before(buffer.begin(), data->begin()) ||
+        !before(data->end(), buffer.end()))
+      return std::nullopt;
+    return data->begin() - buffer.begin();
+  };
+  if (buffer)
+    if (auto offset = offsetIn(buffer->getBuffer()))
+      return Place{name, *offset};
+  for (const auto &[location, mapped] : external)
+    if (mapped)
+      if (auto offset = offsetIn(mapped->getBuffer()))
+        return Place{location.str(), *offset};
+  return makeError(nameOf(tensor) +
+                   " must be stored as bytes, not as a list of numbers");
 }
