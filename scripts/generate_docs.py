@@ -23,7 +23,9 @@ def generate() -> dict[str, str]:
     pages = {"Dialect.md": (["-gen-dialect-doc", "-dialect=qlm"],
                             "include/qlm/Dialect/QlmOps.td"),
              "MethodOps.md": (["-gen-op-doc"],
-                              "include/qlm/Dialect/QlmMethodOps.td")}
+                              "include/qlm/Dialect/QlmMethodOps.td"),
+             "OnnxDialect.md": (["-gen-dialect-doc", "-dialect=onnx"],
+                                "include/qlm/Dialect/OnnxOps.td")}
     for stage in ("Dialect", "Optimize", "Quantize", "Lower", "Package",
                   "Pipelines"):
         passes = f"include/qlm/{stage}/Passes.td"

@@ -37,6 +37,13 @@ FailureOr<Values> ScaleColumnsOp::decompose(OpBuilder &builder) {
       })};
 }
 
+FailureOr<Values> TransposeOp::decompose(OpBuilder &builder) {
+  DefinitionBuilder d(builder, getLoc());
+  return Values{
+      d.generate(cast<RankedTensorType>(getType()), {},
+                 [&](Indices i) { return d.at(getWeight(), {i[1], i[0]}); })};
+}
+
 FailureOr<Values> ScaleRowsOp::decompose(OpBuilder &builder) {
   DefinitionBuilder d(builder, getLoc());
   int64_t first = getFirstRow();

@@ -107,6 +107,19 @@ LogicalResult ScaleColumnsOp::verify() {
   return checkColumnScales(*this, getScales(), getHeads(), dim(getWeight(), 1));
 }
 
+LogicalResult TransposeOp::verify() {
+  // C1
+  if (failed(checkMatrix(*this, getWeight())))
+    return failure();
+  auto type = cast<RankedTensorType>(getWeight().getType());
+  auto expected = RankedTensorType::get(
+      {type.getDimSize(1), type.getDimSize(0)}, type.getElementType());
+  if (getType() != expected)
+    return emitOpError() << "result must be " << expected << ", got "
+                         << getType();
+  return success();
+}
+
 LogicalResult ScaleRowsOp::verify() {
   // C1
   auto type = dyn_cast<RankedTensorType>(getWeight().getType());

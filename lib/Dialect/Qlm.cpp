@@ -102,8 +102,8 @@ bool mlir::qlm::isParameterOp(Operation *op) {
     return true;
   if (!isa<ConvertOp, RopeTableOp, RtnOp, GptqOp, QuantizeScalesOp,
            DequantizeScalesOp, PackOp, tensor::ConcatOp, ScaleColumnsOp,
-           ScaleRowsOp, ScaleMomentsOp, AwqScalesOp, SmoothScalesOp, ClipOp,
-           StaticScaleOp, KeepCodesOp>(op))
+           ScaleRowsOp, TransposeOp, ScaleMomentsOp, AwqScalesOp,
+           SmoothScalesOp, ClipOp, StaticScaleOp, KeepCodesOp>(op))
     return false;
   return llvm::all_of(op->getOperands(), isParameterValue);
 }

@@ -9,7 +9,7 @@
 
 #include "MethodReaders.h"
 #include "PackageErrors.h"
-#include "qlm/Dialect/Qlm.h"
+#include "qlm/Dialect/MethodOps.h"
 #include "qlm/Quantize/Numerics.h"
 
 #include <algorithm>
@@ -108,6 +108,34 @@ private:
   numerics::FloatType format;
   std::string name;
   ReaderContext &context;
+};
+
+/// qlm.transpose of a qlm.load: columns of a mapped tensor.
+class TransposedReader : public RowReader {
+public:
+  TransposedReader(RankedTensorType type, const ArchiveTensor *tensor,
+                   numerics::FloatType format, StringRef name)
+      : RowReader(type), tensor(tensor), format(format), name(name) {}
+
+  llvm::Error read(int64_t row, int64_t count, float *target) const override {
+    int64_t bytes = numerics::getFloatBytes(format);
+    std::vector<float> piece(count);
+    for (int64_t k = 0; k < columns; ++k) {
+      numerics::toFloat32(
+          format,
+          tensor->data.slice((k * rows + row) * bytes, count * bytes).data(),
+          piece.data(), count);
+      for (int64_t i = 0; i < count; ++i)
+        target[i * columns + k] = piece[i];
+    }
+    return checkFinite(target, row, count, columns, name, "");
+  }
+  std::string getName() const override { return name; }
+
+private:
+  const ArchiveTensor *tensor;
+  numerics::FloatType format;
+  std::string name;
 };
 
 /// tensor.concat dim(0): the rows of each part in turn.
@@ -219,8 +247,9 @@ static std::optional<ArchiveType> getStorage(Type type) {
   return std::nullopt;
 }
 
-static llvm::Expected<std::unique_ptr<RowReader>>
-createLoad(LoadOp load, ReaderContext &context) {
+/// The mapped tensor of a parameter, and how its elements are stored.
+static llvm::Expected<std::pair<const ArchiveTensor *, std::string>>
+findTensor(LoadOp load, ReaderContext &context) {
   auto parameter = SymbolTable::lookupNearestSymbolFrom<ParameterOp>(
       load, load.getParameterAttr());
   if (!parameter)
@@ -236,9 +265,31 @@ createLoad(LoadOp load, ReaderContext &context) {
     return makeError("weight '" + parameter.getSymName() + "' is " +
                      printToString(type) + " in the module but " +
                      (*tensor)->getTypeString() + " in " + parameter.getFile());
-  return std::make_unique<LoadReader>(type, *tensor,
+  return std::pair(*tensor, parameter.getSymName().str());
+}
+
+static llvm::Expected<std::unique_ptr<RowReader>>
+createLoad(LoadOp load, ReaderContext &context) {
+  auto found = findTensor(load, context);
+  if (!found)
+    return found.takeError();
+  auto type = cast<RankedTensorType>(load.getType());
+  return std::make_unique<LoadReader>(type, found->first,
                                       *getFloatType(type.getElementType()),
-                                      parameter.getSymName(), context);
+                                      found->second, context);
+}
+
+static llvm::Expected<std::unique_ptr<RowReader>>
+createTransposed(TransposeOp transpose, ReaderContext &context) {
+  auto load = transpose.getWeight().getDefiningOp<LoadOp>();
+  if (!load)
+    return makeUnsupported(transpose, "only a qlm.load can be transposed");
+  auto found = findTensor(load, context);
+  if (!found)
+    return found.takeError();
+  auto type = cast<RankedTensorType>(transpose.getType());
+  return std::make_unique<TransposedReader>(
+      type, found->first, *getFloatType(type.getElementType()), found->second);
 }
 
 static llvm::Expected<std::unique_ptr<RowReader>>
@@ -281,6 +332,8 @@ RowReader::create(Value value, ReaderContext &context) {
     return makeUnsupported(op, "expected a static tensor of f32, f16 or bf16");
   if (auto load = dyn_cast<LoadOp>(op))
     return createLoad(load, context);
+  if (auto transpose = dyn_cast<TransposeOp>(op))
+    return createTransposed(transpose, context);
   if (auto concat = dyn_cast<tensor::ConcatOp>(op))
     return createConcat(concat, context);
   if (auto constant = dyn_cast<arith::ConstantOp>(op))

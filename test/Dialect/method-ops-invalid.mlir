@@ -106,3 +106,11 @@ func.func @static_quantize_c2(%x: tensor<?x64xf32>, %s: tensor<2xf32>) {
   %c, %y = qlm.static_quantize %x scale %s {scheme = #row} : tensor<?x64xf32>, tensor<2xf32> -> tensor<?x64xi8>, tensor<?xf32>
   return
 }
+
+// -----
+
+func.func @transposed(%w: tensor<40x8xf32>) {
+  // expected-error@+1 {{result must be 'tensor<8x40xf32>', got 'tensor<40x8xf32>'}}
+  %v = qlm.transpose %w : tensor<40x8xf32> -> tensor<40x8xf32>
+  return
+}

@@ -22,6 +22,13 @@ func.func @scales(%w: tensor<8x64xbf16>, %m: tensor<64xf32>, %h: tensor<64x64xf3
   return %e : tensor<8x64xf32>
 }
 
+// CHECK-LABEL: func @transposed
+func.func @transposed(%w: tensor<96x8xf16>) -> tensor<8x96xf16> {
+  // CHECK: qlm.transpose %{{.*}} : tensor<96x8xf16> -> tensor<8x96xf16>
+  %v = qlm.transpose %w : tensor<96x8xf16> -> tensor<8x96xf16>
+  return %v : tensor<8x96xf16>
+}
+
 // CHECK-LABEL: func @rows
 func.func @rows(%w: tensor<96x8xf16>, %b: tensor<64xf32>, %s: tensor<32xf32>) -> (tensor<96x8xf32>, tensor<64xf32>) {
   // CHECK: qlm.scale_rows %{{.*}} by %{{.*}} from 64 : tensor<96x8xf16>, tensor<32xf32> -> tensor<96x8xf32>

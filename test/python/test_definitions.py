@@ -660,3 +660,12 @@ def test_paged_step_with_a_quantized_cache(tmp_path, rng, codes):
     expected = attend(split[:, :heads].astype(np.float64), *rows,
                       np.float32(0.4))
     assert relative_error(y, expected.reshape(tokens, -1)) < 1e-6
+
+
+@pytest.mark.parametrize("rows, columns", [(1, 1), (3, 7), (17, 5)])
+def test_transpose(tmp_path, rng, rows, columns):
+    w = normal(rng, rows, columns)
+    [v] = run(tmp_path, f"""
+      %v = qlm.transpose %w : {tensor(w)} -> tensor<{columns}x{rows}xf32>""",
+              {"w": (w, "f32")}, {"v": ((columns, rows), "f32")})
+    assert np.array_equal(v, w.T)

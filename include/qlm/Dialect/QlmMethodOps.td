@@ -49,6 +49,27 @@ def Qlm_ScaleColumnsOp : Qlm_DefinedPureOp<"scale_columns"> {
   }];
 }
 
+def Qlm_TransposeOp : Qlm_DefinedPureOp<"transpose"> {
+  let summary = "Swaps the rows and columns of a weight";
+  let description = [{
+    `result[n, k] = weight[k, n]`: ONNX graphs hold the weights of products as
+    `[inFeatures, outFeatures]`.
+
+    Constraints:
+    - (C1) `weight` is a static matrix `[columns, rows]`, the result
+      `[rows, columns]` of its element type.
+
+    Made by `qlm-raise-decoder`; evaluated by Package.
+
+    ```mlir
+    %v = qlm.transpose %w : tensor<256x64xf32> -> tensor<64x256xf32>
+    ```
+  }];
+  let arguments = (ins Qlm_FloatTensor:$weight);
+  let results = (outs Qlm_FloatTensor:$result);
+  let assemblyFormat = "$weight attr-dict `:` type($weight) `->` type($result)";
+}
+
 def Qlm_ScaleRowsOp : Qlm_DefinedPureOp<"scale_rows"> {
   let summary = "Divides rows of a weight by scales";
   let description = [{
