@@ -55,9 +55,11 @@ static int64_t countParameters(ArrayRef<ExpectedWeight> weights) {
   return count;
 }
 
-/// The module's `qlm.model`; its keys are listed in the contracts.
+/// The module's `qlm.model`; its keys are listed in the contracts. Without
+/// \p parameters those of the configuration alone.
 static DictionaryAttr describeModel(const LlamaConfig &config, StringRef name,
-                                    int64_t parameters, Builder &builder) {
+                                    std::optional<int64_t> parameters,
+                                    Builder builder) {
   SmallVector<NamedAttribute> items;
   auto add = [&](StringRef key, Attribute value) {
     items.push_back(builder.getNamedAttr(key, value));
@@ -75,7 +77,8 @@ static DictionaryAttr describeModel(const LlamaConfig &config, StringRef name,
   addSize("head_dim", config.headDim);
   addSize("intermediate_size", config.intermediateSize);
   addSize("context_length", config.contextLength);
-  addSize("parameters", parameters);
+  if (parameters)
+    addSize("parameters", *parameters);
   if (config.bosToken)
     addSize("bos_token_id", *config.bosToken);
   SmallVector<Attribute> eosTokens;
@@ -83,6 +86,62 @@ static DictionaryAttr describeModel(const LlamaConfig &config, StringRef name,
     eosTokens.push_back(builder.getI64IntegerAttr(token));
   add("eos_token_ids", builder.getArrayAttr(eosTokens));
   return builder.getDictionaryAttr(items);
+}
+
+/// The folder's absolute path.
+static SmallString<128> makeAbsolute(StringRef folder) {
+  // Absolute, so that later stages don't depend on the working folder.
+  SmallString<128> source(folder);
+  llvm::sys::fs::make_absolute(source);
+  // `..` stays: with symbolic links it is not the parent of the name before.
+  llvm::sys::path::remove_dots(source);
+  return source;
+}
+
+/// Reads the part of `genai_config.json` that generation needs.
+static llvm::Expected<DictionaryAttr>
+readGenaiConfig(StringRef path, StringRef name, Builder builder) {
+  llvm::Expected<llvm::json::Value> json = readBoundedJson(path);
+  if (!json)
+    return json.takeError();
+  const llvm::json::Object *object = json->getAsObject();
+  const llvm::json::Object *model =
+      object ? object->getObject("model") : nullptr;
+  auto length = model ? model->getInteger("context_length") : std::nullopt;
+  if (!length || *length < 1 || *length > (int64_t(1) << 24))
+    return llvm::createStringError(
+        path + ": 'model' needs a 'context_length' from 1 to 16777216");
+  NamedAttrList items;
+  items.set("name", builder.getStringAttr(name));
+  items.set("context_length", builder.getI64IntegerAttr(*length));
+  if (auto token = model->getInteger("bos_token_id"); token && *token >= 0)
+    items.set("bos_token_id", builder.getI64IntegerAttr(*token));
+  SmallVector<Attribute> tokens;
+  if (auto token = model->getInteger("eos_token_id"); token && *token >= 0)
+    tokens.push_back(builder.getI64IntegerAttr(*token));
+  if (const llvm::json::Array *list = model->getArray("eos_token_id"))
+    for (const llvm::json::Value &value : *list)
+      if (auto token = value.getAsInteger();
+          token && *token >= 0 && tokens.size() < 64)
+        tokens.push_back(builder.getI64IntegerAttr(*token));
+  items.set("eos_token_ids", builder.getArrayAttr(tokens));
+  return items.getDictionary(builder.getContext());
+}
+
+llvm::Expected<DictionaryAttr> readDecoderConfig(StringRef folder,
+                                                 MLIRContext &context) {
+  if (!llvm::sys::fs::is_directory(folder))
+    return llvm::createStringError(folder + ": not a folder");
+  SmallString<128> source = makeAbsolute(folder);
+  StringRef name = llvm::sys::path::filename(source);
+  std::string genai = join(folder, "genai_config.json");
+  if (!llvm::sys::fs::exists(join(folder, "config.json")) &&
+      llvm::sys::fs::exists(genai))
+    return readGenaiConfig(genai, name, Builder(&context));
+  llvm::Expected<LlamaConfig> config = readConfig(folder);
+  if (!config)
+    return config.takeError();
+  return describeModel(*config, name, std::nullopt, Builder(&context));
 }
 
 static void warnOfUnused(ArrayRef<StringRef> unused, const WeightFiles &files,
@@ -112,12 +171,7 @@ importModelFolder(StringRef folder, MLIRContext &context,
     return std::move(error);
   warnOfUnused(findUnusedWeights(weights, files), files, context);
 
-  // Absolute, so that later stages don't depend on the working folder.
-  SmallString<128> source(folder);
-  llvm::sys::fs::make_absolute(source);
-  // `..` stays: with symbolic links it is not the parent of the name before.
-  llvm::sys::path::remove_dots(source);
-
+  SmallString<128> source = makeAbsolute(folder);
   context.loadDialect<QlmDialect, arith::ArithDialect, func::FuncDialect,
                       tensor::TensorDialect>();
   OwningOpRef<ModuleOp> module(ModuleOp::create(UnknownLoc::get(&context)));

@@ -37,6 +37,13 @@ llvm::Expected<OwningOpRef<ModuleOp>>
 importModelFolder(StringRef folder, MLIRContext &context,
                   const ImportOptions &options);
 
+/// What the folder beside an ONNX file of a decoder says of it: the attribute
+/// `qlm.config` that `qlm-raise-decoder` makes `qlm.model` of. From
+/// `config.json` and `generation_config.json`, or else from the
+/// `genai_config.json` of ONNX Runtime's generator.
+llvm::Expected<DictionaryAttr> readDecoderConfig(llvm::StringRef folder,
+                                                 MLIRContext &context);
+
 } // namespace mlir::qlm
 
 #endif // QLM_IMPORT_IMPORT_H
