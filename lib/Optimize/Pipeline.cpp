@@ -24,8 +24,23 @@ void mlir::qlm::buildOptimizePipeline(OpPassManager &pm,
   pm.addPass(createFuseResidual());
 }
 
+void mlir::qlm::buildRaisePipeline(OpPassManager &pm) {
+  // Types first, for the others look at them; rotary embeddings and attention
+  // give nodes that the mask and the decoder are recognised by.
+  pm.addPass(createInferNodes());
+  pm.addPass(createRaiseNorm());
+  pm.addPass(createRaiseActivation());
+  pm.addPass(createRaiseRotary());
+  pm.addPass(createRaiseAttention());
+  pm.addPass(createRaiseCausalMask());
+  pm.addPass(createRaiseDecoder());
+}
+
 void mlir::qlm::registerOptimizePasses() {
   registerQlmOptimizePasses();
+  PassPipelineRegistration<>("qlm-raise-pipeline",
+                             "Raises an ONNX graph's nodes to a decoder",
+                             buildRaisePipeline);
   PassPipelineRegistration<OptimizeOptions>(
       "qlm-optimize-pipeline",
       "Fuses attention, gated MLPs and residuals, and merges linears",

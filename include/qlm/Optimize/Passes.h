@@ -17,6 +17,7 @@
 
 #include "mlir/Pass/Pass.h"
 #include "mlir/Pass/PassOptions.h"
+#include "qlm/Dialect/Onnx.h"
 #include "qlm/Dialect/Qlm.h"
 
 namespace mlir {
@@ -41,7 +42,10 @@ struct OptimizeOptions : public PassPipelineOptions<OptimizeOptions> {
 /// Adds the passes of the stage, in order.
 void buildOptimizePipeline(OpPassManager &pm, const OptimizeOptions &options);
 
-/// Registers the passes and `--qlm-optimize-pipeline`.
+/// Adds the passes that raise an ONNX graph's nodes to a decoder, in order.
+void buildRaisePipeline(OpPassManager &pm);
+
+/// Registers the passes, `--qlm-raise-pipeline` and `--qlm-optimize-pipeline`.
 void registerOptimizePasses();
 
 } // namespace mlir::qlm

@@ -102,4 +102,133 @@ def FuseResidual : Pass<"qlm-fuse-residual", "::mlir::ModuleOp"> {
   let dependentDialects = ["::mlir::qlm::QlmDialect"];
 }
 
+//===----------------------------------------------------------------------===//
+// ONNX graphs to decoders
+//===----------------------------------------------------------------------===//
+
+def InferNodes : Pass<"qlm-infer-nodes", "::mlir::ModuleOp"> {
+  let summary = "Gives an ONNX graph's nodes types and folds whole numbers";
+  let description = [{
+    Exporters compute shapes with dozens of nodes. The graph is evaluated for
+    two probes that differ in every size that is open (sequences, tokens, tokens
+    in the cache); sizes that agree are static, whole numbers that agree become
+    constants.
+
+    ```mlir
+    %s = onnx.node "Shape"(%x) {start = 1 : i64} : (tensor<?x8xf32>) -> none
+    %y = onnx.node "Sigmoid"(%x) : (tensor<?x8xf32>) -> none
+    ```
+    becomes
+    ```mlir
+    %s = onnx.constant dense<8> : tensor<1xi64>
+    %y = onnx.node "Sigmoid"(%x) : (tensor<?x8xf32>) -> tensor<?x8xf32>
+    ```
+
+    The raising passes after it look at types.
+  }];
+  let dependentDialects = ["::mlir::qlm::onnxir::OnnxDialect"];
+}
+
+def RaiseNorm : Pass<"qlm-raise-norm", "::mlir::ModuleOp"> {
+  let summary = "Recognises spelled-out normalizations of an ONNX graph";
+  let description = [{
+    ```mlir
+    %p = onnx.node "Pow"(%x, %two)
+    %m = onnx.node "ReduceMean"(%p) {axes = array<i64: -1>}
+    %e = onnx.node "Add"(%m, %epsilon)
+    %s = onnx.node "Sqrt"(%e)
+    %d = onnx.node "Div"(%x, %s)
+    %y = onnx.node "Mul"(%w, %d)
+    ```
+    becomes
+    ```mlir
+    %y = onnx.node "RMSNormalization"(%x, %w) {axis = -1 : i64, epsilon = …}
+    ```
+
+    and, where `%x` is a difference from its mean, `LayerNormalization`, with
+    the bias that is added after it. The square may be a product, the division
+    one by 1 or a reciprocal. `SimplifiedLayerNormalization` and
+    `com.microsoft.SkipSimplifiedLayerNormalization` are taken too.
+  }];
+  let dependentDialects = ["::mlir::qlm::onnxir::OnnxDialect"];
+}
+
+def RaiseActivation : Pass<"qlm-raise-activation", "::mlir::ModuleOp"> {
+  let summary = "Recognises spelled-out SiLU and GELU of an ONNX graph";
+  let description = [{
+    `x * sigmoid(x)` becomes `Swish`; `0.5 * x * (1 + erf(x / sqrt(2)))` and
+    `0.5 * x * (1 + tanh(sqrt(2 / pi) * (x + 0.044715 * x^3)))`, factors in any
+    order, become `Gelu`.
+  }];
+  let dependentDialects = ["::mlir::qlm::onnxir::OnnxDialect"];
+}
+
+def RaiseRotary : Pass<"qlm-raise-rotary", "::mlir::ModuleOp"> {
+  let summary = "Recognises spelled-out rotary embeddings of an ONNX graph";
+  let description = [{
+    Both spellings, with halves `a`, `b` of the last dimension that a Split or
+    Slices make:
+
+    - `x * cos + Concat(-b, a) * sin`, with tables of both halves,
+    - `Concat(a * cos - b * sin, b * cos + a * sin)`, with tables of one,
+
+    become `RotaryEmbedding(x, cos, sin)` with tables
+    `[batch, tokens, headDim / 2]`. `com.microsoft.RotaryEmbedding` becomes the
+    standard's operator.
+  }];
+  let dependentDialects = ["::mlir::qlm::onnxir::OnnxDialect"];
+}
+
+def RaiseAttention : Pass<"qlm-raise-attention", "::mlir::ModuleOp"> {
+  let summary = "Recognises spelled-out attention of an ONNX graph";
+  let description = [{
+    `MatMul(Softmax(MatMul(q, transposed k) * scale + mask), v)` becomes
+    `Attention(q, k, v, mask)`. The scale may stand on the scores, the queries
+    or the keys; the mask may be a sum or a Where; zeros in the place of NaN
+    after the softmax are passed. Keys and values that are repeated for the
+    queries that share them (Unsqueeze, Expand, Reshape) are taken before that,
+    and those that are appended to an input (Concat) become the operator's
+    cache. `com.microsoft.GroupQueryAttention` becomes Attention and
+    RotaryEmbedding.
+  }];
+  let dependentDialects = ["::mlir::qlm::onnxir::OnnxDialect"];
+}
+
+def RaiseCausalMask : Pass<"qlm-raise-causal-mask", "::mlir::ModuleOp"> {
+  let summary = "Recognises masks that hide later tokens";
+  let description = [{
+    A mask of Attention is computed for several numbers of tokens, in the cache
+    and new, without padding. Where it hides exactly the later tokens each time,
+    it is dropped and the attention becomes causal. Numbers among the mask's
+    constants that could be the size of a window are among the numbers of tokens
+    that are tried. Else the node gets the attribute `qlm.mask`, which says what
+    is different.
+  }];
+  let dependentDialects = ["::mlir::qlm::onnxir::OnnxDialect"];
+}
+
+def RaiseDecoder : Pass<"qlm-raise-decoder", "::mlir::ModuleOp"> {
+  let summary = "Turns an ONNX graph of a decoder into a model";
+  let description = [{
+    The graph's logits, without its cache and masks, become `func @forward` on
+    one sequence, with the operations that Import makes of a model's folder.
+    Every stage after it is the same then.
+
+    - Weights become `qlm.parameter`s; those of `MatMul` are transposed.
+    - Reshapes and transpositions between `[tokens, heads * headDim]` and heads
+      vanish.
+    - Tables of rotary embeddings become frequencies: the angles are computed
+      for some positions, and must be the position times a number.
+    - `qlm.model` is made of the graph's sizes and of the module's `qlm.config`
+      (context length and tokens of the folder beside the graph).
+
+    Fails, naming the node, on the first operator or arrangement that a decoder
+    of this kind doesn't have.
+  }];
+  let dependentDialects = ["::mlir::qlm::QlmDialect",
+                           "::mlir::arith::ArithDialect",
+                           "::mlir::func::FuncDialect",
+                           "::mlir::qlm::onnxir::OnnxDialect"];
+}
+
 #endif // QLM_OPTIMIZE_PASSES
