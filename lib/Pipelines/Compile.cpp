@@ -14,6 +14,7 @@
 #include "mlir/Pass/PassManager.h"
 #include "qlm/Dialect/Qlm.h"
 #include "qlm/Import/Import.h"
+#include "qlm/Import/Onnx.h"
 #include "qlm/Lower/Passes.h"
 #include "qlm/Optimize/Passes.h"
 #include "qlm/Package/Package.h"
@@ -79,6 +80,7 @@ public:
 private:
   LogicalResult handle(Diagnostic &diagnostic);
   llvm::Error import();
+  llvm::Error importNodes();
   llvm::Error runStage(Stage stage);
   llvm::Error tune();
   llvm::Expected<CompileSummary> package();
@@ -123,7 +125,29 @@ LogicalResult Compilation::handle(Diagnostic &diagnostic) {
 // Stages
 //===----------------------------------------------------------------------===//
 
+/// The nodes of an ONNX file, and what the folder beside it says.
+llvm::Error Compilation::importNodes() {
+  auto file = OnnxFile::open(options.model);
+  if (!file)
+    return file.takeError();
+  SmallString<256> folder(options.model);
+  llvm::sys::fs::make_absolute(folder);
+  auto imported =
+      importOnnxNodes(**file, context, llvm::sys::path::parent_path(folder));
+  if (!imported)
+    return makeError(options.model + ": " +
+                     llvm::toString(imported.takeError()));
+  module = std::move(*imported);
+  auto config = readDecoderConfig(options.tokenizer, context);
+  if (!config)
+    return config.takeError();
+  (*module)->setAttr("qlm.config", *config);
+  return llvm::Error::success();
+}
+
 llvm::Error Compilation::import() {
+  if (!options.tokenizer.empty())
+    return importNodes();
   ImportOptions importOptions;
   importOptions.plainOps = options.plainOps;
   auto imported = importModelFolder(options.model, context, importOptions);
@@ -175,6 +199,8 @@ static void addLower(PassManager &pm, const CompileOptions &options) {
 /// Runs Optimize, Quantize or Lower.
 llvm::Error Compilation::runStage(Stage stage) {
   PassManager pm(&context);
+  if (stage == Stage::Optimize && !options.tokenizer.empty())
+    buildRaisePipeline(pm);
   if (stage == Stage::Optimize)
     buildOptimizePipeline(pm, OptimizeOptions());
   else if (stage == Stage::Quantize)
@@ -198,7 +224,8 @@ llvm::Error Compilation::tune() {
 llvm::Expected<CompileSummary> Compilation::package() {
   PackageOptions packageOptions;
   packageOptions.output = options.output;
-  packageOptions.modelFolder = options.model;
+  packageOptions.modelFolder =
+      options.tokenizer.empty() ? options.model : options.tokenizer;
   packageOptions.producer = options.producer;
   packageOptions.activations = options.activations;
   packageOptions.threads = options.threads;
@@ -264,7 +291,9 @@ llvm::Expected<CompileSummary> Compilation::run() {
       return std::move(error);
     if (llvm::Error error = dump(stage))
       return std::move(error);
-    if (failed(verifyContract(*module, stage)))
+    // Of ONNX nodes the contract holds once they are raised.
+    bool isNodes = stage == Stage::Import && !options.tokenizer.empty();
+    if (!isNodes && failed(verifyContract(*module, stage)))
       return takeDiagnostic(stage);
   }
   if (options.to == Stage::Package) {

@@ -31,6 +31,7 @@ static CompileOptions makeObserved(const CompileOptions &options,
                                    const std::string &folder, int64_t window) {
   CompileOptions observed;
   observed.model = options.model;
+  observed.tokenizer = options.tokenizer;
   observed.output = folder;
   observed.producer = options.producer;
   observed.weights = "source";

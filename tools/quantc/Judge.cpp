@@ -32,6 +32,7 @@ static llvm::Error compileReference(const CompileOptions &options,
                                     const std::string &folder) {
   CompileOptions reference;
   reference.model = options.model;
+  reference.tokenizer = options.tokenizer;
   reference.output = folder;
   reference.producer = options.producer;
   reference.threads = options.threads;

@@ -200,6 +200,10 @@ struct Arguments {
   cl::list<std::string> fixed{
       "fix", cl::cat(category), cl::value_desc("NAME=FILE.npy"),
       cl::desc("ONNX: makes an input a constant; an .npz gives several")};
+  cl::opt<std::string> tokenizer{
+      "tokenizer", cl::cat(category), cl::value_desc("FOLDER"),
+      cl::desc("ONNX: compiles a decoder's graph as a language model, with the "
+               "tokenizer's files and config.json of FOLDER")};
   cl::opt<std::string> batch{
       "batch", cl::cat(category), cl::value_desc("FILE"),
       cl::desc("Compiles many ONNX files: lines of MODEL, PKG and, where "
@@ -473,6 +477,7 @@ private:
 static CompileOptions makeOptions(const Arguments &arguments) {
   CompileOptions options;
   options.model = arguments.model;
+  options.tokenizer = arguments.tokenizer;
   options.output = arguments.output;
   options.to = *parseStage(arguments.to);
   options.tune = arguments.tune;
@@ -659,8 +664,11 @@ int main(int argc, char **argv) {
       return fail(llvm::toString(std::move(error)), kBadInput);
     return 0;
   }
-  if (isOnnxPath(arguments.model))
+  bool isOnnx = isOnnxPath(arguments.model);
+  if (isOnnx && arguments.tokenizer.empty())
     return compileOneGraph(arguments);
+  if (!isOnnx && !arguments.tokenizer.empty())
+    return fail("--tokenizer is for ONNX files", kWrongUsage);
   if (!arguments.fixed.empty() || arguments.quick)
     return fail("--fix and --quick are for ONNX files", kWrongUsage);
   return compile(arguments);

@@ -65,8 +65,10 @@ struct CompileProgress {
 
 /// What `quantc` can be told. Values are checked by the stages that use them.
 struct CompileOptions {
-  /// The Hugging Face folder.
+  /// The Hugging Face folder, or an ONNX file of a decoder.
   std::string model;
+  /// Of an ONNX file: the folder with the tokenizer's files and `config.json`.
+  std::string tokenizer;
   /// The package, or the file for IR when `to` is an earlier stage; "-" or
   /// nothing stands for standard output then.
   std::string output;

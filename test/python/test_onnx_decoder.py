@@ -1,0 +1,127 @@
+# Part of the QLM project, under the Apache License v2.0 with LLVM Exceptions.
+# SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
+"""Decoders in ONNX files, raised to models, against their folders."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import numpy_llama
+import pytest
+import toolchain
+
+onnx = pytest.importorskip("onnx")
+
+from onnx.reference import ReferenceEvaluator  # noqa: E402
+from onnx_decoders import Decoder  # noqa: E402
+
+STYLES = {
+    "plain": {},
+    "cached": {"cached": True},
+    "contributed": {"contributed": True},
+}
+PROMPTS = [[1, 5, 9], [4], [7, 7, 2, 3, 11, 30]]
+
+
+def compile_decoder(
+    path: Path, decoder: Decoder, folder: Path, *options: object, data: bool = False
+) -> Path:
+    model = decoder.build()
+    onnx.save(
+        model, path, save_as_external_data=data, location=path.name + ".data",
+        size_threshold=0,
+    )  # fmt: skip
+    package = path.with_suffix(".qlm")
+    toolchain.succeed(
+        "quantc", path, "-o", package, "--tokenizer", folder, "--quiet", *options
+    )
+    return package
+
+
+def refuse(path: Path, model: onnx.ModelProto, folder: Path) -> str:
+    onnx.save(model, path)
+    package = path.with_suffix(".qlm")
+    done = toolchain.run("quantc", path, "-o", package, "--tokenizer", folder)
+    assert done.returncode == 1 and done.stderr.count("\n") == 1, done.stderr
+    assert not package.exists()
+    return done.stderr.strip()
+
+
+@pytest.mark.parametrize("style", STYLES)
+@pytest.mark.parametrize("name", ["gqa-bf16", "attention-bias", "rope-llama3-old"])
+def test_logits_equal_numpy_in_float64(tmp_path, packages, name, style):
+    folder = packages.model(name)
+    decoder = Decoder(folder, **STYLES[style])
+    package = compile_decoder(
+        tmp_path / "m.onnx", decoder, folder, data=style == "cached"
+    )
+    tokens = [1, 17, 40, 3, 99, 2, 64]
+    expected = numpy_llama.Llama(folder).logits(np.array(tokens))
+    error = toolchain.relative_error(toolchain.logits(package, tokens), expected)
+    assert error < 2e-5
+
+
+def test_the_plain_graph_means_the_model(packages):
+    """What the other tests compile is what ONNX's evaluator understands."""
+    folder = packages.model("gqa-bf16")
+    tokens = np.array([[1, 17, 40, 3, 99, 2, 64]])
+    model = Decoder(folder).build()
+    onnx.checker.check_model(model)
+    [got] = ReferenceEvaluator(model).run(None, {"input_ids": tokens})
+    expected = numpy_llama.Llama(folder).logits(tokens[0])
+    assert toolchain.relative_error(got[0], expected) < 2e-5
+
+
+@pytest.mark.parametrize("style", STYLES)
+def test_greedy_tokens_equal_those_of_the_folder(tmp_path, packages, style):
+    folder = packages.model("tiny-llama")
+    package = compile_decoder(
+        tmp_path / "m.onnx", Decoder(folder, **STYLES[style]), folder
+    )
+    options = ("--max-new-tokens", "24")
+    expected = toolchain.generate(packages.compile("tiny-llama"), PROMPTS, *options)
+    got = toolchain.generate(package, PROMPTS, *options)
+    assert [r["tokens"] for r in got] == [r["tokens"] for r in expected]
+
+
+def test_quantized_as_the_folder_is(tmp_path, packages):
+    folder = packages.model("gqa-bf16")
+    options = ("--weights", "int8", "--activations", "int8-dynamic")
+    package = compile_decoder(tmp_path / "m.onnx", Decoder(folder), folder, *options)
+    tokens = [1, 17, 40, 3]
+    # The same codes of the same weights, merged alike.
+    np.testing.assert_array_equal(
+        toolchain.logits(package, tokens),
+        toolchain.logits(packages.compile("gqa-bf16", *options), tokens),
+    )
+
+
+def test_a_window_is_no_causal_mask(tmp_path, packages):
+    folder = packages.model("gqa-bf16")
+    model = Decoder(folder, cached=True, window=20).build()
+    text = refuse(tmp_path / "m.onnx", model, folder)
+    assert "(Attention): the mask must hide later tokens, and no others" in text
+    assert "for token 20 and token 0" in text
+
+
+def test_what_is_no_decoder_is_named(tmp_path, packages):
+    folder = packages.model("gqa-bf16")
+    model = Decoder(folder).build()
+    [node] = [n for n in model.graph.node if n.op_type == "Sigmoid"][1:2]
+    node.op_type = "Tanh"
+    text = refuse(tmp_path / "m.onnx", model, folder)
+    assert f"node '{node.name}' (Tanh): a decoder's layers have no such operator" in text
+
+
+def test_another_folder_is_refused(tmp_path, packages):
+    model = Decoder(packages.model("gqa-bf16")).build()
+    text = refuse(tmp_path / "m.onnx", model, packages.model("attention-bias"))
+    assert "the graph's" in text and "the folder's config.json says" in text
+
+
+def test_a_tokenizer_is_for_onnx_files(tmp_path, packages):
+    folder = packages.model("gqa-bf16")
+    done = toolchain.run("quantc", folder, "-o", tmp_path / "p", "--tokenizer", folder)
+    assert done.returncode == 2
+    assert "--tokenizer is for ONNX files" in done.stderr
