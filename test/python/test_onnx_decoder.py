@@ -90,11 +90,10 @@ def test_quantized_as_the_folder_is(tmp_path, packages):
     options = ("--weights", "int8", "--activations", "int8-dynamic")
     package = compile_decoder(tmp_path / "m.onnx", Decoder(folder), folder, *options)
     tokens = [1, 17, 40, 3]
-    # The same codes of the same weights, merged alike.
-    np.testing.assert_array_equal(
-        toolchain.logits(package, tokens),
-        toolchain.logits(packages.compile("gqa-bf16", *options), tokens),
-    )
+    expected = toolchain.logits(packages.compile("gqa-bf16", *options), tokens)
+    # The same codes; the graph's scale of scores is a product of two roots.
+    error = toolchain.relative_error(toolchain.logits(package, tokens), expected)
+    assert error < 1e-6
 
 
 def test_a_window_is_no_causal_mask(tmp_path, packages):
