@@ -134,8 +134,8 @@ struct LinearShape {
 
 /// The addresses of a linear's operands; null where it has none. Global.
 struct LinearBuffers {
-  kernel::Ptr input, inputScales, outliers, normWeight, weights, scales, superScales,
-      zeroPoints, bias, residual, result;
+  kernel::Ptr input, inputScales, outliers, normWeight, weights, scales,
+      superScales, zeroPoints, bias, residual, result;
   SizeKind rows = SizeKind::Tokens; ///< what counts the rows of x
 };
 
