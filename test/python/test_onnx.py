@@ -107,6 +107,11 @@ def test_every_unsupported_node_is_listed_in_one_message(tmp_path):
     assert "fine" not in text
 
 
+def test_names_in_errors_are_escaped(tmp_path):
+    model = make_graph([helper.make_node("Frob", ["x"], ["y"], name="a\nb\x1b")])
+    assert r"node 'a\0Ab\1B' (Frob)" in refuse(tmp_path, model)
+
+
 def test_errors_name_the_node(tmp_path):
     nodes = [helper.make_node("MatMul", ["x", "w"], ["y"], name="wide")]
     model = onnx_models.make_model(

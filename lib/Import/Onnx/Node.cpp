@@ -7,15 +7,18 @@
 
 #include "Node.h"
 
+#include "qlm/Archive/Json.h"
+
 using namespace mlir;
+using namespace mlir::qlm;
 using namespace mlir::qlm::onnx_import;
 
 std::string Node::describe() const {
   std::string text = "node ";
   if (!proto.name().empty())
-    text += "'" + proto.name() + "' ";
+    text += quoteName(proto.name()) + " ";
   else if (proto.output_size() > 0)
-    text += "of '" + proto.output(0) + "' ";
+    text += "of " + quoteName(proto.output(0)) + " ";
   text += "(";
   if (!proto.domain().empty())
     text += proto.domain() + ".";
