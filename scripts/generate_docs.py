@@ -25,7 +25,11 @@ def generate() -> dict[str, str]:
              "MethodOps.md": (["-gen-op-doc"],
                               "include/qlm/Dialect/QlmMethodOps.td"),
              "OnnxDialect.md": (["-gen-dialect-doc", "-dialect=onnx"],
-                                "include/qlm/Dialect/OnnxOps.td")}
+                                "include/qlm/Dialect/OnnxOps.td"),
+             "GraphDialect.md": (["-gen-dialect-doc", "-dialect=graph"],
+                                 "include/qlm/Dialect/GraphOps.td"),
+             "LowerGraphPasses.md": (["-gen-pass-doc"],
+                                     "include/qlm/Lower/GraphPasses.td")}
     for stage in ("Dialect", "Optimize", "Quantize", "Lower", "Package",
                   "Pipelines"):
         passes = f"include/qlm/{stage}/Passes.td"

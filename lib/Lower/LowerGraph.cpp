@@ -7,6 +7,7 @@
 
 #include "qlm/Lower/LowerGraph.h"
 
+#include "GraphLaunches.h"
 #include "mlir/Conversion/Passes.h"
 #include "mlir/Dialect/Arith/Transforms/BufferDeallocationOpInterfaceImpl.h"
 #include "mlir/Dialect/Arith/Transforms/BufferizableOpInterfaceImpl.h"
@@ -34,16 +35,18 @@
 #include "mlir/Pass/PassManager.h"
 #include "mlir/Transforms/Passes.h"
 #include "qlm/Lower/Cpu/Target.h"
-#include "qlm/Lower/Passes.h"
+#include "qlm/Lower/GraphPasses.h"
 #include "qlm/Package/GraphFormat.h"
 
 using namespace mlir;
 using namespace mlir::qlm;
 
 void mlir::qlm::registerGraphDialects(DialectRegistry &registry) {
-  registry.insert<bufferization::BufferizationDialect, memref::MemRefDialect,
-                  cf::ControlFlowDialect, scf::SCFDialect,
-                  linalg::LinalgDialect, LLVM::LLVMDialect>();
+  registry
+      .insert<bufferization::BufferizationDialect, memref::MemRefDialect,
+              cf::ControlFlowDialect, scf::SCFDialect, linalg::LinalgDialect,
+              LLVM::LLVMDialect, graph::GraphDialect>();
+  registerLaunchBufferization(registry);
   arith::registerBufferizableOpInterfaceExternalModels(registry);
   arith::registerBufferDeallocationOpInterfaceExternalModels(registry);
   bufferization::func_ext::registerBufferizableOpInterfaceExternalModels(
@@ -54,6 +57,8 @@ void mlir::qlm::registerGraphDialects(DialectRegistry &registry) {
   scf::registerBufferDeallocationOpInterfaceExternalModels(registry);
   tensor::registerBufferizableOpInterfaceExternalModels(registry);
 }
+
+static constexpr int64_t kAlignment = 64;
 
 /// Gives the function that checks rules about sizes its body: where one is
 /// broken, the function that the runtime has put in a global variable is called
@@ -89,6 +94,49 @@ static void defineCheck(ModuleOp module, OpBuilder &b) {
   LLVM::ReturnOp::create(b, loc, ValueRange());
 }
 
+/// Gives the functions that memory comes from and goes to their bodies: C's,
+/// aligned as kernels want it, with the bytes that they may read past its end.
+static void defineMemory(ModuleOp module, OpBuilder &b) {
+  Location loc = module.getLoc();
+  auto pointer = LLVM::LLVMPointerType::get(module.getContext());
+  Type i64 = b.getI64Type();
+  auto declare = [&](StringRef name, Type result, ArrayRef<Type> arguments) {
+    if (auto found = module.lookupSymbol<LLVM::LLVMFuncOp>(name))
+      return found;
+    b.setInsertionPointToStart(module.getBody());
+    return LLVM::LLVMFuncOp::create(
+        b, loc, name, LLVM::LLVMFunctionType::get(result, arguments));
+  };
+  auto define = [&](StringRef name, function_ref<void(Block *)> body) {
+    auto function = module.lookupSymbol<LLVM::LLVMFuncOp>(name);
+    if (!function || !function.isExternal())
+      return;
+    Block *entry = function.addEntryBlock(b);
+    b.setInsertionPointToEnd(entry);
+    body(entry);
+    function.setLinkage(LLVM::Linkage::Internal);
+  };
+  auto release =
+      declare("free", LLVM::LLVMVoidType::get(module.getContext()), {pointer});
+  auto allocate = declare("aligned_alloc", pointer, {i64, i64});
+  define("_mlir_memref_to_llvm_free", [&](Block *entry) {
+    LLVM::CallOp::create(b, loc, release, entry->getArguments());
+    LLVM::ReturnOp::create(b, loc, ValueRange());
+  });
+  define("_mlir_memref_to_llvm_alloc", [&](Block *entry) {
+    auto constant = [&](int64_t value) -> Value {
+      return LLVM::ConstantOp::create(b, loc, i64, b.getI64IntegerAttr(value));
+    };
+    Value size = LLVM::AddOp::create(b, loc, entry->getArgument(0),
+                                     constant(2 * kAlignment - 1));
+    size = LLVM::AndOp::create(b, loc, size, constant(-kAlignment));
+    Value memory = LLVM::CallOp::create(b, loc, allocate,
+                                        ValueRange{constant(kAlignment), size})
+                       .getResult();
+    LLVM::ReturnOp::create(b, loc, ValueRange(memory));
+  });
+}
+
 LogicalResult mlir::qlm::emitGraphEntry(ModuleOp module, StringRef targetCpu) {
   auto graph = module.lookupSymbol<LLVM::LLVMFuncOp>("_mlir_ciface_graph");
   if (!graph)
@@ -101,6 +149,7 @@ LogicalResult mlir::qlm::emitGraphEntry(ModuleOp module, StringRef targetCpu) {
   module->setAttr(kTargetFeaturesAttr,
                   b.getStringAttr(target->featureString()));
   defineCheck(module, b);
+  defineMemory(module, b);
   b.setInsertionPointToEnd(module.getBody());
   Location loc = module.getLoc();
   auto pointer = LLVM::LLVMPointerType::get(module.getContext());
@@ -147,7 +196,21 @@ struct LowerStridedCopiesPass
 };
 } // namespace
 
-void mlir::qlm::buildLowerGraphPipeline(OpPassManager &pm) {
+namespace {
+struct LowerLaunchesPass
+    : PassWrapper<LowerLaunchesPass, OperationPass<ModuleOp>> {
+  MLIR_DEFINE_EXPLICIT_INTERNAL_INLINE_TYPE_ID(LowerLaunchesPass)
+
+  void runOnOperation() override { lowerLaunches(getOperation()); }
+};
+} // namespace
+
+void mlir::qlm::buildLowerGraphPipeline(OpPassManager &pm,
+                                        StringRef targetCpu) {
+  pm.addPass(createLowerGraphCodes());
+  EmitGraphKernelsOptions kernels;
+  kernels.targetCpu = targetCpu.str();
+  pm.addPass(createEmitGraphKernels(kernels));
   pm.addPass(createCanonicalizerPass());
   pm.addPass(createCSEPass());
   pm.addPass(createLinalgElementwiseOpFusionPass());
@@ -167,6 +230,7 @@ void mlir::qlm::buildLowerGraphPipeline(OpPassManager &pm) {
   bufferization::buildBufferDeallocationPipeline(pm, deallocation);
   pm.addPass(createConvertBufferizationToMemRefPass());
   pm.addPass(std::make_unique<LowerStridedCopiesPass>());
+  pm.addPass(std::make_unique<LowerLaunchesPass>());
   pm.addPass(createConvertLinalgToLoopsPass());
   pm.addPass(createCanonicalizerPass());
   pm.addPass(createCSEPass());
@@ -182,7 +246,9 @@ void mlir::qlm::buildLowerGraphPipeline(OpPassManager &pm) {
   pm.addNestedPass<func::FuncOp>(LLVM::createLLVMRequestCWrappersPass());
   pm.addPass(createConvertMathToLLVMPass());
   pm.addPass(createConvertMathToLibmPass());
-  pm.addPass(createFinalizeMemRefToLLVMConversionPass());
+  FinalizeMemRefToLLVMConversionPassOptions memory;
+  memory.useGenericFunctions = true;
+  pm.addPass(createFinalizeMemRefToLLVMConversionPass(memory));
   pm.addPass(createConvertFuncToLLVMPass());
   pm.addPass(createConvertIndexToLLVMPass());
   pm.addPass(createArithToLLVMConversionPass());

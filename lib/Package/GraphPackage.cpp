@@ -7,6 +7,7 @@
 
 #include "qlm/Package/GraphPackage.h"
 
+#include "GraphPlan.h"
 #include "Manifest.h"
 #include "PackageErrors.h"
 #include "PackageFolder.h"
@@ -15,6 +16,7 @@
 #include "onnx-ml.pb.h"
 #include "qlm/Package/GraphFormat.h"
 #include "qlm/Package/ObjectFile.h"
+#include "llvm/ADT/StringSet.h"
 
 using namespace mlir;
 using namespace mlir::qlm;
@@ -60,34 +62,60 @@ static StringRef getStorageName(int64_t bytes) {
   }
 }
 
-static llvm::Expected<PackagedFile>
-writeWeights(StringRef folder, const GraphSignature &signature,
-             OnnxFile &onnxFile) {
+namespace {
+/// Initializers that are stored as the file has them.
+struct CopiedWeights {
   std::vector<PackedTensor> tensors;
   std::vector<ArrayRef<char>> data;
-  const auto &graph = onnxFile.getModel().graph();
-  for (const GraphValue &weight : signature.weights)
-    for (const auto &proto : graph.initializer()) {
-      if (proto.name() != weight.name)
-        continue;
-      auto bytes = onnxFile.getData(proto);
-      if (!bytes)
-        return bytes.takeError();
-      PackedTensor tensor;
-      tensor.key = weight.name;
-      tensor.type =
-          getStorageName(getOnnxElementBytes(proto.data_type())).str();
-      tensor.shape.assign(weight.shape.begin(), weight.shape.end());
-      tensor.bytes = bytes->size();
-      tensors.push_back(std::move(tensor));
-      data.push_back(*bytes);
-      break;
-    }
+};
+} // namespace
+
+static llvm::Expected<CopiedWeights> findCopied(const GraphSignature &signature,
+                                                OnnxFile &onnxFile,
+                                                const WeightPlan &plan) {
+  llvm::StringSet<> evaluated;
+  for (const PackedTensor &tensor : plan.tensors)
+    evaluated.insert(tensor.key);
+  llvm::StringMap<const ::onnx::TensorProto *> initializers;
+  for (const auto &proto : onnxFile.getModel().graph().initializer())
+    initializers[proto.name()] = &proto;
+  CopiedWeights copied;
+  for (const GraphValue &weight : signature.weights) {
+    const ::onnx::TensorProto *proto = initializers.lookup(weight.name);
+    if (evaluated.contains(weight.name) || !proto)
+      continue;
+    auto bytes = onnxFile.getData(*proto);
+    if (!bytes)
+      return bytes.takeError();
+    PackedTensor tensor;
+    tensor.key = weight.name;
+    tensor.type = getStorageName(getOnnxElementBytes(proto->data_type())).str();
+    tensor.shape.assign(weight.shape.begin(), weight.shape.end());
+    tensor.bytes = bytes->size();
+    copied.tensors.push_back(std::move(tensor));
+    copied.data.push_back(*bytes);
+  }
+  return copied;
+}
+
+static llvm::Expected<PackagedFile>
+writeWeights(StringRef folder, const GraphSignature &signature,
+             OnnxFile &onnxFile, WeightPlan &plan) {
+  auto copied = findCopied(signature, onnxFile, plan);
+  if (!copied)
+    return copied.takeError();
+  size_t planned = plan.tensors.size();
+  std::vector<PackedTensor> tensors(plan.tensors);
+  llvm::append_range(tensors, copied->tensors);
   auto file =
       WeightsFile::create(joinPath(folder, format::kWeightsFile), tensors);
   if (!file)
     return file.takeError();
-  for (auto [tensor, bytes] : llvm::zip_equal(tensors, data))
+  std::copy_n(tensors.begin(), planned, plan.tensors.begin());
+  if (llvm::Error error = evaluateWeights(plan, *file, /*threads=*/0, {}, {}))
+    return std::move(error);
+  for (auto [tensor, bytes] :
+       llvm::zip_equal(ArrayRef(tensors).drop_front(planned), copied->data))
     if (llvm::Error error = file->write(
             tensor.offset,
             ArrayRef<uint8_t>(reinterpret_cast<const uint8_t *>(bytes.data()),
@@ -151,8 +179,9 @@ static json::Object makeGraphManifest(ModuleOp module,
 
 llvm::Expected<GraphSizes>
 mlir::qlm::writeGraphPackage(ModuleOp module, const GraphSignature &signature,
-                             OnnxFile &onnxFile, StringRef output,
-                             StringRef producer, Effort effort) {
+                             OnnxFile &onnxFile, GraphParameters &parameters,
+                             StringRef output, StringRef producer,
+                             Effort effort) {
   GraphSizes sizes;
   llvm::Error error = writePackageFolder(
       output, /*overwrite=*/true, [&](StringRef folder) -> llvm::Error {
@@ -163,7 +192,8 @@ mlir::qlm::writeGraphPackage(ModuleOp module, const GraphSignature &signature,
         auto code = describeFile(folder, format::kCpuModuleFile);
         if (!code)
           return code.takeError();
-        auto weights = writeWeights(folder, signature, onnxFile);
+        auto weights = writeWeights(folder, signature, onnxFile,
+                                    parameters.getPlan().weights);
         if (!weights)
           return weights.takeError();
         sizes = {weights->bytes, code->bytes};

@@ -92,8 +92,8 @@ static void setFunctionAttributes(llvm::Module &module, StringRef cpu,
 /// Whether \p name is a function of C's library or its mathematical part that
 /// graphs' code may call.
 static bool isLibraryFunction(StringRef name) {
-  static constexpr StringRef kMemory[] = {"malloc", "free", "memcpy", "memmove",
-                                          "memset"};
+  static constexpr StringRef kMemory[] = {"malloc", "aligned_alloc", "free",
+                                          "memcpy", "memmove",       "memset"};
   static constexpr StringRef kMath[] = {
       "acos",  "acosh",     "asin",  "asinh", "atan",      "atan2", "atanh",
       "cbrt",  "ceil",      "cos",   "cosh",  "erf",       "erfc",  "exp",

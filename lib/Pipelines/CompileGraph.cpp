@@ -9,8 +9,10 @@
 
 #include "mlir/IR/Diagnostics.h"
 #include "mlir/Pass/PassManager.h"
+#include "qlm/Lower/GraphPasses.h"
 #include "qlm/Lower/LowerGraph.h"
 #include "qlm/Package/GraphPackage.h"
+#include "qlm/Quantize/Passes.h"
 #include "llvm/Support/FileSystem.h"
 #include "llvm/Support/raw_ostream.h"
 
@@ -46,6 +48,43 @@ static llvm::Error writeModule(ModuleOp module, StringRef path) {
   return llvm::Error::success();
 }
 
+/// What observers see becomes results of @graph.
+static void returnObserved(ModuleOp module) {
+  auto graph = module.lookupSymbol<func::FuncOp>(graph::kGraphName);
+  Operation *end = graph.front().getTerminator();
+  Builder b(module.getContext());
+  SmallVector<ObserveOp> observers(graph.getOps<ObserveOp>());
+  for (ObserveOp observe : observers) {
+    Value input = observe.getInput();
+    std::string name =
+        (kGraphObserved + cast<NameLoc>(observe.getLoc()).getName().getValue())
+            .str();
+    auto attributes = b.getDictionaryAttr(
+        {b.getNamedAttr("qlm.name", b.getStringAttr(name)),
+         b.getNamedAttr(graph::kTypeAttr, b.getStringAttr("float32"))});
+    unsigned index = end->getNumOperands();
+    end->insertOperands(index, input);
+    (void)graph.insertResult(index, input.getType(), attributes);
+    observe.erase();
+  }
+}
+
+/// Quantizes and packs the linears.
+static LogicalResult quantizeGraph(ModuleOp module,
+                                   const GraphOptions &options) {
+  PassManager pm(module.getContext());
+  QuantizeOptions quantize;
+  quantize.weights = options.weights;
+  quantize.activations = options.activations;
+  quantize.statistics = options.statistics;
+  quantize.observe = options.observe;
+  buildQuantizePipeline(pm, quantize);
+  if (failed(pm.run(module)))
+    return failure();
+  returnObserved(module);
+  return success();
+}
+
 llvm::Expected<CompileSummary>
 mlir::qlm::compileGraph(const GraphOptions &options) {
   DialectRegistry registry;
@@ -74,22 +113,46 @@ mlir::qlm::compileGraph(const GraphOptions &options) {
       return std::move(error);
     return CompileSummary();
   }
+  auto failStage = [&](StringRef stage) {
+    return makeError(options.model + ": " +
+                     (message.empty() ? "stage " + stage + " failed"
+                                      : llvm::Twine(message)));
+  };
+  auto addModel = [&](llvm::Error error) {
+    return makeError(options.model + ": " + llvm::toString(std::move(error)));
+  };
+  PassManager fusing(&context);
+  fusing.addPass(createFuseGraphLinears());
+  fusing.addPass(createFoldQdq());
+  if (failed(fusing.run(*module)))
+    return failStage("optimize");
+  auto parameters = GraphParameters::extract(*module, **file);
+  if (!parameters)
+    return addModel(parameters.takeError());
+  if (failed(quantizeGraph(*module, options)))
+    return failStage("quantize");
+  if (options.to == Stage::Quantize) {
+    if (llvm::Error error = writeModule(*module, options.output))
+      return std::move(error);
+    return CompileSummary();
+  }
+  if (llvm::Error error = (*parameters)->bind(*module))
+    return addModel(std::move(error));
   GraphSignature signature = getGraphSignature(*module);
   PassManager pm(&context);
   pm.enableVerifier(false);
-  buildLowerGraphPipeline(pm);
+  buildLowerGraphPipeline(pm, options.targetCpu);
   if (failed(pm.run(*module)) ||
       failed(emitGraphEntry(*module, options.targetCpu)))
-    return makeError(options.model + ": " +
-                     (message.empty() ? "stage lower failed" : message));
+    return failStage("lower");
   if (options.to != Stage::Package) {
     if (llvm::Error error = writeModule(*module, options.output))
       return std::move(error);
     return CompileSummary();
   }
   auto written = writeGraphPackage(
-      *module, signature, **file, options.output, options.producer,
-      options.quick ? Effort::Quick : Effort::Full);
+      *module, signature, **file, **parameters, options.output,
+      options.producer, options.quick ? Effort::Quick : Effort::Full);
   if (!written)
     return makeError(options.model + ": " +
                      llvm::toString(written.takeError()));

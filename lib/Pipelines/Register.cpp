@@ -8,6 +8,7 @@
 #include "mlir/Pass/PassManager.h"
 #include "mlir/Pass/PassRegistry.h"
 #include "qlm/Dialect/Passes.h"
+#include "qlm/Lower/GraphPasses.h"
 #include "qlm/Lower/Passes.h"
 #include "qlm/Optimize/Passes.h"
 #include "qlm/Package/Passes.h"
@@ -61,6 +62,7 @@ void mlir::qlm::registerAllQlmPasses() {
   registerOptimizePasses();
   registerQlmQuantizePasses();
   registerQlmLowerPasses();
+  registerQlmLowerGraphPasses();
   registerQlmPackagePasses();
   registerQlmPipelinesPasses();
   registerQuantizePipelines();

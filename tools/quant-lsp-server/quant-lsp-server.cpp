@@ -8,12 +8,13 @@
 #include "mlir/InitAllDialects.h"
 #include "mlir/InitAllExtensions.h"
 #include "mlir/Tools/mlir-lsp-server/MlirLspServerMain.h"
+#include "qlm/Dialect/Graph.h"
 #include "qlm/Dialect/Qlm.h"
 
 int main(int argc, char **argv) {
   mlir::DialectRegistry registry;
   mlir::registerAllDialects(registry);
   mlir::registerAllExtensions(registry);
-  registry.insert<mlir::qlm::QlmDialect>();
+  registry.insert<mlir::qlm::QlmDialect, mlir::qlm::graph::GraphDialect>();
   return failed(mlir::MlirLspServerMain(argc, argv, registry));
 }

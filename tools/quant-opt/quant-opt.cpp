@@ -10,6 +10,7 @@
 #include "mlir/InitAllPasses.h"
 #include "mlir/Target/LLVMIR/Dialect/All.h"
 #include "mlir/Tools/mlir-opt/MlirOptMain.h"
+#include "qlm/Dialect/Graph.h"
 #include "qlm/Dialect/Onnx.h"
 #include "qlm/Dialect/Qlm.h"
 #include "qlm/Pipelines/Pipelines.h"
@@ -20,7 +21,8 @@ int main(int argc, char **argv) {
   mlir::registerAllExtensions(registry);
   mlir::registerAllToLLVMIRTranslations(registry);
   mlir::registerAllPasses();
-  registry.insert<mlir::qlm::QlmDialect, mlir::qlm::onnxir::OnnxDialect>();
+  registry.insert<mlir::qlm::QlmDialect, mlir::qlm::graph::GraphDialect,
+                  mlir::qlm::onnxir::OnnxDialect>();
   mlir::qlm::registerAllQlmPasses();
   return mlir::asMainReturnCode(
       mlir::MlirOptMain(argc, argv, "QLM optimizer driver\n", registry));

@@ -91,6 +91,7 @@ int qlm::tool::runGraph(int argc, char **argv) {
   std::vector<std::string> texts;
   std::string package, output;
   bool time = false;
+  int64_t threads = 1;
   Arguments arguments("run", "PKG",
                       "Computes the outputs of a graph (an ONNX model).");
   arguments.texts("--input", texts,
@@ -98,13 +99,15 @@ int qlm::tool::runGraph(int argc, char **argv) {
                   "more");
   arguments.text("-o", output, "the .npz file of the outputs");
   arguments.text("--output", output, "the same");
+  arguments.integer("--threads", threads, "threads of a run (default 1)");
   arguments.flag("--time", time, "run many times and print microseconds");
   int exitCode;
   if (!arguments.parse(argc, argv, package, exitCode))
     return exitCode;
   if (output.empty() && !time)
     return arguments.wrongUsage("give -o or --time");
-  Result<std::unique_ptr<Graph>> graph = Graph::load(package);
+  Result<std::unique_ptr<Graph>> graph =
+      Graph::load(package, static_cast<int>(threads));
   if (!graph.ok())
     return badInput(graph.status().message());
   std::vector<GraphArray> inputs;

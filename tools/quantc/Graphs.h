@@ -33,6 +33,14 @@ struct BatchOptions {
 /// fails stops no other. Fails when the list can't be read.
 llvm::Error compileBatch(const BatchOptions &options);
 
+/// Runs the float graph that \p options compile on the inputs in the file
+/// \p calibration, an .npz by their names (an array for a graph of one input),
+/// and writes what int8-static needs to a temporary file, whose path it gives.
+/// An array whose first dimension is a multiple of the one that the graph
+/// takes is run in parts.
+llvm::Expected<std::string> calibrateGraph(const GraphOptions &options,
+                                           const std::string &calibration);
+
 } // namespace mlir::qlm
 
 #endif // QLM_TOOLS_QUANTC_GRAPHS_H

@@ -542,20 +542,21 @@ static JudgeArguments makeJudge(const Arguments &arguments,
 
 /// Options that mean nothing to a graph must not be dropped in silence.
 static int checkGraphArguments(const Arguments &arguments) {
-  const std::pair<llvm::StringRef, bool> given[] = {
+  const std::pair<std::string, bool> given[] = {
       {"--target", arguments.target != "cpu"},
-      {"--weights", arguments.weights != "f32"},
-      {"--activations", arguments.activations != "none"},
+      {"--activations " + arguments.activations,
+       arguments.activations != "none" &&
+           arguments.activations != "int8-dynamic" &&
+           arguments.activations != "int8-static"},
       {"--method", arguments.method != "rtn"},
       {"--kv-cache", arguments.kvCache != "f32"},
-      {"--calibration", !arguments.calibration.empty()},
+      {"--range", arguments.range != "minmax"},
       {"--evaluation", !arguments.evaluation.empty()},
       {"--tune", arguments.tune},
       {"--observe", arguments.observe},
       {"--dump-stages", !arguments.dumpStages.empty()},
-      {"--to optimize", arguments.to == "optimize"},
-      {"--to quantize", arguments.to == "quantize"}};
-  for (auto [name, isGiven] : given)
+      {"--to optimize", arguments.to == "optimize"}};
+  for (const auto &[name, isGiven] : given)
     if (isGiven)
       return fail(name + " is not supported for ONNX files", kBadInput);
   return 0;
@@ -571,10 +572,26 @@ static int compileOneGraph(const Arguments &arguments) {
   options.targetCpu = arguments.targetCpu;
   options.producer = "quantc " QLM_VERSION;
   options.quick = arguments.quick;
+  options.weights = arguments.weights;
+  options.activations = arguments.activations;
   for (const std::string &text : arguments.fixed)
     if (llvm::Error error = readFixedInputs(text, options.import))
       return fail(llvm::toString(std::move(error)), kBadInput);
   auto start = std::chrono::steady_clock::now();
+  std::string statistics;
+  llvm::scope_exit cleanup([&] {
+    if (!statistics.empty())
+      (void)llvm::sys::fs::remove(statistics);
+  });
+  if (arguments.activations == "int8-static") {
+    auto found = calibrateGraph(options, arguments.calibration);
+    if (!found)
+      return fail(llvm::toString(found.takeError()), kBadInput);
+    statistics = options.statistics = *found;
+  } else if (!arguments.calibration.empty()) {
+    return fail("--calibration of an ONNX file needs --activations int8-static",
+                kBadInput);
+  }
   llvm::Expected<CompileSummary> summary = compileGraph(options);
   if (!summary)
     return fail(llvm::toString(summary.takeError()), kBadInput);

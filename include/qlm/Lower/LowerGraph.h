@@ -23,8 +23,9 @@ namespace mlir::qlm {
 void registerGraphDialects(DialectRegistry &registry);
 
 /// Lowers `func @graph` (tensors in, tensors out) to the LLVM dialect, with a
-/// wrapper `_mlir_ciface_graph` that takes pointers to descriptors.
-void buildLowerGraphPipeline(OpPassManager &pm);
+/// wrapper `_mlir_ciface_graph` that takes pointers to descriptors. Its packed
+/// linears run as kernels for \p targetCpu.
+void buildLowerGraphPipeline(OpPassManager &pm, llvm::StringRef targetCpu);
 
 /// Adds to \p module, as the pipeline left it, the entry that the runtime calls
 /// (qlm/Package/GraphFormat.h) and what the code is compiled for: \p targetCpu,

@@ -18,6 +18,8 @@
 //
 // with null for sizes known only at run time, and its module exports
 // kGraphFunction. A weight's key is its tensor's in weights.safetensors.
+// Inputs and weights may be read (not written) up to 63 bytes past their ends;
+// weights are 64-byte aligned.
 // clang-format on
 //
 //===----------------------------------------------------------------------===//
@@ -40,6 +42,15 @@ inline constexpr const char kGraphFunction[] = "qlm_graph";
 /// A variable `void (*)()` of the module, which may be missing: called, and
 /// must not return, where sizes of the inputs contradict each other.
 inline constexpr const char kGraphTrap[] = "qlm_graph_trap";
+/// A variable of the module, which may be missing, for the address of a
+/// function that runs tiles 0 .. tiles - 1 of a kernel, each thread with
+/// scratch of its own, and comes back when all are computed.
+inline constexpr const char kGraphLaunch[] = "qlm_graph_launch";
+/// What the variable holds the address of.
+using GraphLaunchFunction = void (*)(KernelFunction kernel,
+                                     void *const *buffers,
+                                     const StepSizes *sizes, int64_t tiles,
+                                     int64_t scratchBytes);
 
 } // namespace qlm::format
 

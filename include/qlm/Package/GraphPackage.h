@@ -10,6 +10,7 @@
 
 #include "mlir/IR/BuiltinOps.h"
 #include "qlm/Archive/OnnxFile.h"
+#include "qlm/Package/GraphParameters.h"
 #include "qlm/Package/ObjectFile.h"
 #include "llvm/Support/Error.h"
 
@@ -36,16 +37,17 @@ struct GraphSizes {
   int64_t moduleBytes = 0;
 };
 
-/// The signature of `@graph` in \p module, as Import left it.
+/// The signature of `@graph` in \p module, before it is lowered.
 GraphSignature getGraphSignature(ModuleOp module);
 
 /// Writes \p module, lowered by buildLowerGraphPipeline, as the package
-/// \p output; weights are copied from \p onnxFile. The folder appears complete
-/// or not at all. Errors are one line.
+/// \p output; weights are evaluated by \p parameters or copied from
+/// \p onnxFile. The folder appears complete or not at all. Errors are one line.
 llvm::Expected<GraphSizes>
 writeGraphPackage(ModuleOp module, const GraphSignature &signature,
-                  OnnxFile &onnxFile, llvm::StringRef output,
-                  llvm::StringRef producer, Effort effort);
+                  OnnxFile &onnxFile, GraphParameters &parameters,
+                  llvm::StringRef output, llvm::StringRef producer,
+                  Effort effort);
 
 } // namespace mlir::qlm
 

@@ -15,6 +15,9 @@
 
 namespace mlir::qlm {
 
+/// What the names of observed results begin with.
+inline constexpr llvm::StringLiteral kGraphObserved = "observed:";
+
 /// What compileGraph can be told.
 struct GraphOptions {
   /// The ONNX file.
@@ -22,11 +25,20 @@ struct GraphOptions {
   /// The package, or the file for IR when `to` is an earlier stage; "-" or
   /// nothing stands for standard output then.
   std::string output;
-  /// Import, Lower or Package.
+  /// Import, Quantize, Lower or Package.
   Stage to = Stage::Package;
   /// See CompileOptions.
   std::string targetCpu = "native";
   std::string producer = "qlm";
+  /// How weights and inputs of linears are stored; see CompileOptions.
+  std::string weights = "f32";
+  std::string activations = "none";
+  /// What int8-static reads: `LABEL.absmax`, the largest magnitude of each
+  /// column of the input of the linear that LABEL calls.
+  std::string statistics;
+  /// Whether the inputs of linears are results too, called by
+  /// `kGraphObserved` and the linear's label: for calibration.
+  bool observe = false;
   /// Less work for the optimizer: for graphs that run once.
   bool quick = false;
   /// Inputs that become constants, by name.

@@ -45,12 +45,17 @@ struct GraphArray {
 /// Bytes of an element by its type's name; 0 for an unknown one.
 int64_t graphElementBytes(std::string_view type);
 
+class GraphThreads;
+
 /// A loaded graph. Runs don't disturb each other, from any thread.
 class Graph {
 public:
-  /// Loads the package at \p path. Errors: NotFound, Corrupt, Unsupported (a
-  /// version, or a processor without the features), Io.
-  static Result<std::unique_ptr<Graph>> load(const std::string &path);
+  /// Loads the package at \p path; a run has \p threads threads, the caller's
+  /// among them, or the caller's alone while another run has them. Errors:
+  /// NotFound, Corrupt, Unsupported (a version, or a processor without the
+  /// features), Io, InvalidArgument (no threads).
+  static Result<std::unique_ptr<Graph>> load(const std::string &path,
+                                             int threads = 1);
   ~Graph();
 
   const std::vector<GraphTensor> &inputs() const { return inputList; }
@@ -63,7 +68,7 @@ public:
   run(const std::vector<GraphArray> &inputs) const;
 
 private:
-  Graph() = default;
+  explicit Graph(int threads);
   Status readManifest(const std::string &path);
   Status openModule(const std::string &file, int64_t bytes,
                     const std::string &checksum);
@@ -78,6 +83,7 @@ private:
   std::vector<Weight> weights;
   MappedMemory weightMemory;
   TensorTable tensors;
+  std::unique_ptr<GraphThreads> threads;
   void *module = nullptr;
   void (*function)(void **) = nullptr;
 };

@@ -16,6 +16,7 @@
 #include "mlir/Dialect/SCF/IR/SCF.h"
 #include "mlir/Dialect/Tensor/IR/Tensor.h"
 #include "mlir/IR/Verifier.h"
+#include "qlm/Dialect/Graph.h"
 #include "qlm/Dialect/Qlm.h"
 #include "llvm/ADT/StringExtras.h"
 #include "llvm/ADT/StringSet.h"
@@ -299,6 +300,8 @@ llvm::Error GraphImporter::define(StringRef name, Tensor tensor) {
 Value GraphImporter::addArgument(Type type, StringRef name, int32_t elementType,
                                  bool isWeight) {
   Value argument = function.front().addArgument(type, b.loc);
+  if (isWeight)
+    b.weights.insert(argument);
   argumentAttributes.push_back(b.getDictionaryAttr(
       {b.getNamedAttr(isWeight ? "qlm.weight" : "qlm.name",
                       b.getStringAttr(name)),
@@ -520,8 +523,9 @@ llvm::Expected<OwningOpRef<ModuleOp>> GraphImporter::import() {
 llvm::Expected<OwningOpRef<ModuleOp>>
 mlir::qlm::importOnnx(OnnxFile &file, MLIRContext &context,
                       const OnnxOptions &options) {
-  context.loadDialect<QlmDialect, func::FuncDialect, arith::ArithDialect,
-                      linalg::LinalgDialect, math::MathDialect, scf::SCFDialect,
-                      tensor::TensorDialect>();
+  context
+      .loadDialect<QlmDialect, graph::GraphDialect, func::FuncDialect,
+                   arith::ArithDialect, linalg::LinalgDialect,
+                   math::MathDialect, scf::SCFDialect, tensor::TensorDialect>();
   return GraphImporter(file, context, options).import();
 }

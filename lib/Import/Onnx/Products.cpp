@@ -8,6 +8,10 @@
 #include "Products.h"
 
 #include "mlir/Dialect/Arith/IR/Arith.h"
+#include "mlir/Dialect/Linalg/IR/Linalg.h"
+#include "mlir/Dialect/Tensor/IR/Tensor.h"
+#include "qlm/Dialect/Graph.h"
+#include "qlm/Dialect/Qlm.h"
 
 using namespace mlir;
 using namespace mlir::qlm::onnx_import;
@@ -77,11 +81,57 @@ Value mlir::qlm::onnx_import::matmul(Node &node, const Tensor &x,
   });
 }
 
+/// The dimensions of a parameter in another order, for the evaluator of
+/// parameters to see.
+static Value permuteParameter(TensorBuilder &b, Value tensor,
+                              ArrayRef<int64_t> order) {
+  auto type = cast<RankedTensorType>(tensor.getType());
+  SmallVector<int64_t> shape;
+  for (int64_t axis : order)
+    shape.push_back(type.getDimSize(axis));
+  Value empty = tensor::EmptyOp::create(b, b.loc, shape, type.getElementType());
+  return linalg::TransposeOp::create(b, b.loc, tensor, empty, order)
+      ->getResult(0);
+}
+
+/// Whether the product of \p x with \p weight is a linear's: f32 by a matrix
+/// that is known when the package is written, and nothing is empty.
+static bool isLinear(TensorBuilder &b, const Tensor &x, const Tensor &weight,
+                     int64_t inner) {
+  return x.type == TensorProto::FLOAT && weight.type == TensorProto::FLOAT &&
+         x.rank() >= 2 && weight.rank() == 2 && b.isParameter(weight.value) &&
+         weight.dim(0) > 0 && weight.dim(1) > 0 && x.dim(x.rank() - 1) == inner;
+}
+
+/// The product of \p x's rows with \p weight, `[outFeatures, inFeatures]`.
+static Value emitLinear(TensorBuilder &b, const Tensor &x, Value weight,
+                        Value bias) {
+  SmallVector<Value> sizes = b.dims(x.value);
+  auto type = cast<RankedTensorType>(weight.getType());
+  Value rows = sizes[0];
+  for (int64_t axis = 1; axis + 1 < x.rank(); ++axis)
+    rows = b.mul(rows, sizes[axis]);
+  Value input =
+      x.rank() == 2 ? x.value : b.reshape(x.value, {rows, sizes.back()});
+  auto inputType = cast<RankedTensorType>(input.getType());
+  Value result = mlir::qlm::LinearOp::create(
+      b, b.loc,
+      RankedTensorType::get({inputType.getDimSize(0), type.getDimSize(0)},
+                            b.getF32Type()),
+      input, weight, bias, /*residual=*/Value());
+  sizes.back() = b.index(type.getDimSize(0));
+  return x.rank() == 2 ? result : b.reshape(result, sizes);
+}
+
 static LogicalResult emitMatMul(Node &node) {
   const Tensor &x = node.in(0), &y = node.in(1);
   TensorBuilder &b = node.b;
   if (x.type != y.type)
     return node.fail("inputs must have the same element type");
+  if (isLinear(b, x, y, y.rank() == 2 ? y.dim(0) : 0))
+    return node.set(
+        0, emitLinear(b, x, permuteParameter(b, y.value, {1, 0}), Value()),
+        x.type);
   int32_t wide = accumulatorType(x.type);
   auto read = [&](Value e, ValueRange) {
     return convertElement(b, e, x.type, wide);
@@ -100,6 +150,18 @@ static LogicalResult emitGemm(Node &node) {
     return node.fail("takes matrices");
   if (node.integer("transA", 0))
     x.value = b.transpose(x.value, {1, 0});
+  bool isTurned = node.integer("transB", 0);
+  bool hasBias = node.has(2) && node.in(2).rank() == 1 &&
+                 node.in(2).dim(0) == y.dim(isTurned ? 0 : 1) &&
+                 b.isParameter(node.in(2).value);
+  if (isLinear(b, x, y, y.dim(isTurned ? 1 : 0)) &&
+      node.number("alpha", 1) == 1 && node.number("beta", 1) == 1 &&
+      (!node.has(2) || hasBias)) {
+    Value weight = isTurned ? y.value : permuteParameter(b, y.value, {1, 0});
+    return node.set(
+        0, emitLinear(b, x, weight, hasBias ? node.in(2).value : Value()),
+        x.type);
+  }
   if (node.integer("transB", 0))
     y.value = b.transpose(y.value, {1, 0});
   int32_t wide = accumulatorType(x.type);

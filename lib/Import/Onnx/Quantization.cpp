@@ -10,6 +10,7 @@
 #include "mlir/Dialect/Arith/IR/Arith.h"
 #include "mlir/Dialect/Math/IR/Math.h"
 #include "mlir/Dialect/Tensor/IR/Tensor.h"
+#include "qlm/Dialect/Graph.h"
 
 using namespace mlir;
 using namespace mlir::qlm::onnx_import;
@@ -95,6 +96,31 @@ static Value quantize(TensorBuilder &b, Value v, Value scale, Value zero,
   return convertElement(b, code, wide, to);
 }
 
+/// Whether graph.quantize and graph.dequantize can say what \p node does: codes
+/// of 8 bits, or of 32 that are dequantized, and f32 scales, one for all or one
+/// for each index of \p axis.
+static bool isPlain(Node &node, int32_t codes, int64_t &axis) {
+  const Tensor &x = node.in(0), &scale = node.in(1);
+  axis = node.integer("axis", 1);
+  axis += axis < 0 ? x.rank() : 0;
+  bool isOne = scale.rank() == 0 || (scale.rank() == 1 && scale.dim(0) == 1);
+  bool isChannel = scale.rank() == 1 && axis >= 0 && axis < x.rank() &&
+                   !scale.tensorType().isDynamicDim(0) &&
+                   scale.dim(0) == x.dim(axis);
+  if (isOne)
+    axis = 0;
+  bool hasType = codes == TensorProto::UINT8 || codes == TensorProto::INT8 ||
+                 codes == TensorProto::INT32;
+  return hasType && (isOne || isChannel) && scale.type == TensorProto::FLOAT &&
+         (!node.has(2) || (node.in(2).tensorType().getShape() ==
+                               scale.tensorType().getShape() &&
+                           node.in(2).type == codes));
+}
+
+static UnitAttr unsignedFlag(TensorBuilder &b, int32_t codes) {
+  return codes == TensorProto::UINT8 ? b.getUnitAttr() : UnitAttr();
+}
+
 static LogicalResult emitQuantizeLinear(Node &node) {
   const Tensor &x = node.in(0), &scale = node.in(1);
   TensorBuilder &b = node.b;
@@ -111,6 +137,15 @@ static LogicalResult emitQuantizeLinear(Node &node) {
   for (int64_t i : {1, 2})
     if (node.has(i) && checkParameter(node, x, node.in(i)).failed())
       return failure();
+  int64_t axis;
+  if (x.type == TensorProto::FLOAT && to != TensorProto::INT32 &&
+      !node.integer("precision", 0) && isPlain(node, to, axis))
+    return node.set(0,
+                    mlir::qlm::graph::QuantizeOp::create(
+                        b, b.loc, x.tensorType().clone(b.getI8Type()), x.value,
+                        scale.value, node.has(2) ? node.in(2).value : Value(),
+                        b.getI64IntegerAttr(axis), unsignedFlag(b, to)),
+                    to);
   // Divided in the precision asked for, or that of x.
   auto asked = static_cast<int32_t>(node.integer("precision", 0));
   int32_t wide = accumulatorType(asked ? asked : scale.type);
@@ -146,6 +181,14 @@ static LogicalResult emitDequantizeLinear(Node &node) {
   auto to = static_cast<int32_t>(node.integer("output_dtype", 0));
   if (!to)
     to = scale.type;
+  int64_t axis;
+  if (to == TensorProto::FLOAT && isPlain(node, x.type, axis))
+    return node.set(0,
+                    mlir::qlm::graph::DequantizeOp::create(
+                        b, b.loc, x.tensorType().clone(b.getF32Type()), x.value,
+                        scale.value, node.has(2) ? node.in(2).value : Value(),
+                        b.getI64IntegerAttr(axis), unsignedFlag(b, x.type)),
+                    to);
   int32_t wide = accumulatorType(scale.type);
   return node.set(
       0,

@@ -14,6 +14,7 @@
 #include "mlir/Dialect/Tensor/IR/Tensor.h"
 #include "mlir/Dialect/Utils/StaticValueUtils.h"
 #include "onnx-ml.pb.h"
+#include "qlm/Dialect/Graph.h"
 
 using namespace mlir;
 using namespace mlir::qlm::onnx_import;
@@ -400,10 +401,12 @@ SmallVector<Value> TensorBuilder::broadcastSizes(ArrayRef<Value> tensors) {
   SmallVector<Value> sizes;
   for (int64_t axis = 0; axis < rank; ++axis) {
     Value size;
+    int64_t givers = 0;
     for (Value tensor : tensors) {
       int64_t own = axis - rank + typeOf(tensor).getRank();
       if (own < 0 || typeOf(tensor).getDimSize(own) == 1)
         continue;
+      ++givers;
       if (!typeOf(tensor).isDynamicDim(own)) {
         size = dim(tensor, own);
         break;
@@ -413,6 +416,8 @@ SmallVector<Value> TensorBuilder::broadcastSizes(ArrayRef<Value> tensors) {
       size = size ? select(equal(size, index(1)), next, size) : next;
     }
     sizes.push_back(size ? size : index(1));
+    if (givers == 1 && (!asConstant(size) || tensors.size() == 1))
+      continue;
     for (Value tensor : tensors)
       if (int64_t own = axis - rank + typeOf(tensor).getRank(); own >= 0)
         requireBroadcast(dim(tensor, own), sizes.back());
@@ -439,10 +444,22 @@ Value TensorBuilder::extractBroadcast(Value tensor, ValueRange at) {
 /// Whether a map of linalg can say which element each tensor gives: no size is
 /// open that might turn out to be 1.
 static bool hasStaticBroadcast(ArrayRef<Value> tensors) {
-  bool isOpen = false;
-  for (Value tensor : tensors)
-    isOpen |= !cast<RankedTensorType>(tensor.getType()).hasStaticShape();
-  return !isOpen || tensors.size() == 1;
+  // An open size that one tensor alone has is the result's.
+  SmallVector<int64_t> open, all;
+  for (Value tensor : tensors) {
+    auto type = cast<RankedTensorType>(tensor.getType());
+    for (int64_t axis = 0; axis < type.getRank(); ++axis) {
+      size_t back = type.getRank() - axis;
+      open.resize(std::max(open.size(), back));
+      all.resize(std::max(all.size(), back));
+      open[back - 1] += type.isDynamicDim(axis);
+      all[back - 1] += type.getDimSize(axis) != 1;
+    }
+  }
+  return llvm::all_of(llvm::zip_equal(open, all), [](auto counts) {
+    auto [openCount, allCount] = counts;
+    return openCount == 0 || allCount == 1;
+  });
 }
 
 Value TensorBuilder::map(ArrayRef<Value> tensors, Type element,
@@ -536,4 +553,17 @@ Value TensorBuilder::shapeTensor(ArrayRef<Value> sizes) {
       *this, loc,
       RankedTensorType::get({static_cast<int64_t>(sizes.size())}, getI64Type()),
       elements);
+}
+
+bool TensorBuilder::isParameter(Value tensor) const {
+  if (weights.contains(tensor))
+    return true;
+  Operation *op = tensor.getDefiningOp();
+  if (!op)
+    return false;
+  if (op->hasTrait<OpTrait::ConstantLike>())
+    return true;
+  return isa<graph::DequantizeOp>(op) &&
+         llvm::all_of(op->getOperands(),
+                      [&](Value operand) { return isParameter(operand); });
 }

@@ -144,6 +144,12 @@ public:
   /// A one-dimensional tensor of i64 from indices.
   Value shapeTensor(ArrayRef<Value> sizes);
 
+  /// The function's arguments that are weights.
+  llvm::DenseSet<Value> weights;
+  /// Whether the elements of \p tensor are known when the package is written:
+  /// a constant, a weight, or what only those make.
+  bool isParameter(Value tensor) const;
+
 private:
   bool isOnTop(Value value) const;
   void check(function_ref<Value()> condition);

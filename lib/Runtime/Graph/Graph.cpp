@@ -8,6 +8,7 @@
 #include "qlm/Runtime/Graph.h"
 
 #include "../FieldReader.h"
+#include "GraphThreads.h"
 #include "qlm/Package/GraphFormat.h"
 #include "qlm/Runtime/CpuFeatures.h"
 #include "qlm/Runtime/Tokenizer/JsonNode.h"
@@ -17,6 +18,7 @@
 #include <cstdio>
 #include <cstdlib>
 #include <cstring>
+#include <deque>
 #include <dlfcn.h>
 #include <set>
 
@@ -216,7 +218,11 @@ Status Graph::mapWeights(const std::string &file, int64_t bytes,
 /// each other.
 static thread_local jmp_buf *wayOut = nullptr;
 
-static void leaveRun() { std::longjmp(*wayOut, 1); }
+void qlm::leaveGraph(GraphExit why) {
+  std::longjmp(*wayOut, static_cast<int>(why));
+}
+
+static void leaveRun() { leaveGraph(GraphExit::SizesContradict); }
 
 Status Graph::openModule(const std::string &file, int64_t bytes,
                          const std::string &checksum) {
@@ -236,11 +242,19 @@ Status Graph::openModule(const std::string &file, int64_t bytes,
   function = reinterpret_cast<void (*)(void **)>(address);
   if (void *trap = dlsym(module, format::kGraphTrap))
     *static_cast<void (**)()>(trap) = leaveRun;
+  if (void *launch = dlsym(module, format::kGraphLaunch))
+    *static_cast<format::GraphLaunchFunction *>(launch) = GraphThreads::launch;
   return Status();
 }
 
-Result<std::unique_ptr<Graph>> Graph::load(const std::string &path) {
-  std::unique_ptr<Graph> graph(new Graph());
+Graph::Graph(int threads) : threads(std::make_unique<GraphThreads>(threads)) {}
+
+Result<std::unique_ptr<Graph>> Graph::load(const std::string &path,
+                                           int threads) {
+  if (threads < 1)
+    return Status(StatusCode::InvalidArgument,
+                  "threads must be at least 1, got " + std::to_string(threads));
+  std::unique_ptr<Graph> graph(new Graph(threads));
   QLM_RETURN_IF_ERROR(graph->readManifest(path));
   return graph;
 }
@@ -254,17 +268,17 @@ Graph::~Graph() {
 // Running
 //===----------------------------------------------------------------------===//
 
-/// Calls the graph; false when it was left early. The buffers it had then are
-/// lost: compiled code has no way to unwind.
-static bool callGraph(void (*function)(void **), void **pointers) {
+/// Calls the graph. Where it was left early, the buffers it had then are lost:
+/// compiled code has no way to unwind.
+static GraphExit callGraph(void (*function)(void **), void **pointers) {
   jmp_buf here;
   jmp_buf *outer = wayOut;
   wayOut = &here;
-  bool isDone = setjmp(here) == 0;
-  if (isDone)
+  int why = setjmp(here);
+  if (!why)
     function(pointers);
   wayOut = outer;
-  return isDone;
+  return static_cast<GraphExit>(why);
 }
 
 /// Appends the words of a dense array's descriptor.
@@ -311,6 +325,34 @@ static Status checkInput(const GraphTensor &wanted, const GraphArray &array) {
   return Status();
 }
 
+/// Whether elements lie one after the other.
+static bool isDense(const std::vector<int64_t> &shape, const int64_t *strides) {
+  int64_t expected = 1;
+  for (size_t d = shape.size(); d-- > 0;) {
+    if (shape[d] != 1 && strides[d] != expected)
+      return false;
+    expected *= shape[d];
+  }
+  return true;
+}
+
+/// Kernels may read up to 63 bytes past an input's end.
+static constexpr uintptr_t kReadPast = 63;
+static constexpr uintptr_t kPageBytes = 4096;
+
+/// The input's bytes: its own where reading past them stays in their last
+/// page, else a copy kept by \p copies.
+static const char *getReadable(const std::vector<char> &bytes,
+                               std::deque<std::vector<char>> &copies) {
+  uintptr_t end = reinterpret_cast<uintptr_t>(bytes.data()) + bytes.size();
+  bool fits = end % kPageBytes && end % kPageBytes + kReadPast <= kPageBytes;
+  if (fits)
+    return bytes.data();
+  std::vector<char> &copy = copies.emplace_back(bytes);
+  copy.resize(bytes.size() + kReadPast);
+  return copy.data();
+}
+
 /// Copies the result that \p words describe, row by row where it has strides.
 static GraphArray copyResult(const GraphTensor &wanted, const int64_t *words) {
   size_t rank = wanted.shape.size();
@@ -323,6 +365,10 @@ static GraphArray copyResult(const GraphTensor &wanted, const int64_t *words) {
     count *= size;
   array.bytes.resize(static_cast<size_t>(count * element));
   auto *data = reinterpret_cast<const char *>(words[1]) + words[2] * element;
+  if (isDense(array.shape, strides)) {
+    std::memcpy(array.bytes.data(), data, array.bytes.size());
+    return array;
+  }
   std::vector<int64_t> at(rank, 0);
   for (int64_t i = 0; i < count; ++i) {
     int64_t offset = 0;
@@ -349,9 +395,10 @@ Graph::run(const std::vector<GraphArray> &inputs) const {
     QLM_RETURN_IF_ERROR(checkInput(inputList[i], inputs[i]));
 
   std::vector<std::vector<int64_t>> descriptors;
+  std::deque<std::vector<char>> copies;
   for (const GraphArray &input : inputs)
-    appendDescriptor(descriptors.emplace_back(), input.bytes.data(),
-                     input.shape);
+    appendDescriptor(descriptors.emplace_back(),
+                     getReadable(input.bytes, copies), input.shape);
   for (const Weight &weight : weights)
     appendDescriptor(descriptors.emplace_back(),
                      weightMemory.data() + tensors.at(weight.key).offset,
@@ -363,9 +410,14 @@ Graph::run(const std::vector<GraphArray> &inputs) const {
   std::vector<void *> pointers{results.data()};
   for (std::vector<int64_t> &descriptor : descriptors)
     pointers.push_back(descriptor.data());
-  if (!callGraph(function, pointers.data()))
+  GraphThreads::Use use(*threads);
+  GraphExit why = callGraph(function, pointers.data());
+  if (why == GraphExit::SizesContradict)
     return Status(StatusCode::InvalidArgument,
                   "the sizes of the inputs contradict each other");
+  if (why == GraphExit::OutOfMemory)
+    return Status(StatusCode::ResourceExhausted,
+                  "no memory for the scratch of the graph's kernels");
 
   std::vector<GraphArray> outputs;
   std::set<int64_t> allocated;

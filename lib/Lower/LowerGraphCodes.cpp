@@ -1,0 +1,142 @@
+//===- LowerGraphCodes.cpp - Codes of graphs, element by element ----------===//
+//
+// Part of the QLM project, under the Apache License v2.0 with LLVM Exceptions.
+// SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
+//
+//===----------------------------------------------------------------------===//
+
+#include "qlm/Lower/GraphPasses.h"
+
+#include "mlir/Dialect/Linalg/IR/Linalg.h"
+#include "mlir/Dialect/Math/IR/Math.h"
+#include "mlir/Dialect/Tensor/IR/Tensor.h"
+
+namespace mlir::qlm {
+#define GEN_PASS_DEF_LOWERGRAPHCODES
+#include "qlm/Lower/GraphPasses.h.inc"
+} // namespace mlir::qlm
+
+using namespace mlir;
+using namespace mlir::qlm;
+
+namespace {
+struct LowerGraphCodesPass
+    : mlir::qlm::impl::LowerGraphCodesBase<LowerGraphCodesPass> {
+  using Base::Base;
+  void runOnOperation() override;
+};
+
+using Body = function_ref<Value(OpBuilder &, Location, ValueRange)>;
+} // namespace
+
+/// A map over the elements of \p input; parameters, if there are any, are one
+/// for all or one for each index of dimension \p axis.
+static Value mapElements(Operation *op, Value input, ArrayRef<Value> parameters,
+                         int64_t axis, Body body) {
+  OpBuilder b(op);
+  Location loc = op->getLoc();
+  auto type = cast<RankedTensorType>(op->getResult(0).getType());
+  int64_t rank = type.getRank();
+  SmallVector<Value> open, inputs{input};
+  for (int64_t d = 0; d < rank; ++d)
+    if (type.isDynamicDim(d))
+      open.push_back(tensor::DimOp::create(b, loc, input, d));
+  SmallVector<AffineMap> maps{b.getMultiDimIdentityMap(rank)};
+  for (Value parameter : parameters) {
+    auto own = cast<RankedTensorType>(parameter.getType());
+    inputs.push_back(parameter);
+    SmallVector<AffineExpr> places;
+    if (own.getRank() == 1)
+      places.push_back(own.getDimSize(0) == 1 ? b.getAffineConstantExpr(0)
+                                              : b.getAffineDimExpr(axis));
+    maps.push_back(AffineMap::get(rank, 0, places, b.getContext()));
+  }
+  maps.push_back(b.getMultiDimIdentityMap(rank));
+  Value empty = tensor::EmptyOp::create(b, loc, type.getShape(),
+                                        type.getElementType(), open);
+  SmallVector<utils::IteratorType> loops(rank, utils::IteratorType::parallel);
+  return linalg::GenericOp::create(
+             b, loc, type, inputs, empty, maps, loops,
+             [&](OpBuilder &nested, Location at, ValueRange elements) {
+               linalg::YieldOp::create(
+                   nested, at,
+                   body(nested, at, elements.take_front(inputs.size())));
+             })
+      .getResult(0);
+}
+
+static Value extend(OpBuilder &b, Location loc, Value code, Type wide,
+                    bool isUnsigned) {
+  if (code.getType() == wide)
+    return code;
+  if (isUnsigned)
+    return arith::ExtUIOp::create(b, loc, wide, code);
+  return arith::ExtSIOp::create(b, loc, wide, code);
+}
+
+static void lower(graph::QuantizeOp op) {
+  bool isUnsigned = op.getUnsignedCodes();
+  SmallVector<Value> parameters{op.getScale()};
+  if (op.getZeroPoint())
+    parameters.push_back(op.getZeroPoint());
+  Value result = mapElements(
+      op, op.getInput(), parameters, op.getAxis(),
+      [&](OpBuilder &b, Location loc, ValueRange elements) -> Value {
+        Type f32 = b.getF32Type(), i32 = b.getI32Type();
+        auto number = [&](double value) -> Value {
+          return arith::ConstantOp::create(b, loc, b.getF32FloatAttr(value));
+        };
+        Value code = arith::DivFOp::create(b, loc, elements[0], elements[1]);
+        code = math::RoundEvenOp::create(b, loc, code);
+        if (elements.size() > 2) {
+          Value zero = extend(b, loc, elements[2], i32, isUnsigned);
+          zero = arith::SIToFPOp::create(b, loc, f32, zero);
+          code = arith::AddFOp::create(b, loc, code, zero);
+        }
+        // NaN becomes the lowest code; the conversion must not be undefined.
+        code = arith::MaxNumFOp::create(b, loc, code,
+                                        number(isUnsigned ? 0 : -128));
+        code = arith::MinNumFOp::create(b, loc, code,
+                                        number(isUnsigned ? 255 : 127));
+        code = arith::FPToSIOp::create(b, loc, i32, code);
+        return arith::TruncIOp::create(b, loc, b.getI8Type(), code);
+      });
+  op.replaceAllUsesWith(result);
+  op.erase();
+}
+
+static void lower(graph::DequantizeOp op) {
+  bool isUnsigned = op.getUnsignedCodes();
+  SmallVector<Value> parameters{op.getScale()};
+  if (op.getZeroPoint())
+    parameters.push_back(op.getZeroPoint());
+  bool isWide = cast<RankedTensorType>(op.getInput().getType())
+                    .getElementType()
+                    .isInteger(32);
+  Value result = mapElements(
+      op, op.getInput(), parameters, op.getAxis(),
+      [&](OpBuilder &b, Location loc, ValueRange elements) -> Value {
+        // The difference of codes is exact.
+        Type wide =
+            isWide && elements.size() > 2 ? b.getI64Type() : b.getI32Type();
+        Value code = extend(b, loc, elements[0], wide, isUnsigned);
+        if (elements.size() > 2)
+          code = arith::SubIOp::create(
+              b, loc, code, extend(b, loc, elements[2], wide, isUnsigned));
+        Value value = arith::SIToFPOp::create(b, loc, b.getF32Type(), code);
+        return arith::MulFOp::create(b, loc, value, elements[1]);
+      });
+  op.replaceAllUsesWith(result);
+  op.erase();
+}
+
+void LowerGraphCodesPass::runOnOperation() {
+  SmallVector<Operation *> operations;
+  getOperation().walk([&](Operation *op) { operations.push_back(op); });
+  for (Operation *op : operations) {
+    if (auto quantize = dyn_cast<graph::QuantizeOp>(op))
+      lower(quantize);
+    else if (auto dequantize = dyn_cast<graph::DequantizeOp>(op))
+      lower(dequantize);
+  }
+}

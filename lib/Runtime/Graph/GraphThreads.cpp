@@ -1,0 +1,64 @@
+//===- GraphThreads.cpp - Runs the launches of a graph --------------------===//
+//
+// Part of the QLM project, under the Apache License v2.0 with LLVM Exceptions.
+// SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
+//
+//===----------------------------------------------------------------------===//
+
+#include "GraphThreads.h"
+
+using namespace qlm;
+
+/// Chunks of each thread's part of a launch: an idle thread takes the second.
+static constexpr int64_t kChunks = 2;
+
+static thread_local GraphThreads *current = nullptr;
+
+GraphThreads::Use::Use(GraphThreads &threads)
+    : outer(current), lock(threads.mutex, std::try_to_lock) {
+  if (!lock.owns_lock())
+    own = std::make_unique<GraphThreads>(1);
+  current = own ? own.get() : &threads;
+}
+
+GraphThreads::Use::~Use() { current = outer; }
+
+/// Kernels read up to 63 bytes past what they are given.
+bool GraphThreads::reserve(int64_t bytes) {
+  size_t size = (static_cast<size_t>(bytes) + 127) / 64 * 64;
+  for (Scratch &each : scratch) {
+    if (each.memory && each.bytes >= bytes)
+      continue;
+    each.memory.reset(static_cast<char *>(std::aligned_alloc(64, size)));
+    if (!each.memory)
+      return false;
+    each.bytes = bytes;
+  }
+  return true;
+}
+
+void GraphThreads::run(format::KernelFunction kernel, void *const *buffers,
+                       const format::StepSizes *sizes, int64_t tiles) {
+  if (pool.size() == 1 || tiles == 1)
+    return kernel(buffers, sizes, 0, tiles, scratch[0].memory.get());
+  queue.reset(tiles, kChunks);
+  pool.run([&](int index) {
+    char *memory = scratch[static_cast<size_t>(index)].memory.get();
+    for (;;) {
+      auto [lo, hi] = queue.take(index);
+      if (lo == hi)
+        return;
+      kernel(buffers, sizes, lo, hi, memory);
+    }
+  });
+}
+
+void GraphThreads::launch(format::KernelFunction kernel, void *const *buffers,
+                          const format::StepSizes *sizes, int64_t tiles,
+                          int64_t scratchBytes) {
+  if (!tiles)
+    return;
+  if (!current->reserve(scratchBytes))
+    leaveGraph(GraphExit::OutOfMemory);
+  current->run(kernel, buffers, sizes, tiles);
+}

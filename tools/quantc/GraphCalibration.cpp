@@ -1,0 +1,191 @@
+//===- GraphCalibration.cpp - Ranges of a graph's activations -------------===//
+//
+// Part of the QLM project, under the Apache License v2.0 with LLVM Exceptions.
+// SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
+//
+//===----------------------------------------------------------------------===//
+
+#include "Graphs.h"
+
+#include "qlm/Runtime/ArrayFile.h"
+#include "qlm/Runtime/Graph.h"
+#include "llvm/ADT/ScopeExit.h"
+#include "llvm/Support/FileSystem.h"
+#include "llvm/Support/JSON.h"
+#include "llvm/Support/raw_ostream.h"
+
+#include <cmath>
+#include <cstring>
+#include <map>
+
+using namespace mlir::qlm;
+namespace fs = llvm::sys::fs;
+
+/// By label of a linear, the largest magnitude of each column of its input.
+using Magnitudes = std::map<std::string, std::vector<float>>;
+
+static llvm::Error makeError(const llvm::Twine &message) {
+  return llvm::createStringError(llvm::inconvertibleErrorCode(), message);
+}
+
+static llvm::Error observe(const std::string &label,
+                           const ::qlm::GraphArray &array,
+                           Magnitudes &magnitudes) {
+  size_t columns = static_cast<size_t>(array.shape.back());
+  std::vector<float> &largest = magnitudes[label];
+  largest.resize(columns);
+  std::vector<float> values(array.bytes.size() / sizeof(float));
+  std::memcpy(values.data(), array.bytes.data(), array.bytes.size());
+  for (size_t i = 0; i < values.size(); ++i) {
+    if (!std::isfinite(values[i]))
+      return makeError("calibration gives the input of '" + label +
+                       "' values that are not finite");
+    float &most = largest[i % columns];
+    most = std::max(most, std::fabs(values[i]));
+  }
+  return llvm::Error::success();
+}
+
+/// Writes \p magnitudes as safetensors, as `LABEL.absmax`.
+static llvm::Error writeStatistics(const Magnitudes &magnitudes,
+                                   llvm::StringRef path) {
+  llvm::json::Object header;
+  int64_t offset = 0;
+  for (const auto &[label, values] : magnitudes) {
+    int64_t bytes = static_cast<int64_t>(values.size() * sizeof(float));
+    header[label + ".absmax"] = llvm::json::Object{
+        {"dtype", "F32"},
+        {"shape", llvm::json::Array{static_cast<int64_t>(values.size())}},
+        {"data_offsets", llvm::json::Array{offset, offset + bytes}}};
+    offset += bytes;
+  }
+  // Keys are sorted as in the map, so that data follows in the header's order.
+  std::string text;
+  llvm::raw_string_ostream(text) << llvm::json::Value(std::move(header));
+  std::error_code code;
+  llvm::raw_fd_ostream stream(path, code);
+  if (code)
+    return makeError("cannot write '" + path + "': " + code.message());
+  uint64_t size = text.size();
+  stream.write(reinterpret_cast<const char *>(&size), sizeof(size));
+  stream << text;
+  for (const auto &entry : magnitudes)
+    stream.write(reinterpret_cast<const char *>(entry.second.data()),
+                 entry.second.size() * sizeof(float));
+  stream.close();
+  if (stream.has_error()) {
+    stream.clear_error();
+    return makeError("cannot write '" + path + "'");
+  }
+  return llvm::Error::success();
+}
+
+/// Inputs of \p graph in its order, from the arrays of the file.
+static llvm::Expected<std::vector<::qlm::GraphArray>>
+readInputs(const ::qlm::Graph &graph, const std::string &path) {
+  auto arrays = ::qlm::readArrays(path);
+  if (!arrays.ok())
+    return makeError(arrays.status().message());
+  std::vector<::qlm::GraphArray> inputs;
+  for (const ::qlm::GraphTensor &wanted : graph.inputs()) {
+    bool isOnly = graph.inputs().size() == 1 && arrays->size() == 1;
+    auto found = llvm::find_if(*arrays, [&](const ::qlm::NamedArray &named) {
+      return named.name == wanted.name || (isOnly && named.name.empty());
+    });
+    if (found == arrays->end())
+      return makeError(path + ": calibration lacks the input '" + wanted.name +
+                       "'");
+    inputs.push_back(std::move(found->array));
+  }
+  return inputs;
+}
+
+/// How many runs the arrays are for: their first dimensions over the graph's.
+static int64_t countRuns(const ::qlm::Graph &graph,
+                         const std::vector<::qlm::GraphArray> &inputs) {
+  int64_t runs = 1;
+  for (size_t i = 0; i < inputs.size(); ++i) {
+    const std::vector<int64_t> &wanted = graph.inputs()[i].shape;
+    const std::vector<int64_t> &given = inputs[i].shape;
+    if (wanted.empty() || given.empty() || wanted[0] < 1 ||
+        given[0] % wanted[0])
+      return 1;
+    int64_t own = given[0] / wanted[0];
+    if (own < 1 || (i && own != runs))
+      return 1;
+    runs = own;
+  }
+  return runs;
+}
+
+static ::qlm::GraphArray slice(const ::qlm::GraphArray &array, int64_t part,
+                               int64_t parts) {
+  if (parts == 1)
+    return array;
+  ::qlm::GraphArray result{array.type, array.shape, {}};
+  result.shape[0] /= parts;
+  auto bytes = static_cast<int64_t>(array.bytes.size()) / parts;
+  result.bytes.assign(array.bytes.begin() + part * bytes,
+                      array.bytes.begin() + (part + 1) * bytes);
+  return result;
+}
+
+static llvm::Expected<Magnitudes> run(const std::string &package,
+                                      const std::string &calibration) {
+  auto graph = ::qlm::Graph::load(package);
+  if (!graph.ok())
+    return makeError(graph.status().message());
+  auto inputs = readInputs(**graph, calibration);
+  if (!inputs)
+    return inputs.takeError();
+  Magnitudes magnitudes;
+  int64_t runs = countRuns(**graph, *inputs);
+  for (int64_t part = 0; part < runs; ++part) {
+    std::vector<::qlm::GraphArray> own;
+    for (const ::qlm::GraphArray &array : *inputs)
+      own.push_back(slice(array, part, runs));
+    auto outputs = (*graph)->run(own);
+    if (!outputs.ok())
+      return makeError(calibration + ": " + outputs.status().message());
+    for (size_t i = 0; i < outputs->size(); ++i) {
+      llvm::StringRef name = (*graph)->outputs()[i].name;
+      if (name.consume_front(kGraphObserved))
+        if (llvm::Error error = observe(name.str(), (*outputs)[i], magnitudes))
+          return std::move(error);
+    }
+  }
+  return magnitudes;
+}
+
+llvm::Expected<std::string>
+mlir::qlm::calibrateGraph(const GraphOptions &options,
+                          const std::string &calibration) {
+  if (calibration.empty())
+    return makeError("--activations int8-static needs --calibration FILE.npz");
+  llvm::SmallString<128> folder, path;
+  if (std::error_code code =
+          fs::createUniqueDirectory("qlm-calibration", folder))
+    return makeError("cannot make a temporary folder: " + code.message());
+  llvm::scope_exit cleanup([&] { (void)fs::remove_directories(folder); });
+  GraphOptions observing = options;
+  observing.output = (folder + "/package").str();
+  observing.to = Stage::Package;
+  observing.weights = "f32";
+  observing.activations = "none";
+  observing.observe = true;
+  observing.quick = true;
+  auto compiled = compileGraph(observing);
+  if (!compiled)
+    return compiled.takeError();
+  auto magnitudes = run(observing.output, calibration);
+  if (!magnitudes)
+    return magnitudes.takeError();
+  if (std::error_code code =
+          fs::createTemporaryFile("qlm-statistics", "safetensors", path))
+    return makeError("cannot make a temporary file: " + code.message());
+  if (llvm::Error error = writeStatistics(*magnitudes, path)) {
+    (void)fs::remove(path);
+    return std::move(error);
+  }
+  return path.str().str();
+}
