@@ -174,6 +174,8 @@ mlir::qlm::calibrateGraph(const GraphOptions &options,
   observing.activations = "none";
   observing.observe = true;
   observing.quick = true;
+  // It runs here, whatever the package is for.
+  observing.targetCpu = "native";
   auto compiled = compileGraph(observing);
   if (!compiled)
     return compiled.takeError();
