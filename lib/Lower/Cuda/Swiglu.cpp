@@ -58,7 +58,6 @@ mlir::qlm::cuda::emitSwigluQuantize(SwigluQuantizeOp op,
   RowSplit split(features);
   Type from = getElement(op.getInput());
   GpuKernelFrame frame(request.createKernel(split.threads(1024)));
-  KernelBuilder &b = frame.builder();
   forBlockRow(frame, request.rows, [&](Val row) {
     Ptr gate = RowSplit::row(frame, frame.buffer(0), from, row, 2 * features);
     Ptr up = gate.at(features * from.getIntOrFloatBitWidth() / 8);
@@ -83,7 +82,6 @@ mlir::qlm::cuda::emitDynamicQuantize(DynamicQuantizeOp op,
   RowSplit split(features);
   Type from = getElement(op.getInput());
   GpuKernelFrame frame(request.createKernel(split.threads(512)));
-  KernelBuilder &b = frame.builder();
   forBlockRow(frame, request.rows, [&](Val row) {
     Ptr input = RowSplit::row(frame, frame.buffer(0), from, row, features);
     emitRowCodes(
