@@ -152,7 +152,7 @@ private:
   };
   /// Two features of a lane, r and r + 8 of its warp's block.
   struct FeatureScales {
-    Val scales[2], biases[2];
+    Val features[2], scales[2], biases[2];
   };
 
   Mbarrier full(Val stage) {
@@ -523,6 +523,7 @@ GemmEmitter::FeatureScales GemmEmitter::loadFeatureScales() {
     // Blocks beyond the last are not stored: any address will do.
     Val bounded =
         b.min(feature + half * 8, number(shape.blocks() * kBlockRows - 1));
+    result.features[half] = bounded;
     if (shape.scales && !shape.grouped())
       result.scales[half] =
           b.toF32(buffers.scales.at(bounded * shape.scaleBytes())
@@ -534,7 +535,10 @@ GemmEmitter::FeatureScales GemmEmitter::loadFeatureScales() {
 }
 
 Val GemmEmitter::finish(Val sum, const FeatureScales &features, int64_t half,
-                        Val rowScale) {
+                        Val row) {
+  Val rowScale;
+  if (shape.inputScales)
+    rowScale = buffers.inputScales.at(row * 4).load(b.f32());
   Val value = shape.input == InputFormat::Int8 ? b.toFloat(sum, b.f32()) : sum;
   if (unpacker.factor() != 1)
     value = value * unpacker.factor();
@@ -542,6 +546,11 @@ Val GemmEmitter::finish(Val sum, const FeatureScales &features, int64_t half,
     value = value * features.scales[half];
   if (rowScale)
     value = value * rowScale;
+  if (shape.outliers) {
+    LinearEpilogue epilogue(b, shape, buffers, unpacker.factor());
+    value = b.fma(epilogue.sumOutliers(row, features.features[half]),
+                  features.scales[half], value);
+  }
   if (features.biases[half])
     value = value + features.biases[half];
   return value;
@@ -549,11 +558,9 @@ Val GemmEmitter::finish(Val sum, const FeatureScales &features, int64_t half,
 
 void GemmEmitter::storePair(Val row, Val inTile, Val first, Val second,
                             const FeatureScales &features) {
-  Val rowScale;
-  if (shape.inputScales)
-    rowScale = buffers.inputScales.at(b.min(row, rows - 1) * 4).load(b.f32());
-  Val values[2] = {finish(first, features, 0, rowScale),
-                   finish(second, features, 1, rowScale)};
+  Val existing = b.min(row, rows - 1);
+  Val values[2] = {finish(first, features, 0, existing),
+                   finish(second, features, 1, existing)};
   int64_t count = 2;
   if (shape.swiglu) {
     values[0] = gateUp(b, values[0], values[1]);

@@ -42,6 +42,8 @@ public:
   /// The same from terms that were loaded before.
   kernel::Val finish(kernel::Val sum, const EpilogueTerms &terms,
                      kernel::Val row, kernel::Val feature);
+  /// The sum of a row's outliers times their weights of \p feature, unscaled.
+  kernel::Val sumOutliers(kernel::Val row, kernel::Val feature);
   /// Scale and bias: they depend on no other kernel.
   void loadFixed(EpilogueTerms &terms, kernel::Val feature);
   /// The row's scale, and the residual of y[row, output].
@@ -59,8 +61,6 @@ public:
   Type resultType();
 
 private:
-  /// The sum of a row's outliers times their weights of \p feature, unscaled.
-  kernel::Val sumOutliers(kernel::Val row, kernel::Val feature);
   void storeValue(kernel::Val row, kernel::Val output, kernel::Val value);
 
   kernel::KernelBuilder &b;
