@@ -7,11 +7,11 @@
 
 #include "qlm/Lower/FuseGate.h"
 
+#include "qlm/Dialect/ApplyPatterns.h"
 #include "qlm/Dialect/GatedLinear.h"
 #include "qlm/Package/Format.h"
 
 #include "mlir/Pass/Pass.h"
-#include "mlir/Transforms/GreedyPatternRewriteDriver.h"
 
 using namespace mlir;
 using namespace mlir::qlm;
@@ -78,14 +78,7 @@ struct FuseGatePass : PassWrapper<FuseGatePass, OperationPass<ModuleOp>> {
   void runOnOperation() override {
     RewritePatternSet patterns(&getContext());
     patterns.add<FuseGatePattern, FuseConvertPattern>(&getContext());
-    // Nothing is folded or reordered besides: parameter programs stay as they
-    // are.
-    GreedyRewriteConfig config;
-    config.enableFolding(false)
-        .enableConstantCSE(false)
-        .setRegionSimplificationLevel(GreedySimplifyRegionLevel::Disabled);
-    if (failed(
-            applyPatternsGreedily(getOperation(), std::move(patterns), config)))
+    if (failed(applyPatternsOnly(getOperation(), std::move(patterns))))
       signalPassFailure();
   }
 };

@@ -5,9 +5,8 @@
 //
 //===----------------------------------------------------------------------===//
 
+#include "qlm/Dialect/ApplyPatterns.h"
 #include "qlm/Lower/Passes.h"
-
-#include "mlir/Transforms/GreedyPatternRewriteDriver.h"
 
 namespace mlir::qlm {
 #define GEN_PASS_DEF_FUSEQUANTIZE
@@ -73,14 +72,7 @@ struct FuseQuantizePass : mlir::qlm::impl::FuseQuantizeBase<FuseQuantizePass> {
   void runOnOperation() override {
     RewritePatternSet patterns(&getContext());
     patterns.add<FuseNormPattern, FuseSwigluPattern>(&getContext());
-    // Nothing is folded or reordered besides: parameter programs stay as they
-    // are.
-    GreedyRewriteConfig config;
-    config.enableFolding(false)
-        .enableConstantCSE(false)
-        .setRegionSimplificationLevel(GreedySimplifyRegionLevel::Disabled);
-    if (failed(
-            applyPatternsGreedily(getOperation(), std::move(patterns), config)))
+    if (failed(applyPatternsOnly(getOperation(), std::move(patterns))))
       signalPassFailure();
   }
 };

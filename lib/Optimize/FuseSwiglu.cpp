@@ -5,7 +5,7 @@
 //
 //===----------------------------------------------------------------------===//
 
-#include "Rewriting.h"
+#include "qlm/Dialect/ApplyPatterns.h"
 #include "qlm/Optimize/Passes.h"
 
 namespace mlir::qlm {

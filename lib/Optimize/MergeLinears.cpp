@@ -5,7 +5,8 @@
 //
 //===----------------------------------------------------------------------===//
 
-#include "Rewriting.h"
+#include "MergeLocations.h"
+#include "qlm/Dialect/ApplyPatterns.h"
 #include "qlm/Optimize/Passes.h"
 
 namespace mlir::qlm {

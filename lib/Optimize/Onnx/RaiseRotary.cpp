@@ -5,8 +5,8 @@
 //
 //===----------------------------------------------------------------------===//
 
-#include "../Rewriting.h"
 #include "Matching.h"
+#include "qlm/Dialect/ApplyPatterns.h"
 #include "qlm/Optimize/Passes.h"
 
 namespace mlir::qlm {

@@ -1,24 +1,13 @@
-//===- Rewriting.cpp - How the stage's passes run patterns ----------------===//
+//===- MergeLocations.cpp - Where fused operations come from --------------===//
 //
 // Part of the QLM project, under the Apache License v2.0 with LLVM Exceptions.
 // SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
 //
 //===----------------------------------------------------------------------===//
 
-#include "Rewriting.h"
-
-#include "mlir/Transforms/GreedyPatternRewriteDriver.h"
+#include "MergeLocations.h"
 
 using namespace mlir;
-
-LogicalResult mlir::qlm::applyPatternsOnly(Operation *root,
-                                           RewritePatternSet &&patterns) {
-  GreedyRewriteConfig config;
-  config.enableFolding(false)
-      .enableConstantCSE(false)
-      .setRegionSimplificationLevel(GreedySimplifyRegionLevel::Disabled);
-  return applyPatternsGreedily(root, std::move(patterns), config);
-}
 
 /// What stands before the last dot of a named location; none otherwise.
 static std::optional<StringRef> getPrefix(Location location) {
