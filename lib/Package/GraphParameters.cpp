@@ -14,12 +14,12 @@
 #include "mlir/IR/IRMapping.h"
 #include "mlir/IR/Matchers.h"
 #include "onnx-ml.pb.h"
+#include "qlm/Archive/WriteSafetensors.h"
 #include "qlm/Dialect/Graph.h"
 #include "qlm/Dialect/MethodOps.h"
 #include "qlm/Dialect/Qlm.h"
 #include "llvm/ADT/StringSet.h"
 #include "llvm/Support/FileSystem.h"
-#include "llvm/Support/JSON.h"
 
 using namespace mlir;
 using namespace mlir::qlm;
@@ -243,35 +243,10 @@ private:
 } // namespace
 
 llvm::Error TensorWriter::write(StringRef path) const {
-  llvm::json::Object header;
-  int64_t offset = 0;
-  for (const auto &[name, tensor] : tensors) {
-    int64_t bytes = tensor.values.size() * sizeof(float);
-    header[name] = llvm::json::Object{
-        {"dtype", "F32"},
-        {"shape", llvm::json::Array(tensor.shape)},
-        {"data_offsets", llvm::json::Array{offset, offset + bytes}}};
-    offset += bytes;
-  }
-  std::string text;
-  llvm::raw_string_ostream(text) << llvm::json::Value(std::move(header));
-  std::error_code code;
-  llvm::raw_fd_ostream stream(path, code);
-  if (code)
-    return makeError("cannot write '" + path + "': " + code.message());
-  uint64_t size = text.size();
-  stream.write(reinterpret_cast<const char *>(&size), sizeof(size));
-  stream << text;
-  for (const auto &entry : tensors)
-    stream.write(reinterpret_cast<const char *>(entry.second.values.data()),
-                 entry.second.values.size() * sizeof(float));
-  stream.close();
-  if (stream.has_error()) {
-    code = stream.error();
-    stream.clear_error();
-    return makeError("cannot write '" + path + "': " + code.message());
-  }
-  return llvm::Error::success();
+  std::vector<FloatTensor> written;
+  for (const auto &[name, tensor] : tensors)
+    written.push_back({name, tensor.shape, tensor.values});
+  return writeSafetensors(path, written);
 }
 
 /// The name of the node that \p op came from.

@@ -7,12 +7,11 @@
 
 #include "Graphs.h"
 
+#include "qlm/Archive/WriteSafetensors.h"
 #include "qlm/Runtime/ArrayFile.h"
 #include "qlm/Runtime/Graph.h"
 #include "llvm/ADT/ScopeExit.h"
 #include "llvm/Support/FileSystem.h"
-#include "llvm/Support/JSON.h"
-#include "llvm/Support/raw_ostream.h"
 
 #include <cmath>
 #include <cstring>
@@ -49,35 +48,11 @@ static llvm::Error observe(const std::string &label,
 /// Writes \p magnitudes as safetensors, as `LABEL.absmax`.
 static llvm::Error writeStatistics(const Magnitudes &magnitudes,
                                    llvm::StringRef path) {
-  llvm::json::Object header;
-  int64_t offset = 0;
-  for (const auto &[label, values] : magnitudes) {
-    int64_t bytes = static_cast<int64_t>(values.size() * sizeof(float));
-    header[label + ".absmax"] = llvm::json::Object{
-        {"dtype", "F32"},
-        {"shape", llvm::json::Array{static_cast<int64_t>(values.size())}},
-        {"data_offsets", llvm::json::Array{offset, offset + bytes}}};
-    offset += bytes;
-  }
-  // Keys are sorted as in the map, so that data follows in the header's order.
-  std::string text;
-  llvm::raw_string_ostream(text) << llvm::json::Value(std::move(header));
-  std::error_code code;
-  llvm::raw_fd_ostream stream(path, code);
-  if (code)
-    return makeError("cannot write '" + path + "': " + code.message());
-  uint64_t size = text.size();
-  stream.write(reinterpret_cast<const char *>(&size), sizeof(size));
-  stream << text;
-  for (const auto &entry : magnitudes)
-    stream.write(reinterpret_cast<const char *>(entry.second.data()),
-                 entry.second.size() * sizeof(float));
-  stream.close();
-  if (stream.has_error()) {
-    stream.clear_error();
-    return makeError("cannot write '" + path + "'");
-  }
-  return llvm::Error::success();
+  std::vector<FloatTensor> tensors;
+  for (const auto &[label, values] : magnitudes)
+    tensors.push_back(
+        {label + ".absmax", {static_cast<int64_t>(values.size())}, values});
+  return writeSafetensors(path, tensors);
 }
 
 /// Inputs of \p graph in its order, from the arrays of the file.
