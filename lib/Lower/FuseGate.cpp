@@ -32,9 +32,6 @@ struct FuseGatePattern : OpRewritePattern<SwigluOp> {
         !cast<RankedTensorType>(swiglu.getType()).getElementType().isF32())
       return rewriter.notifyMatchFailure(
           swiglu, "the linear has a residual or a narrow result");
-    if (linear.getSuperScales())
-      return rewriter.notifyMatchFailure(
-          swiglu, "scales that are codes are kept apart");
     if (linear.getOutFeatures() % (2 * ::qlm::format::kRowBlock) != 0)
       return rewriter.notifyMatchFailure(
           swiglu, "gate and up are no whole numbers of blocks");

@@ -99,8 +99,8 @@ Val LinearEmitter::loadDoubleScale(Val block, Val group, int64_t strip) {
   SmallVector<int64_t> laneOffsets;
   for (int64_t lane = 0; lane < lanes; ++lane)
     laneOffsets.push_back(lane * shape.groups);
-  Val first =
-      (block * ::qlm::format::kRowBlock + strip * lanes) * shape.groups + group;
+  Val feature = block * ::qlm::format::kRowBlock + stripFeature(strip);
+  Val first = feature * shape.groups + group;
   Val flat = b.broadcast(b.truncate(first, b.i32()), lanes) +
              b.table(b.i32(), laneOffsets);
   // Features past the last one have no scales: they take the last block's.
