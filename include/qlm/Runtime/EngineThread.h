@@ -115,9 +115,11 @@ private:
   EngineStats stats;
   bool isWoken = false;
 
-  // The thread's own.
+  // Under the model's lock: callers of Model::generate make steps, too, and
+  // those steps report here.
   std::unordered_map<int64_t, Open> texts;
-  std::vector<Event> events; ///< of the step
+  std::vector<Event> events; ///< not yet in the outbox
+
   std::thread thread;
 };
 

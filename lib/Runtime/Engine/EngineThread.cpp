@@ -190,20 +190,20 @@ void EngineThread::run() {
         return;
     }
     EngineStats now;
+    std::vector<Event> happened;
     {
       auto guard = model.lock();
       obey();
       isBusy = model.getEngine().step();
       now = model.getEngine().getStats();
+      happened.swap(events);
     }
-    bool any = !events.empty();
     {
       std::lock_guard<std::mutex> guard(outboxMutex);
       stats = now;
-      std::move(events.begin(), events.end(), std::back_inserter(outbox));
+      std::move(happened.begin(), happened.end(), std::back_inserter(outbox));
     }
-    events.clear();
-    if (any)
+    if (!happened.empty())
       outboxChanged.notify_all();
   }
 }
