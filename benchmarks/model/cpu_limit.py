@@ -128,7 +128,7 @@ class Bench:
 
     def start(self, package: Path) -> None:
         """Process start to first token."""
-        for memory in ("auto", "mapped"):
+        for memory in ("auto", "huge", "mapped"):
             name = f"ours {package.name}, weights {memory}"
             _, seconds = self.run(name, [
                 self.a.quant_run, "generate", package, "--no-verify",

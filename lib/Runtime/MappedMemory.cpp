@@ -138,3 +138,8 @@ void MappedMemory::adviseWillNeed() const {
   if (address)
     madvise(address, bytes, MADV_WILLNEED);
 }
+
+void MappedMemory::adviseDontNeed() const {
+  if (address)
+    madvise(address, bytes, MADV_DONTNEED);
+}

@@ -92,7 +92,8 @@ Result<std::unique_ptr<Model>> Model::load(const std::string &path,
     tokenizerLoader =
         std::thread([&] { tokenizer = Tokenizer::load(tokenizerPath); });
   Result<std::unique_ptr<Package>> package = Package::load(
-      path, {options.verifyWeights, options.weightsMemory, *threads});
+      path, {options.verifyWeights, options.weightsMemory, *threads,
+             /*copyWhileLoading=*/options.reserveMemory});
   if (tokenizerLoader.joinable())
     tokenizerLoader.join();
   if (!package.ok())

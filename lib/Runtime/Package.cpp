@@ -136,6 +136,9 @@ static uint64_t availableMemory() {
   return 0;
 }
 
+/// Copying less takes no longer than anybody would notice.
+static constexpr size_t leastLateBytes = size_t{256} << 20;
+
 /// Chooses where the weights lie, and reads or maps them. On return
 /// `verifyLater` says whether the checksum is still to be compared.
 Status Package::loadWeights(const Options &options) {
@@ -145,9 +148,10 @@ Status Package::loadWeights(const Options &options) {
     QLM_RETURN_IF_ERROR(checkSize(static_cast<size_t>(info.st_size),
                                   manifest.weights.bytes, file));
   size_t bytes = static_cast<size_t>(manifest.weights.bytes);
+  bool isAutomatic = options.weightsMemory == WeightsMemory::Automatic;
   weightsCopied = options.weightsMemory == WeightsMemory::HugePages;
-  if (options.weightsMemory == WeightsMemory::Automatic &&
-      MappedMemory::hasHugePages(bytes)) {
+  copyDue = options.weightsMemory == WeightsMemory::Late;
+  if (isAutomatic && MappedMemory::hasHugePages(bytes)) {
     // The step's memory is needed too.
     uint64_t needed = static_cast<uint64_t>(manifest.plan.peakBytes);
     weightsCopied = availableMemory() >= needed;
@@ -158,8 +162,14 @@ Status Package::loadWeights(const Options &options) {
               "and run, " +
               std::to_string(availableMemory() >> 20) + " MiB are available";
   }
+  if (isAutomatic && weightsCopied)
+    copyDue = bytes >= leastLateBytes;
+  if (copyDue)
+    weightsCopied = options.copyWhileLoading;
   if (manifest.target.isCuda())
-    weightsCopied = false;
+    weightsCopied = copyDue = false;
+  if (weightsCopied)
+    copyDue = false;
   verifyLater = options.verifyWeights;
   QLM_RETURN_IF_ERROR(weightsCopied ? readWeights(options)
                                     : mapWeights(options));
@@ -172,7 +182,7 @@ Status Package::mapWeights(const Options &options) {
   if (!memory.ok())
     return memory.status();
   weights = memory.take();
-  if (!options.verifyWeights || manifest.target.isCuda())
+  if (!options.verifyWeights || copyDue || manifest.target.isCuda())
     weights.adviseWillNeed();
   return checkSize(weights.size(), manifest.weights.bytes, file);
 }
@@ -192,6 +202,20 @@ Status Package::readWeights(const Options &options) {
   // A damaged header has a message that says more.
   QLM_RETURN_IF_ERROR(checkWeightsTable());
   return compareChecksum(checksum, manifest.weights.checksum, file);
+}
+
+Result<MappedMemory>
+Package::copyWeights(const std::atomic<bool> &isCancelled) const {
+  std::string file = path + "/" + manifest.weights.file;
+  uint64_t checksum = 0;
+  Result<MappedMemory> memory =
+      MappedMemory::readFile(file, 1, &checksum, &isCancelled);
+  if (!memory.ok())
+    return memory;
+  QLM_RETURN_IF_ERROR(checkSize(memory->size(), manifest.weights.bytes, file));
+  QLM_RETURN_IF_ERROR(
+      compareChecksum(checksum, manifest.weights.checksum, file));
+  return memory;
 }
 
 Status Package::checkWeightsTable() {

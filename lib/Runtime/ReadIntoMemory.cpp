@@ -37,9 +37,10 @@ static constexpr int mostThreads = 8;
 namespace {
 class PartReader {
 public:
-  PartReader(int descriptor, char *to, size_t size, bool sums)
+  PartReader(int descriptor, char *to, size_t size, bool sums,
+             const std::atomic<bool> *isCancelled)
       : descriptor(descriptor), to(to), size(size), sums(sums),
-        parts((size + partBytes - 1) / partBytes),
+        isCancelled(isCancelled), parts((size + partBytes - 1) / partBytes),
         done(new std::atomic<bool>[parts]()) {}
 
   /// Reads parts until none are left; several threads may.
@@ -48,7 +49,8 @@ public:
       size_t part = next.fetch_add(1, std::memory_order_relaxed);
       if (part >= parts)
         return;
-      if (int error = read(part)) {
+      bool isStopped = isCancelled && *isCancelled;
+      if (int error = isStopped ? ECANCELED : read(part)) {
         failure = error;
         return;
       }
@@ -99,6 +101,7 @@ private:
   char *const to;
   const size_t size;
   const bool sums;
+  const std::atomic<bool> *isCancelled; ///< or null
   const size_t parts;
   std::unique_ptr<std::atomic<bool>[]> done;
   std::atomic<size_t> next{0};
@@ -109,9 +112,10 @@ private:
 };
 } // namespace
 
-Result<MappedMemory> MappedMemory::readOpen(int descriptor,
-                                            const std::string &path,
-                                            int threads, uint64_t *checksum) {
+Result<MappedMemory>
+MappedMemory::readOpen(int descriptor, const std::string &path, int threads,
+                       uint64_t *checksum,
+                       const std::atomic<bool> *isCancelled) {
   struct stat info;
   if (fstat(descriptor, &info) != 0)
     return Status(StatusCode::Io, path + ": " + std::strerror(errno));
@@ -121,7 +125,8 @@ Result<MappedMemory> MappedMemory::readOpen(int descriptor,
   Result<MappedMemory> memory = allocate(size, "the weights");
   if (!memory.ok())
     return memory;
-  PartReader reader(descriptor, memory->data(), size, checksum != nullptr);
+  PartReader reader(descriptor, memory->data(), size, checksum != nullptr,
+                    isCancelled);
   std::vector<std::thread> helpers;
   for (int i = 1; i < std::min(threads, mostThreads); ++i)
     helpers.emplace_back([&] { reader.work(); });
@@ -139,13 +144,15 @@ Result<MappedMemory> MappedMemory::readOpen(int descriptor,
   return memory;
 }
 
-Result<MappedMemory> MappedMemory::readFile(const std::string &path,
-                                            int threads, uint64_t *checksum) {
+Result<MappedMemory>
+MappedMemory::readFile(const std::string &path, int threads, uint64_t *checksum,
+                       const std::atomic<bool> *isCancelled) {
   int descriptor = open(path.c_str(), O_RDONLY | O_CLOEXEC);
   if (descriptor < 0)
     return Status(errno == ENOENT ? StatusCode::NotFound : StatusCode::Io,
                   path + ": " + std::strerror(errno));
-  Result<MappedMemory> memory = readOpen(descriptor, path, threads, checksum);
+  Result<MappedMemory> memory =
+      readOpen(descriptor, path, threads, checksum, isCancelled);
   close(descriptor);
   return memory;
 }

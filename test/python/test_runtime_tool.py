@@ -168,12 +168,12 @@ def test_bench_prints_what_the_machine_can_do(package):
     assert "GB/s of weights (mapped)" in text
 
 
-@pytest.mark.parametrize("memory", ["huge", "mapped", "auto"])
+@pytest.mark.parametrize("memory", ["huge", "late", "mapped", "auto"])
 def test_weights_memory_changes_no_token(package, memory):
     def tokens(*options):
         return run_json(
-            "generate", package, "--prompt", "def", "--max-new-tokens", 8,
-            *options,
+            "generate", package, "--prompt", "def", "--max-new-tokens", 64,
+            "--ignore-eos", *options,
         )["results"][0]["tokens"]  # fmt: skip
 
     assert tokens("--weights-memory", memory) == tokens()
@@ -181,7 +181,7 @@ def test_weights_memory_changes_no_token(package, memory):
 
 def test_unknown_weights_memory_is_refused(package):
     assert (
-        "--weights-memory must be auto, huge or mapped, got 'ram'"
+        "--weights-memory must be auto, huge, late or mapped, got 'ram'"
         in fail(1, "bench", package, "--weights-memory", "ram")
     )
 

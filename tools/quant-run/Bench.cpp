@@ -245,11 +245,11 @@ static void print(const Json &output,
 }
 
 /// What the figures can be compared with.
-static void printCeilings(const Ceilings &ceilings, const Model &model) {
+static void printCeilings(const Ceilings &ceilings, Model &model) {
   std::printf("\nat most, by %d threads: %.2f GB/s of weights (%s), %.3f "
               "TOP/s (%s)\n",
               model.threads(), ceilings.readGbps,
-              model.getPackage().areWeightsCopied() ? "copied" : "mapped",
+              model.getExecutor().areWeightsCopied() ? "copied" : "mapped",
               ceilings.arithmeticTops, ceilings.unit.c_str());
 }
 
@@ -273,6 +273,7 @@ int qlm::tool::runBench(int argc, char **argv) {
   if (!model)
     return exitBadInput;
   double loadSeconds = secondsSince(begin);
+  model->getExecutor().settle();
   if (Status status = checkSizes(options, model->getManifest().plan);
       !status.ok())
     return badInput(status.message());
@@ -300,12 +301,13 @@ int qlm::tool::runBench(int argc, char **argv) {
   std::optional<Ceilings> ceilings;
   if (!model->getManifest().target.isCuda()) {
     progress.show("ceilings");
-    ceilings =
-        measureCeilings(model->getPackage(), model->threads(), ceilingSeconds);
+    ceilings = measureCeilings(model->getPackage(),
+                               model->getExecutor().weightsMemory(),
+                               model->threads(), ceilingSeconds);
     progress.clear();
     output["ceilings"] = toJson(*ceilings);
     output["weights_memory"] =
-        model->getPackage().areWeightsCopied() ? "copied" : "mapped";
+        model->getExecutor().areWeightsCopied() ? "copied" : "mapped";
   }
   output["load_s"] = loadSeconds;
   output["threads"] = model->threads();

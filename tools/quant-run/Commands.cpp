@@ -23,8 +23,10 @@ void ModelOptions::declare(Arguments &arguments) {
   arguments.flag("--no-verify", skipVerify,
                  "do not compare the weights with their checksum");
   arguments.text("--weights-memory", weightsMemory,
-                 "huge (copied to huge pages), mapped (the file, in the page "
-                 "cache), or auto (huge where the system has them; default)");
+                 "huge (copied to huge pages), late (copied after the first "
+                 "token), mapped (the file, in the page cache), or auto (where "
+                 "the system has huge pages, late for more than 256 MiB, else "
+                 "huge; default)");
   arguments.flag("--reserve", reserve,
                  "take all of the plan's memory while loading");
 }
@@ -36,10 +38,12 @@ std::unique_ptr<Model> ModelOptions::load(const std::string &package) const {
   options.reserveMemory = reserve;
   if (weightsMemory == "huge")
     options.weightsMemory = WeightsMemory::HugePages;
+  else if (weightsMemory == "late")
+    options.weightsMemory = WeightsMemory::Late;
   else if (weightsMemory == "mapped")
     options.weightsMemory = WeightsMemory::Mapped;
   else if (weightsMemory != "auto") {
-    badInput("--weights-memory must be auto, huge or mapped, got '" +
+    badInput("--weights-memory must be auto, huge, late or mapped, got '" +
              weightsMemory + "'");
     return nullptr;
   }

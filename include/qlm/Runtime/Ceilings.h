@@ -20,6 +20,7 @@
 
 namespace qlm {
 
+class MappedMemory;
 class Package;
 
 /// The limits of one package on this machine, by some number of threads.
@@ -34,9 +35,11 @@ struct Ceilings {
   std::string unit;
 };
 
-/// Measures for about \p seconds by \p threads threads. The machine must have
-/// the package's features, and its target must be the processor.
-Ceilings measureCeilings(const Package &package, int threads, double seconds);
+/// Measures for about \p seconds by \p threads threads, reading \p weights. The
+/// machine must have the package's features, and its target must be the
+/// processor.
+Ceilings measureCeilings(const Package &package, const MappedMemory &weights,
+                         int threads, double seconds);
 
 } // namespace qlm
 

@@ -96,6 +96,21 @@ public:
       body(i);
   }
 
+  /// Returns when the weights lie where all later steps will read them; without
+  /// it, steps may go on while they are copied. Not during run().
+  virtual void settle() {}
+
+  /// The bytes that steps read weights from: the package's, or a copy.
+  virtual const MappedMemory &weightsMemory() const {
+    return package.weightsMemory();
+  }
+
+  /// Whether these are a copy, and not a mapped file.
+  bool areWeightsCopied() const {
+    return package.areWeightsCopied() ||
+           &weightsMemory() != &package.weightsMemory();
+  }
+
   /// Memory that the executor holds on its device, in bytes; 0 on the
   /// processor, where peakResidentBytes() counts it.
   virtual int64_t deviceBytes() const { return 0; }

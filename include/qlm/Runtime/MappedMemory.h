@@ -10,6 +10,7 @@
 
 #include "qlm/Runtime/Status.h"
 
+#include <atomic>
 #include <cstddef>
 #include <cstdint>
 #include <string>
@@ -36,9 +37,11 @@ public:
   /// allocate() gives it, by \p threads threads. Where \p checksum is given, it
   /// becomes the sum of what was read. Unlike a mapping's, the bytes stay what
   /// they are when the file is changed or cut short later, and may lie in huge
-  /// pages. Errors: NotFound, Io, ResourceExhausted.
-  static Result<MappedMemory> readFile(const std::string &path, int threads,
-                                       uint64_t *checksum = nullptr);
+  /// pages. Setting \p isCancelled ends it soon. Errors: NotFound, Io (also
+  /// when cancelled), ResourceExhausted.
+  static Result<MappedMemory>
+  readFile(const std::string &path, int threads, uint64_t *checksum = nullptr,
+           const std::atomic<bool> *isCancelled = nullptr);
 
   /// Maps \p bytes of zeros that take memory only once they are touched, in
   /// huge pages where the system has them; \p purpose names it in messages.
@@ -55,6 +58,10 @@ public:
   /// Asks the system to read the file ahead.
   void adviseWillNeed() const;
 
+  /// Gives back the memory that reading a mapped file has taken; it may still
+  /// be read.
+  void adviseDontNeed() const;
+
   char *data() const { return static_cast<char *>(address); }
   size_t size() const { return bytes; }
 
@@ -62,7 +69,8 @@ private:
   void swap(MappedMemory &other);
 
   static Result<MappedMemory> readOpen(int descriptor, const std::string &path,
-                                       int threads, uint64_t *checksum);
+                                       int threads, uint64_t *checksum,
+                                       const std::atomic<bool> *isCancelled);
 
   void *address = nullptr;
   size_t bytes = 0;

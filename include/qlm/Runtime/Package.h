@@ -13,6 +13,7 @@
 #include "qlm/Runtime/MappedMemory.h"
 #include "qlm/Runtime/TensorTable.h"
 
+#include <atomic>
 #include <memory>
 #include <string>
 #include <vector>
@@ -24,9 +25,14 @@ namespace qlm {
 /// of a file has on most file systems; copying takes time at the start, and
 /// memory that no other process shares.
 enum class WeightsMemory {
-  Automatic, ///< copied where the system has huge pages and memory for them
-  HugePages, ///< copied
-  Mapped     ///< in the page cache; cutting the file short ends the process
+  /// Copied where the system has huge pages and memory for them: large weights
+  /// late, others while loading.
+  Automatic,
+  HugePages, ///< copied while loading
+  /// Mapped while loading, so that the first token comes soon; copied by a
+  /// thread of its own after the first step.
+  Late,
+  Mapped ///< in the page cache; cutting the file short ends the process
 };
 
 /// A package on disk, checked, with its weights mapped and its kernels found.
@@ -44,6 +50,8 @@ public:
     WeightsMemory weightsMemory = WeightsMemory::Automatic;
     /// Threads that read the file where it is copied.
     int threads = 1;
+    /// Never copy late.
+    bool copyWhileLoading = false;
   };
 
   /// Loads the package folder at \p path.
@@ -63,6 +71,12 @@ public:
   const void *tensorData(const std::string &key) const;
   /// Whether the weights were copied, and not mapped.
   bool areWeightsCopied() const { return weightsCopied; }
+  /// Whether weights that are mapped are to be copied after the first step.
+  bool isCopyDue() const { return copyDue; }
+  /// Reads the file of the weights into memory of its own, by one thread, and
+  /// compares its checksum. Setting \p isCancelled ends it soon, with an error
+  /// that says nothing. Errors: Io, Corrupt, ResourceExhausted.
+  Result<MappedMemory> copyWeights(const std::atomic<bool> &isCancelled) const;
   /// What the caller should know about where the weights are; often empty.
   const std::string &note() const { return notes; }
   /// All bytes of the weights' file.
@@ -89,7 +103,7 @@ private:
   Manifest manifest;
   MappedMemory weights;
   TensorTable tensors;
-  bool weightsCopied = false, verifyLater = false;
+  bool weightsCopied = false, copyDue = false, verifyLater = false;
   std::string notes;
   void *module = nullptr;
   std::vector<format::KernelFunction> kernels;

@@ -243,15 +243,15 @@ static double measureArithmetic(const Unit &unit, ThreadPool &pool,
   return sum * 1e-12;
 }
 
-Ceilings qlm::measureCeilings(const Package &package, int threads,
+Ceilings qlm::measureCeilings(const Package &package,
+                              const MappedMemory &weights, int threads,
                               double seconds) {
   ThreadPool pool(threads);
   Unit unit = chooseUnit(package.getManifest());
   Ceilings ceilings;
   ceilings.unit = unit.name;
-  ceilings.readGbps =
-      measureReading(package.weightsMemory(),
-                     __builtin_cpu_supports("avx512f") != 0, pool, seconds / 2);
+  ceilings.readGbps = measureReading(
+      weights, __builtin_cpu_supports("avx512f") != 0, pool, seconds / 2);
   ceilings.arithmeticTops = measureArithmetic(unit, pool, seconds / 2);
   return ceilings;
 }

@@ -50,7 +50,8 @@ void *CpuExecutor::address(const LaunchArgument &argument) const {
   const KvPlan &kv = package.getManifest().plan.kv;
   switch (argument.kind) {
   case LaunchArgumentKind::Weight:
-    return const_cast<void *>(package.tensorData(argument.key));
+    return weightsMemory().data() +
+           package.getTensors().at(argument.key).offset;
   case LaunchArgumentKind::Arena:
     return arena.data() + argument.value;
   case LaunchArgumentKind::Step:
@@ -137,9 +138,36 @@ void CpuExecutor::runThread(int index) {
 Status CpuExecutor::run() {
   if (!step->getSizes().tokens)
     return Status();
+  adoptCopy();
   resetQueues();
   pool.run([this](int index) { runThread(index); });
+  if (package.isCopyDue() && !copy)
+    copy = std::make_unique<WeightsCopy>(package);
   return Status();
+}
+
+/// Reads weights from the copy once it is complete.
+void CpuExecutor::adoptCopy() {
+  if (weights.data() || !copy || !copy->isReady())
+    return;
+  weights = copy->take();
+  if (!weights.data())
+    return; // It failed; the file stays mapped.
+  const std::vector<Launch> &all = package.getManifest().launches;
+  for (size_t i = 0; i < all.size(); ++i)
+    for (size_t j = 0; j < all[i].arguments.size(); ++j)
+      if (all[i].arguments[j].kind == LaunchArgumentKind::Weight)
+        launches[i].buffers[j] = address(all[i].arguments[j]);
+  package.weightsMemory().adviseDontNeed();
+}
+
+void CpuExecutor::settle() {
+  if (!package.isCopyDue())
+    return;
+  if (!copy)
+    copy = std::make_unique<WeightsCopy>(package);
+  copy->wait();
+  adoptCopy();
 }
 
 void CpuExecutor::forEach(int64_t count,

@@ -8,6 +8,7 @@
 #ifndef QLM_LIB_RUNTIME_CPU_CPUEXECUTOR_H
 #define QLM_LIB_RUNTIME_CPU_CPUEXECUTOR_H
 
+#include "WeightsCopy.h"
 #include "qlm/Runtime/Executor.h"
 #include "qlm/Runtime/MappedMemory.h"
 #include "qlm/Runtime/ThreadPool.h"
@@ -19,7 +20,8 @@
 namespace qlm {
 
 /// Runs each launch's tiles on a pool of threads. The step's memory is mapped
-/// here; weights are read where the package has them.
+/// here; weights are read where the package has them, or from a copy that is
+/// made while steps run.
 class CpuExecutor final : public Executor {
 public:
   /// See Executor::create.
@@ -31,6 +33,10 @@ public:
   void forEach(int64_t count,
                const std::function<void(int64_t)> &body) override;
   int threads() const override { return pool.size(); }
+  void settle() override;
+  const MappedMemory &weightsMemory() const override {
+    return weights.data() ? weights : package.weightsMemory();
+  }
 
 private:
   /// A launch with its addresses.
@@ -47,6 +53,7 @@ private:
   Status allocate(bool reserve);
   void bind();
   void *address(const LaunchArgument &argument) const;
+  void adoptCopy();
   void resetQueues();
   void runThread(int index);
 
@@ -54,6 +61,8 @@ private:
   MappedMemory arena, cache, logitsMemory;
   std::vector<MappedMemory> scratch; ///< one a thread
   std::vector<BoundLaunch> launches;
+  MappedMemory weights; ///< the copy, once it is used
+  std::unique_ptr<WeightsCopy> copy;
 };
 
 } // namespace qlm

@@ -34,6 +34,8 @@ EngineThread::EngineThread(Model &model, const Options &options)
     : model(model), options(options) {
   {
     auto guard = model.lock();
+    // A server has time before its first request.
+    model.getExecutor().settle();
     stats = model.getEngine().getStats();
   }
   thread = std::thread([this] { run(); });

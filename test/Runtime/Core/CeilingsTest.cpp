@@ -29,7 +29,9 @@ static Ceilings measure(std::vector<std::string> features,
   });
   Result<std::unique_ptr<Package>> loaded = Package::load(package.path(), {});
   EXPECT_TRUE(loaded.ok()) << loaded.status().message();
-  return loaded.ok() ? measureCeilings(**loaded, 2, 0.002) : Ceilings();
+  return loaded.ok()
+             ? measureCeilings(**loaded, (*loaded)->weightsMemory(), 2, 0.002)
+             : Ceilings();
 }
 
 TEST(CeilingsTest, MeasuresTheUnitThatTheCodeUses) {

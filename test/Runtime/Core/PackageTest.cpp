@@ -16,6 +16,7 @@
 #include <algorithm>
 #include <cstring>
 #include <filesystem>
+#include <fstream>
 
 using namespace qlm;
 using test::FakePackage;
@@ -277,6 +278,59 @@ TEST(PackageTest, CopiedWeightsOutliveTheirFile) {
   const float *output =
       static_cast<const float *>((*loaded)->tensorData("lm_head.weight"));
   EXPECT_TRUE(std::equal(output, output + 32 * 32, test::fakeOutput().begin()));
+}
+
+// Loading maps them only; what reads them later finds the copy.
+TEST(PackageTest, LateCopyReplacesTheMapping) {
+  FakePackage package;
+  Package::Options options;
+  options.weightsMemory = WeightsMemory::Late;
+  Result<std::unique_ptr<Package>> loaded =
+      Package::load(package.path(), options);
+  ASSERT_TRUE(loaded.ok()) << loaded.status().message();
+  EXPECT_FALSE((*loaded)->areWeightsCopied());
+  Result<std::unique_ptr<Executor>> executor = Executor::create(**loaded, {});
+  ASSERT_TRUE(executor.ok()) << executor.status().message();
+  EXPECT_FALSE((*executor)->areWeightsCopied());
+  (*executor)->settle();
+  EXPECT_TRUE((*executor)->areWeightsCopied());
+  std::filesystem::resize_file(package.file("weights.safetensors"), 0);
+  const float *output = reinterpret_cast<const float *>(
+      (*executor)->weightsMemory().data() +
+      (*loaded)->getTensors().at("lm_head.weight").offset);
+  EXPECT_TRUE(std::equal(output, output + 32 * 32, test::fakeOutput().begin()));
+
+  // All memory at the start means all of it.
+  options.copyWhileLoading = true;
+  FakePackage other;
+  loaded = Package::load(other.path(), options);
+  ASSERT_TRUE(loaded.ok()) << loaded.status().message();
+  EXPECT_TRUE((*loaded)->areWeightsCopied());
+  EXPECT_FALSE((*loaded)->isCopyDue());
+}
+
+TEST(PackageTest, LateCopyOfAChangedFileIsNotUsed) {
+  FakePackage package;
+  Package::Options options;
+  options.weightsMemory = WeightsMemory::Late;
+  Result<std::unique_ptr<Package>> loaded =
+      Package::load(package.path(), options);
+  ASSERT_TRUE(loaded.ok()) << loaded.status().message();
+  {
+    std::fstream file(package.file("weights.safetensors"),
+                      std::ios::in | std::ios::out | std::ios::binary);
+    file.seekp(-1, std::ios::end);
+    file.put('x');
+  }
+  std::atomic<bool> isCancelled{false};
+  EXPECT_TRUE(contains((*loaded)->copyWeights(isCancelled).status().message(),
+                       "checksum is "));
+  Result<std::unique_ptr<Executor>> executor = Executor::create(**loaded, {});
+  ASSERT_TRUE(executor.ok()) << executor.status().message();
+  (*executor)->settle();
+  EXPECT_FALSE((*executor)->areWeightsCopied());
+  isCancelled = true;
+  EXPECT_FALSE((*loaded)->copyWeights(isCancelled).ok());
 }
 
 TEST(PackageTest, CodeForOtherProcessorsIsRefusedWithBothLists) {
