@@ -18,11 +18,14 @@ import subprocess
 import sys
 import tempfile
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
 LIT = "/usr/lib/llvm-22/bin/lit"
 FUZZ_SECONDS = 5
+# Programs and files of tests that run at once: most use one thread.
+JOBS = 2
 
 
 class Count:
@@ -31,6 +34,11 @@ class Count:
     def __init__(self, passed: int = 0, failed: int = 0) -> None:
         self.passed = passed
         self.failed = failed
+
+
+def sum_up(counts: list[Count]) -> Count:
+    return Count(sum(count.passed for count in counts),
+                 sum(count.failed for count in counts))
 
 
 def run(command: list[str], **kwargs) -> subprocess.CompletedProcess:
@@ -42,10 +50,16 @@ def run_captured(command: list[str]) -> subprocess.CompletedProcess:
     return run(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
 
 
+def run_all(function, items: list) -> list:
+    """The function of each item, JOBS at a time, in order."""
+    with ThreadPoolExecutor(JOBS) as pool:
+        return list(pool.map(function, items))
+
+
 def run_lit(build: Path) -> Count:
     with tempfile.TemporaryDirectory() as folder:
         output = Path(folder) / "lit.json"
-        result = run([sys.executable, LIT, "-q", "-j2", "-o", output,
+        result = run([sys.executable, LIT, "-q", f"-j{JOBS}", "-o", output,
                       build / "test"])
         if not output.exists():
             return Count(0, 1)
@@ -58,34 +72,36 @@ def run_lit(build: Path) -> Count:
     return Count(passed, failed)
 
 
+def run_program(program: Path) -> Count:
+    """One program of GoogleTest."""
+    with tempfile.TemporaryDirectory() as folder:
+        output = Path(folder) / "out.json"
+        result = run_captured([program, f"--gtest_output=json:{output}",
+                               "--gtest_brief=1"])
+        report = json.loads(output.read_text()) if output.exists() else {}
+    failed = report.get("failures", 0) + report.get("errors", 0)
+    passed = report.get("tests", 0) - failed - report.get("disabled", 0)
+    if not report or (result.returncode and not failed):
+        failed += 1
+    if failed:
+        print(f"{program.name}:\n{result.stdout}")
+    return Count(passed, failed)
+
+
 def run_gtest(build: Path) -> Count:
-    total = Count()
     programs = sorted((build / "bin" / "tests").glob("*"))
     if not programs:
         print("no unit tests were built")
         return Count(0, 1)
-    for program in programs:
-        with tempfile.TemporaryDirectory() as folder:
-            output = Path(folder) / "out.json"
-            result = run_captured([program, f"--gtest_output=json:{output}",
-                                   "--gtest_brief=1"])
-            report = json.loads(output.read_text()) if output.exists() else {}
-        failed = report.get("failures", 0) + report.get("errors", 0)
-        passed = report.get("tests", 0) - failed - report.get("disabled", 0)
-        if not report or (result.returncode and not failed):
-            failed += 1
-        if failed:
-            print(f"{program.name}:\n{result.stdout}")
-        total.passed += passed
-        total.failed += failed
-    return total
+    return sum_up(run_all(run_program, programs))
 
 
 def run_pytest(build: Path) -> Count:
     environment = dict(os.environ, QLM_BUILD=str(build),
                        PYTHONPATH=str(build / "python"))
     result = run([sys.executable, "-m", "pytest", "-q", "--tb=short",
-                  "-p", "no:cacheprovider", "test/python"], env=environment,
+                  "-p", "no:cacheprovider", "-n", str(JOBS), "--dist",
+                  "loadfile", "test/python"], env=environment,
                  stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
     words = dict((kind, int(number)) for number, kind in re.findall(
         r"(\d+) (passed|failed|error|errors|skipped)", result.stdout[-400:]))
@@ -112,11 +128,8 @@ def check_format(build: Path) -> Count:
 
 
 def check_script(script: str, *arguments: str) -> Count:
-    result = run_captured([sys.executable, ROOT / "scripts" / script,
-                           *arguments])
-    if result.returncode:
-        print(result.stdout)
-    return Count(int(result.returncode == 0), int(result.returncode != 0))
+    return judge(script, run_captured([sys.executable, ROOT / "scripts" / script,
+                                       *arguments]))
 
 
 def check_docs(build: Path) -> Count:
@@ -125,6 +138,29 @@ def check_docs(build: Path) -> Count:
 
 def check_includes(build: Path) -> Count:
     return check_script("check_includes.py")
+
+
+def judge(name: str, result: subprocess.CompletedProcess) -> Count:
+    """One test, which passes by its exit code."""
+    if result.returncode:
+        print(f"{name}:\n{result.stdout[-6000:]}")
+    return Count(int(result.returncode == 0), int(result.returncode != 0))
+
+
+def fuzz(target: Path) -> Count:
+    corpus = ROOT / "test" / "fuzz" / "corpus" / target.name[4:].lower()
+    with tempfile.TemporaryDirectory() as found:
+        return judge(target.name, run_captured([
+            target, f"-max_total_time={FUZZ_SECONDS}", "-timeout=10",
+            "-rss_limit_mb=2048", "-print_final_stats=0",
+            f"-artifact_prefix={ROOT}/build/asan/", found, corpus]))
+
+
+def run_sanitized(program: Path) -> Count:
+    # See test/fuzz/SanitizerOptions.cpp.
+    return judge(f"{program.name} with sanitizers", run_captured([
+        "env", "ASAN_OPTIONS=allow_user_poisoning=0:"
+        "detect_container_overflow=0", program, "--gtest_brief=1"]))
 
 
 def run_fuzz(build: Path) -> Count:
@@ -137,28 +173,9 @@ def run_fuzz(build: Path) -> Count:
     if result.returncode:
         print(result.stdout[-6000:])
         return Count(0, 1)
-    count = Count()
     asan = ROOT / "build" / "asan" / "bin"
-    for target in sorted((asan / "fuzz").glob("Fuzz*")):
-        corpus = ROOT / "test" / "fuzz" / "corpus" / target.name[4:].lower()
-        with tempfile.TemporaryDirectory() as found:
-            result = run_captured([
-                target, f"-max_total_time={FUZZ_SECONDS}", "-timeout=10",
-                "-rss_limit_mb=2048", "-print_final_stats=0",
-                f"-artifact_prefix={ROOT}/build/asan/", found, corpus])
-        if result.returncode:
-            print(f"{target.name}:\n{result.stdout[-4000:]}")
-        count.passed += result.returncode == 0
-        count.failed += result.returncode != 0
-    for program in sorted((asan / "tests").glob("*")):
-        # See test/fuzz/SanitizerOptions.cpp.
-        result = run_captured([
-            "env", "ASAN_OPTIONS=allow_user_poisoning=0:"
-            "detect_container_overflow=0", program, "--gtest_brief=1"])
-        if result.returncode:
-            print(f"{program.name} with sanitizers:\n{result.stdout[-6000:]}")
-        count.passed += result.returncode == 0
-        count.failed += result.returncode != 0
+    count = sum_up(run_all(fuzz, sorted((asan / "fuzz").glob("Fuzz*"))) +
+                   run_all(run_sanitized, sorted((asan / "tests").glob("*"))))
     if not count.passed:
         count.failed += 1
     return count
@@ -175,12 +192,10 @@ def run_tsan(build: Path) -> Count:
         print(result.stdout[-6000:])
         return Count(0, 1)
     # The queue's test needs memory that sanitizers multiply.
-    result = run_captured([
+    return judge("RuntimeTests with ThreadSanitizer", run_captured([
         "build/tsan/bin/tests/RuntimeTests", "--gtest_brief=1",
-        "--gtest_filter=EngineT*:Serving*:Speculation*:KvPages*:Thread*:Tile*"])
-    if result.returncode:
-        print(f"RuntimeTests with ThreadSanitizer:\n{result.stdout[-6000:]}")
-    return Count(int(result.returncode == 0), int(result.returncode != 0))
+        "--gtest_filter=EngineT*:Serving*:Speculation*:KvPages*:Thread*:Tile*"
+        ]))
 
 
 def run_onnx(build: Path) -> Count:
