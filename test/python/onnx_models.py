@@ -1,11 +1,14 @@
 # Part of the QLM project, under the Apache License v2.0 with LLVM Exceptions.
 # SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
-"""Small ONNX models for the tests."""
+"""Small ONNX models for the tests, and how those compile and run them."""
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 import onnx
+import toolchain
 from onnx import TensorProto, helper, numpy_helper
 
 
@@ -93,3 +96,48 @@ def make_cnn(rng: np.random.Generator) -> onnx.ModelProto:
         helper.make_node("MatMul", ["g", "w"], ["y"], name="classify"),
     ]  # fmt: skip
     return make_model(nodes, {"x": ("batch", 3, 14, 14)}, {"y": ("batch", 5)}, weights)
+
+
+def make_graph(nodes, inputs=(("x", [2, 3]),), outputs=(("y", [2, 3]),), weights=()):
+    """A model that no checker has seen."""
+
+    def describe(values):
+        return [
+            helper.make_tensor_value_info(name, TensorProto.FLOAT, shape)
+            for name, shape in values
+        ]
+
+    graph = helper.make_graph(
+        nodes, "g", describe(inputs), describe(outputs), list(weights)
+    )
+    return helper.make_model(
+        graph, ir_version=10, opset_imports=[helper.make_opsetid("", 21)]
+    )
+
+
+def compile_model(folder: Path, model: onnx.ModelProto, *options: object) -> Path:
+    path, package = folder / "model.onnx", folder / "model.qlm"
+    path.write_bytes(model.SerializeToString())
+    toolchain.succeed("quantc", path, "-o", package, "--quiet", *options)
+    return package
+
+
+def run_package(package: Path, **inputs: np.ndarray) -> dict[str, np.ndarray]:
+    source, results = package.parent / "inputs.npz", package.parent / "outputs.npz"
+    np.savez(source, **inputs)
+    toolchain.succeed("quant-run", "run", package, "--input", source, "-o", results)
+    with np.load(results) as arrays:
+        return dict(arrays)
+
+
+def refuse(folder: Path, model: onnx.ModelProto | bytes, *options: object) -> str:
+    """The one line that quantc refuses a model with."""
+    path, package = folder / "bad.onnx", folder / "bad.qlm"
+    path.write_bytes(
+        model if isinstance(model, bytes) else model.SerializeToString()
+    )
+    done = toolchain.run("quantc", path, "-o", package, "--quiet", *options)
+    assert done.returncode == 1, done.stderr
+    assert done.stderr.count("\n") == 1, done.stderr
+    assert not package.exists() and not list(folder.glob("bad.qlm*"))
+    return done.stderr.strip()

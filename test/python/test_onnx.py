@@ -17,34 +17,7 @@ onnx = pytest.importorskip("onnx")
 import onnx_models  # noqa: E402
 from onnx import TensorProto, helper, numpy_helper  # noqa: E402
 from onnx.reference import ReferenceEvaluator  # noqa: E402
-
-
-def compile_model(folder: Path, model: onnx.ModelProto, *options: object) -> Path:
-    path, package = folder / "model.onnx", folder / "model.qlm"
-    path.write_bytes(model.SerializeToString())
-    toolchain.succeed("quantc", path, "-o", package, "--quiet", *options)
-    return package
-
-
-def run_package(package: Path, **inputs: np.ndarray) -> dict[str, np.ndarray]:
-    source, results = package.parent / "inputs.npz", package.parent / "outputs.npz"
-    np.savez(source, **inputs)
-    toolchain.succeed("quant-run", "run", package, "--input", source, "-o", results)
-    with np.load(results) as arrays:
-        return dict(arrays)
-
-
-def refuse(folder: Path, model: onnx.ModelProto | bytes, *options: object) -> str:
-    """The one line that quantc refuses a model with."""
-    path, package = folder / "bad.onnx", folder / "bad.qlm"
-    path.write_bytes(
-        model if isinstance(model, bytes) else model.SerializeToString()
-    )
-    done = toolchain.run("quantc", path, "-o", package, "--quiet", *options)
-    assert done.returncode == 1, done.stderr
-    assert done.stderr.count("\n") == 1, done.stderr
-    assert not package.exists() and not list(folder.glob("bad.qlm*"))
-    return done.stderr.strip()
+from onnx_models import compile_model, make_graph, refuse, run_package  # noqa: E402
 
 
 @pytest.mark.parametrize("batch", [1, 3, 100])
@@ -192,23 +165,6 @@ def test_open_sizes_that_contradict_each_other_are_refused_when_run(tmp_path):
 
 
 # Bad input: each is refused in one line that names the node or tensor.
-
-
-def make_graph(nodes, inputs=(("x", [2, 3]),), outputs=(("y", [2, 3]),), weights=()):
-    """A model that no checker has seen."""
-
-    def describe(values):
-        return [
-            helper.make_tensor_value_info(name, TensorProto.FLOAT, shape)
-            for name, shape in values
-        ]
-
-    graph = helper.make_graph(
-        nodes, "g", describe(inputs), describe(outputs), list(weights)
-    )
-    return helper.make_model(
-        graph, ir_version=10, opset_imports=[helper.make_opsetid("", 21)]
-    )
 
 
 def test_cycles_and_undefined_names_are_refused(tmp_path):

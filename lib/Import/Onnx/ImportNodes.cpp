@@ -7,7 +7,8 @@
 
 #include "qlm/Import/Onnx.h"
 
-#include "onnx-ml.pb.h"
+#include "Functions.h"
+
 #include "qlm/Archive/Json.h"
 #include "qlm/Dialect/Onnx.h"
 #include "qlm/Dialect/Qlm.h"
@@ -20,6 +21,7 @@
 
 using namespace mlir;
 using namespace mlir::qlm;
+using namespace mlir::qlm::onnx_import;
 using ::onnx::AttributeProto;
 using ::onnx::TensorProto;
 
@@ -75,14 +77,17 @@ namespace {
 class NodeImporter {
 public:
   NodeImporter(OnnxFile &file, MLIRContext &context)
-      : file(file), graph(file.getModel().graph()), b(&context),
-        location(UnknownLoc::get(&context)) {}
+      : file(file), graph(file.getModel().graph()), functions(file.getModel()),
+        b(&context), location(UnknownLoc::get(&context)) {}
 
   llvm::Expected<OwningOpRef<ModuleOp>> import(StringRef folder);
 
 private:
   llvm::Error importInputs();
   llvm::Error importInitializers();
+  llvm::Error
+  importNodes(const google::protobuf::RepeatedPtrField<::onnx::NodeProto> &list,
+              const NodeScope &scope);
   llvm::Error importNode(const ::onnx::NodeProto &proto);
   llvm::Error importOutputs();
   llvm::Expected<Attribute> getAttribute(const AttributeProto &proto);
@@ -92,6 +97,7 @@ private:
 
   OnnxFile &file;
   const ::onnx::GraphProto &graph;
+  FunctionInliner functions;
   OpBuilder b;
   Location location;
   OwningOpRef<ModuleOp> module;
@@ -262,15 +268,6 @@ llvm::Error NodeImporter::importInitializers() {
   return llvm::Error::success();
 }
 
-static std::string describe(const ::onnx::NodeProto &proto) {
-  const std::string &name = proto.name().empty() && proto.output_size()
-                                ? proto.output(0)
-                                : proto.name();
-  return "node " + quoteName(name) + " (" +
-         (proto.domain().empty() ? "" : proto.domain() + ".") +
-         proto.op_type() + ")";
-}
-
 llvm::Error NodeImporter::importNode(const ::onnx::NodeProto &proto) {
   location = NameLoc::get(b.getStringAttr(
       proto.name().empty() && proto.output_size() ? proto.output(0)
@@ -279,7 +276,7 @@ llvm::Error NodeImporter::importNode(const ::onnx::NodeProto &proto) {
   for (const std::string &name : proto.input()) {
     Value value = name.empty() ? absent : values.lookup(name);
     if (!value)
-      return makeError(describe(proto) + ": no value is called " +
+      return makeError(describeNode(proto) + ": no value is called " +
                        quoteName(name) +
                        " (names must be defined before they are used)");
     inputs.push_back(value);
@@ -288,11 +285,11 @@ llvm::Error NodeImporter::importNode(const ::onnx::NodeProto &proto) {
   for (const AttributeProto &attribute : proto.attribute()) {
     auto value = getAttribute(attribute);
     if (!value)
-      return makeError(describe(proto) + ": " +
+      return makeError(describeNode(proto) + ": " +
                        llvm::toString(value.takeError()));
     if (attribute.name() == "kind")
-      return makeError(describe(proto) + ": no operator has an attribute "
-                                         "'kind'");
+      return makeError(describeNode(proto) + ": no operator has an attribute "
+                                             "'kind'");
     attributes.push_back(b.getNamedAttr(attribute.name(), *value));
   }
   if (proto.op_type() == "Constant" && attributes.size() == 1)
@@ -318,8 +315,28 @@ llvm::Error NodeImporter::importNode(const ::onnx::NodeProto &proto) {
   for (auto [name, result] : llvm::zip(proto.output(), node.getResults()))
     if (!name.empty())
       if (llvm::Error error = define(name, result))
-        return makeError(describe(proto) + ": " +
+        return makeError(describeNode(proto) + ": " +
                          llvm::toString(std::move(error)));
+  return llvm::Error::success();
+}
+
+llvm::Error NodeImporter::importNodes(
+    const google::protobuf::RepeatedPtrField<::onnx::NodeProto> &list,
+    const NodeScope &scope) {
+  auto nodes = functions.inlineCalls(list, scope);
+  if (!nodes)
+    return nodes.takeError();
+  for (const InlinedNode &node : *nodes) {
+    // Nodes are raised by the model's version of the standard.
+    int64_t own = node.scope->versions.lookup(""),
+            wanted = functions.getMain().versions.lookup("");
+    if (own != wanted)
+      return makeError(describeNode(*node.proto) +
+                       ": a function of a decoder must use the model's opset " +
+                       llvm::Twine(wanted) + ", got " + llvm::Twine(own));
+    if (llvm::Error error = importNode(*node.proto))
+      return error;
+  }
   return llvm::Error::success();
 }
 
@@ -368,9 +385,10 @@ llvm::Expected<OwningOpRef<ModuleOp>> NodeImporter::import(StringRef folder) {
        {&NodeImporter::importInputs, &NodeImporter::importInitializers})
     if (llvm::Error error = (this->*step)())
       return std::move(error);
-  for (const auto &node : graph.node())
-    if (llvm::Error error = importNode(node))
-      return std::move(error);
+  if (llvm::Error error = functions.initialize())
+    return std::move(error);
+  if (llvm::Error error = importNodes(graph.node(), functions.getMain()))
+    return std::move(error);
   if (llvm::Error error = importOutputs())
     return std::move(error);
   if (failed(verify(*module)))

@@ -7,7 +7,7 @@
 
 #include "qlm/Import/Onnx.h"
 
-#include "Node.h"
+#include "Operators.h"
 
 #include "mlir/Dialect/Arith/IR/Arith.h"
 #include "mlir/Dialect/Func/IR/FuncOps.h"
@@ -18,51 +18,20 @@
 #include "mlir/IR/Verifier.h"
 #include "qlm/Dialect/Graph.h"
 #include "qlm/Dialect/Qlm.h"
-#include "llvm/ADT/StringExtras.h"
 #include "llvm/ADT/StringSet.h"
-#include "llvm/ADT/StringSwitch.h"
 
 using namespace mlir;
 using namespace mlir::qlm;
 using namespace mlir::qlm::onnx_import;
 using onnx::TensorProto;
 
-/// Versions of the standard's operators that are understood, but for those that
-/// mean the same since an earlier one.
-static constexpr int64_t kOldestOpset = 13;
 /// Initializers of more elements stay outside of the IR.
 static constexpr int64_t kLargestConstant = 4096;
 /// Whole numbers of more elements are data, not shapes.
 static constexpr int64_t kMostKnown = 1024;
-/// Refused nodes that one message lists.
-static constexpr size_t kMostListed = 20;
 
 static llvm::Error makeError(const llvm::Twine &message) {
   return llvm::createStringError(llvm::inconvertibleErrorCode(), message);
-}
-
-/// All operators by "domain.Name".
-static const llvm::StringMap<const Operator *> &getOperators() {
-  static const auto *operators = [] {
-    auto *map = new llvm::StringMap<const Operator *>;
-    for (ArrayRef<Operator> list :
-         {elementwiseOperators(), shapeOperators(), indexingOperators(),
-          reductionOperators(), productOperators(), poolingOperators(),
-          normalizationOperators(), quantizationOperators(),
-          attentionOperators()})
-      for (const Operator &op : list)
-        map->try_emplace((llvm::Twine(op.domain) + "." + op.name).str(), &op);
-    return map;
-  }();
-  return *operators;
-}
-
-std::vector<std::string> mlir::qlm::listOnnxOperators() {
-  std::vector<std::string> names;
-  for (const auto &entry : getOperators())
-    names.push_back(entry.getKey().str());
-  llvm::sort(names);
-  return names;
 }
 
 namespace {
@@ -71,17 +40,23 @@ class GraphImporter {
 public:
   GraphImporter(OnnxFile &file, MLIRContext &context,
                 const OnnxOptions &options)
-      : file(file), options(options), b(&context) {}
+      : file(file), options(options), functions(file.getModel()), b(&context) {}
 
   llvm::Expected<OwningOpRef<ModuleOp>> import();
 
 private:
-  llvm::Error readVersions();
-  llvm::Error checkOperators();
+  using Nodes = std::vector<InlinedNode>;
+
   llvm::Error declareInputs();
-  llvm::Error declareInitializers();
-  llvm::Error declareTypes();
-  llvm::Error importNode(const ::onnx::NodeProto &proto);
+  llvm::Error declareInitializers(const ::onnx::GraphProto &graph, bool isMain);
+  llvm::Error declareTypes(const ::onnx::GraphProto &graph);
+  llvm::Error importNodes(const Nodes &nodes);
+  llvm::Error importNode(const InlinedNode &inlined);
+  llvm::Error importIf(const InlinedNode &inlined);
+  llvm::Error importBranch(const ::onnx::GraphProto &branch,
+                           const InlinedNode &inlined);
+  llvm::Expected<Tensor> lookUp(const ::onnx::NodeProto &proto,
+                                const std::string &name);
   llvm::Error finish();
 
   llvm::Expected<Tensor> makeConstant(const TensorProto &proto);
@@ -97,84 +72,18 @@ private:
 
   OnnxFile &file;
   const OnnxOptions &options;
+  FunctionInliner functions;
   TensorBuilder b;
   OwningOpRef<ModuleOp> module;
   func::FuncOp function;
-  llvm::StringMap<int64_t> versions;
   llvm::StringMap<Tensor> values;
+  /// Names that were defined since the innermost branch began.
+  std::vector<std::string> defined;
   /// Shapes that the graph declares for values.
   llvm::StringMap<RankedTensorType> declared;
   SmallVector<Attribute> argumentAttributes;
 };
 } // namespace
-
-/// The first version of the standard in which an operator has the meaning,
-/// attributes and inputs that its emitter knows.
-static int64_t oldestOpset(const ::onnx::NodeProto &node) {
-  if (!node.domain().empty() && node.domain() != "ai.onnx")
-    return 0;
-  return llvm::StringSwitch<int64_t>(node.op_type())
-      .Cases({"Constant", "Identity", "MatMul", "Not"}, 1)
-      .Cases({"Shape", "Size", "Transpose"}, 1)
-      .Case("Concat", 4)
-      .Case("Reshape", 5)
-      .Cases({"Abs", "Ceil", "Exp", "Floor", "Log", "Neg", "Reciprocal"}, 6)
-      .Cases({"Cast", "Relu", "Sigmoid", "Sqrt", "Tanh", "Elu", "LeakyRelu"}, 6)
-      .Cases({"Add", "And", "Div", "Mul", "Or", "Pow", "Sub", "Xor"}, 7)
-      .Cases({"Equal", "Greater", "Less"}, 7)
-      .Cases({"Acos", "Asin", "Atan", "Cos", "Sin", "Tan"}, 7)
-      .Cases({"Expand", "Max", "Min"}, 8)
-      .Cases({"Acosh", "Asinh", "Atanh", "Cosh", "Erf", "IsNaN"}, 9)
-      .Cases({"Shrink", "Sign", "Sinh", "Where"}, 9)
-      .Cases({"ConvInteger", "MatMulInteger", "QLinearConv"}, 10)
-      .Cases({"DequantizeLinear", "QLinearMatMul", "QuantizeLinear"}, 10)
-      .Cases({"Clip", "DynamicQuantizeLinear", "Round"}, 11)
-      .Cases({"ReduceMax", "ReduceMin"}, 11)
-      .Default(kOldestOpset);
-}
-
-llvm::Error GraphImporter::readVersions() {
-  for (const auto &import : file.getModel().opset_import()) {
-    StringRef domain =
-        import.domain() == "ai.onnx" ? StringRef() : StringRef(import.domain());
-    versions[domain] = import.version();
-  }
-  auto standard = versions.find("");
-  if (standard == versions.end())
-    return llvm::Error::success();
-  for (const auto &node : file.getModel().graph().node()) {
-    int64_t oldest = oldestOpset(node);
-    if (standard->second < oldest)
-      return makeError("the model uses opset " + llvm::Twine(standard->second) +
-                       ", the oldest that " + Node(node, b, 0, {}).describe() +
-                       " is understood in is " + llvm::Twine(oldest) +
-                       "; convert it with onnx.version_converter");
-  }
-  return llvm::Error::success();
-}
-
-static std::string keyOf(const ::onnx::NodeProto &node) {
-  StringRef domain = node.domain();
-  if (domain == "ai.onnx")
-    domain = "";
-  return (domain + "." + node.op_type()).str();
-}
-
-llvm::Error GraphImporter::checkOperators() {
-  std::vector<std::string> refused;
-  for (const auto &proto : file.getModel().graph().node()) {
-    if (getOperators().contains(keyOf(proto)))
-      continue;
-    refused.push_back(Node(proto, b, 0, {}).describe());
-  }
-  if (refused.empty())
-    return llvm::Error::success();
-  size_t more = refused.size() > kMostListed ? refused.size() - kMostListed : 0;
-  refused.resize(refused.size() - more);
-  return makeError(
-      "operators that are not handled: " + llvm::join(refused, ", ") +
-      (more ? " and " + std::to_string(more) + " more" : ""));
-}
 
 //===----------------------------------------------------------------------===//
 // Constants
@@ -294,6 +203,7 @@ GraphImporter::getType(const ::onnx::ValueInfoProto &info,
 llvm::Error GraphImporter::define(StringRef name, Tensor tensor) {
   if (!values.try_emplace(name, std::move(tensor)).second)
     return makeError("two values have the name '" + name + "'");
+  defined.push_back(name.str());
   return llvm::Error::success();
 }
 
@@ -338,8 +248,8 @@ llvm::Error GraphImporter::declareInputs() {
   return llvm::Error::success();
 }
 
-llvm::Error GraphImporter::declareInitializers() {
-  const auto &graph = file.getModel().graph();
+llvm::Error GraphImporter::declareInitializers(const ::onnx::GraphProto &graph,
+                                               bool isMain) {
   if (graph.sparse_initializer_size())
     return makeError("sparse initializers are not handled");
   for (const TensorProto &proto : graph.initializer()) {
@@ -350,7 +260,8 @@ llvm::Error GraphImporter::declareInitializers() {
                          "' has impossible dimensions");
     Tensor tensor;
     Type stored = getStoredType(b.getContext(), proto.data_type());
-    if (count > kLargestConstant && stored) {
+    // Packages look weights up in the model's graph.
+    if (isMain && count > kLargestConstant && stored) {
       // Its bytes are checked now and read when the package is written.
       if (auto data = file.getData(proto); !data)
         return data.takeError();
@@ -371,8 +282,7 @@ llvm::Error GraphImporter::declareInitializers() {
   return llvm::Error::success();
 }
 
-llvm::Error GraphImporter::declareTypes() {
-  const auto &graph = file.getModel().graph();
+llvm::Error GraphImporter::declareTypes(const ::onnx::GraphProto &graph) {
   for (const auto *list : {&graph.value_info(), &graph.output()})
     for (const auto &info : *list) {
       int32_t elementType = 0;
@@ -391,22 +301,110 @@ llvm::Error GraphImporter::declareTypes() {
 // Nodes
 //===----------------------------------------------------------------------===//
 
-llvm::Error GraphImporter::importNode(const ::onnx::NodeProto &proto) {
+llvm::Expected<Tensor> GraphImporter::lookUp(const ::onnx::NodeProto &proto,
+                                             const std::string &name) {
+  if (name.empty())
+    return Tensor();
+  auto found = values.find(name);
+  if (found == values.end())
+    return makeError(describeNode(proto) + ": no value is called '" + name +
+                     "' (names must be defined before they are used)");
+  return found->second;
+}
+
+/// The graph in attribute \p name; null where there is none.
+static const ::onnx::GraphProto *findGraph(const ::onnx::NodeProto &proto,
+                                           StringRef name) {
+  for (const ::onnx::AttributeProto &attribute : proto.attribute())
+    if (attribute.name() == name && attribute.has_g())
+      return &attribute.g();
+  return nullptr;
+}
+
+/// An If is the branch that its condition, which must be known, takes.
+llvm::Error GraphImporter::importIf(const InlinedNode &inlined) {
+  const ::onnx::NodeProto &proto = *inlined.proto;
+  auto fail = [&](const llvm::Twine &what) {
+    return makeError(describeNode(proto) + ": " + what);
+  };
+  if (proto.input_size() != 1)
+    return fail("takes 1 input, got " + llvm::Twine(proto.input_size()));
+  auto condition = lookUp(proto, proto.input(0));
+  if (!condition)
+    return condition.takeError();
+  if (!*condition || !condition->known)
+    return fail(describeUnknownInput(proto, 0));
+  if (condition->known->size() != 1)
+    return fail("the condition must be one element, got " +
+                llvm::Twine(condition->known->size()));
+  StringRef name = condition->known->front() ? "then_branch" : "else_branch";
+  const ::onnx::GraphProto *branch = findGraph(proto, name);
+  if (!branch)
+    return fail("has no " + name);
+  if (branch->output_size() != proto.output_size() || branch->input_size())
+    return fail(name + " has " + llvm::Twine(branch->input_size()) +
+                " inputs and " + llvm::Twine(branch->output_size()) +
+                " outputs, it takes 0 and " + llvm::Twine(proto.output_size()));
+  return importBranch(*branch, inlined);
+}
+
+llvm::Error GraphImporter::importBranch(const ::onnx::GraphProto &branch,
+                                        const InlinedNode &inlined) {
+  const ::onnx::NodeProto &proto = *inlined.proto;
+  std::vector<std::string> outer = std::exchange(defined, {});
+  auto nodes = functions.inlineCalls(branch.node(), *inlined.scope);
+  if (!nodes)
+    return nodes.takeError();
+  if (llvm::Error error =
+          checkNodes(*nodes, file.getModel().graph(), options.fixed))
+    return error;
+  if (llvm::Error error = declareInitializers(branch, /*isMain=*/false))
+    return error;
+  if (llvm::Error error = importNodes(*nodes))
+    return error;
+  std::vector<Tensor> results;
+  for (const auto &info : branch.output()) {
+    auto result = lookUp(proto, info.name());
+    if (!result)
+      return result.takeError();
+    if (!*result)
+      return makeError(describeNode(proto) + ": an output has no name");
+    results.push_back(std::move(*result));
+  }
+  // Names of a branch mean nothing outside of it.
+  for (const std::string &name : defined)
+    values.erase(name);
+  defined = std::move(outer);
+  for (auto [name, result] : llvm::zip_equal(proto.output(), results))
+    if (!name.empty())
+      if (llvm::Error error = define(name, std::move(result)))
+        return error;
+  return llvm::Error::success();
+}
+
+llvm::Error GraphImporter::importNodes(const Nodes &nodes) {
+  for (const InlinedNode &node : nodes)
+    if (llvm::Error error =
+            isIf(*node.proto) ? importIf(node) : importNode(node))
+      return error;
+  return llvm::Error::success();
+}
+
+llvm::Error GraphImporter::importNode(const InlinedNode &inlined) {
+  const ::onnx::NodeProto &proto = *inlined.proto;
   SmallVector<Tensor> inputs;
   for (const std::string &name : proto.input()) {
-    auto found = values.find(name);
-    if (!name.empty() && found == values.end())
-      return makeError(Node(proto, b, 0, {}).describe() +
-                       ": no value is called '" + name +
-                       "' (names must be defined before they are used)");
-    inputs.push_back(name.empty() ? Tensor() : found->second);
+    auto input = lookUp(proto, name);
+    if (!input)
+      return input.takeError();
+    inputs.push_back(std::move(*input));
   }
   while (!inputs.empty() && !inputs.back())
     inputs.pop_back();
-  StringRef domain =
-      proto.domain() == "ai.onnx" ? StringRef() : StringRef(proto.domain());
-  Node node(proto, b, versions.lookup(domain), std::move(inputs));
-  const Operator &op = *getOperators().at(keyOf(proto));
+  Node node(proto, b,
+            inlined.scope->versions.lookup(normalizeDomain(proto.domain())),
+            std::move(inputs));
+  const Operator &op = *findOperator(proto);
   auto fail = [&](const llvm::Twine &what) {
     return makeError(node.describe() + ": " + what);
   };
@@ -485,12 +483,14 @@ llvm::Error GraphImporter::finish() {
 }
 
 llvm::Expected<OwningOpRef<ModuleOp>> GraphImporter::import() {
-  if (file.getModel().functions_size())
-    return makeError("functions inside the model are not handled");
-  for (auto step :
-       {&GraphImporter::readVersions, &GraphImporter::checkOperators})
-    if (llvm::Error error = (this->*step)())
-      return std::move(error);
+  const ::onnx::GraphProto &graph = file.getModel().graph();
+  if (llvm::Error error = functions.initialize())
+    return std::move(error);
+  auto nodes = functions.inlineCalls(graph.node(), functions.getMain());
+  if (!nodes)
+    return nodes.takeError();
+  if (llvm::Error error = checkNodes(*nodes, graph, options.fixed))
+    return std::move(error);
   module = ModuleOp::create(b.getUnknownLoc());
   (*module)->setAttr("qlm.kind", b.getStringAttr("graph"));
   (*module)->setAttr("qlm.stage", b.getStringAttr("import"));
@@ -498,14 +498,14 @@ llvm::Expected<OwningOpRef<ModuleOp>> GraphImporter::import() {
   function = func::FuncOp::create(b, b.loc, "graph", b.getFunctionType({}, {}));
   b.top = function.addEntryBlock();
   b.setInsertionPointToEnd(&function.front());
-  for (auto step :
-       {&GraphImporter::declareInputs, &GraphImporter::declareInitializers,
-        &GraphImporter::declareTypes})
-    if (llvm::Error error = (this->*step)())
-      return std::move(error);
-  for (const auto &node : file.getModel().graph().node())
-    if (llvm::Error error = importNode(node))
-      return std::move(error);
+  if (llvm::Error error = declareInputs())
+    return std::move(error);
+  if (llvm::Error error = declareInitializers(graph, /*isMain=*/true))
+    return std::move(error);
+  if (llvm::Error error = declareTypes(graph))
+    return std::move(error);
+  if (llvm::Error error = importNodes(*nodes))
+    return std::move(error);
   if (llvm::Error error = finish())
     return std::move(error);
   if (function.walk([](func::CallOp) { return WalkResult::interrupt(); })

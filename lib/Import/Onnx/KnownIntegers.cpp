@@ -39,6 +39,36 @@ Tensor mlir::qlm::onnx_import::makeIntegers(TensorBuilder &b,
   return {constant, type, SmallVector<int64_t>(values)};
 }
 
+/// Whether \p value is one of \p type.
+static bool fits(int64_t value, int32_t type) {
+  switch (type) {
+  case TensorProto::BOOL:
+    return value == 0 || value == 1;
+  case TensorProto::INT8:
+    return value == static_cast<int8_t>(value);
+  case TensorProto::UINT8:
+    return value == static_cast<uint8_t>(value);
+  case TensorProto::INT16:
+    return value == static_cast<int16_t>(value);
+  case TensorProto::UINT16:
+    return value == static_cast<uint16_t>(value);
+  case TensorProto::INT32:
+    return value == static_cast<int32_t>(value);
+  case TensorProto::UINT32:
+    return value == static_cast<uint32_t>(value);
+  case TensorProto::UINT64:
+    return value >= 0;
+  default:
+    return type == TensorProto::INT64;
+  }
+}
+
+/// Elements of uint64 above those of int64, which are known as negative ones.
+static bool hasHighBits(const Tensor &tensor) {
+  return tensor.type == TensorProto::UINT64 &&
+         llvm::any_of(*tensor.known, [](int64_t value) { return value < 0; });
+}
+
 namespace {
 /// Whole numbers and their shape.
 struct Integers {
@@ -79,11 +109,17 @@ static Folded foldArithmetic(Node &node) {
   Body body = llvm::StringSwitch<Body>(node.op())
                   .Case("Add",
                         [](int64_t x, int64_t y) -> std::optional<int64_t> {
-                          return x + y;
+                          int64_t sum;
+                          if (__builtin_add_overflow(x, y, &sum))
+                            return std::nullopt;
+                          return sum;
                         })
                   .Case("Sub",
                         [](int64_t x, int64_t y) -> std::optional<int64_t> {
-                          return x - y;
+                          int64_t difference;
+                          if (__builtin_sub_overflow(x, y, &difference))
+                            return std::nullopt;
+                          return difference;
                         })
                   .Case("Mul",
                         [](int64_t x, int64_t y) -> std::optional<int64_t> {
@@ -110,6 +146,22 @@ static Folded foldArithmetic(Node &node) {
                         [](int64_t x, int64_t y) -> std::optional<int64_t> {
                           return x > y;
                         })
+                  .Case("LessOrEqual",
+                        [](int64_t x, int64_t y) -> std::optional<int64_t> {
+                          return x <= y;
+                        })
+                  .Case("GreaterOrEqual",
+                        [](int64_t x, int64_t y) -> std::optional<int64_t> {
+                          return x >= y;
+                        })
+                  .Case("And",
+                        [](int64_t x, int64_t y) -> std::optional<int64_t> {
+                          return x && y;
+                        })
+                  .Case("Or",
+                        [](int64_t x, int64_t y) -> std::optional<int64_t> {
+                          return x || y;
+                        })
                   .Case("Max",
                         [](int64_t x, int64_t y) -> std::optional<int64_t> {
                           return std::max(x, y);
@@ -122,6 +174,13 @@ static Folded foldArithmetic(Node &node) {
   if (!body || node.inputCount() != 2)
     return std::nullopt;
   return foldPairs(take(node.in(0)), take(node.in(1)), body);
+}
+
+static Folded foldNot(Node &node) {
+  Integers x = take(node.in(0));
+  for (int64_t &value : x.values)
+    value = !value;
+  return x;
 }
 
 static Folded foldWhere(Node &node) {
@@ -211,9 +270,13 @@ static Folded foldShapeChange(Node &node) {
 
 static Folded foldCast(Node &node) {
   auto to = node.integer("to", 0);
-  if (to != TensorProto::INT64 && to != TensorProto::INT32)
+  if (to != TensorProto::INT64 && to != TensorProto::INT32 &&
+      to != TensorProto::BOOL)
     return std::nullopt;
   Integers x = take(node.in(0));
+  if (to == TensorProto::BOOL)
+    for (int64_t &value : x.values)
+      value = value != 0;
   if (to == TensorProto::INT32)
     for (int64_t &value : x.values)
       value = static_cast<int32_t>(value);
@@ -261,7 +324,8 @@ static int32_t resultType(Node &node) {
   StringRef op = node.op();
   if (op == "Cast")
     return static_cast<int32_t>(node.integer("to", 0));
-  if (op == "Equal" || op == "Less" || op == "Greater")
+  if (op == "Equal" || op == "Less" || op == "Greater" || op == "LessOrEqual" ||
+      op == "GreaterOrEqual")
     return TensorProto::BOOL;
   if (op == "Where")
     return node.in(1).type;
@@ -298,26 +362,36 @@ std::optional<Tensor> mlir::qlm::onnx_import::foldKnown(Node &node) {
     return std::nullopt;
   }
   for (const Tensor &input : node.ins())
-    if (input && (!input.known || input.known->size() > kMostElements))
+    if (input && (!input.known || input.known->size() > kMostElements ||
+                  hasHighBits(input)))
       return std::nullopt;
   using Fold = Folded (*)(Node &);
-  Fold fold = llvm::StringSwitch<Fold>(node.op())
-                  .Cases({"Add", "Sub", "Mul", "Div", "Equal", "Less",
-                          "Greater", "Max", "Min"},
-                         foldArithmetic)
-                  .Case("Where", foldWhere)
-                  .Case("Concat", foldConcat)
-                  .Case("Gather", foldGather)
-                  .Case("Slice", foldSlice)
-                  .Cases({"Reshape", "Squeeze", "Unsqueeze"}, foldShapeChange)
-                  .Case("Cast", foldCast)
-                  .Case("ConstantOfShape", foldConstantOfShape)
-                  .Case("Range", foldRange)
-                  .Default(nullptr);
+  Fold fold =
+      llvm::StringSwitch<Fold>(node.op())
+          .Cases({"Add", "Sub", "Mul", "Div", "Equal", "Less", "Greater",
+                  "LessOrEqual", "GreaterOrEqual", "And", "Or", "Max", "Min"},
+                 foldArithmetic)
+          .Case("Not", foldNot)
+          .Case("Identity",
+                [](Node &node) -> Folded { return take(node.in(0)); })
+          .Case("Where", foldWhere)
+          .Case("Concat", foldConcat)
+          .Case("Gather", foldGather)
+          .Case("Slice", foldSlice)
+          .Cases({"Reshape", "Squeeze", "Unsqueeze"}, foldShapeChange)
+          .Case("Cast", foldCast)
+          .Case("ConstantOfShape", foldConstantOfShape)
+          .Case("Range", foldRange)
+          .Default(nullptr);
   if (!fold)
     return std::nullopt;
   Folded result = fold(node);
   if (!result)
     return std::nullopt;
-  return makeIntegers(node.b, result->values, result->shape, resultType(node));
+  // What overflows the type is left to run time, which wraps it.
+  int32_t type = resultType(node);
+  if (!llvm::all_of(result->values,
+                    [&](int64_t value) { return fits(value, type); }))
+    return std::nullopt;
+  return makeIntegers(node.b, result->values, result->shape, type);
 }

@@ -7,23 +7,21 @@
 
 #include "Node.h"
 
-#include "qlm/Archive/Json.h"
+#include "Functions.h"
 
 using namespace mlir;
 using namespace mlir::qlm;
 using namespace mlir::qlm::onnx_import;
 
-std::string Node::describe() const {
-  std::string text = "node ";
-  if (!proto.name().empty())
-    text += quoteName(proto.name()) + " ";
-  else if (proto.output_size() > 0)
-    text += "of " + quoteName(proto.output(0)) + " ";
-  text += "(";
-  if (!proto.domain().empty())
-    text += proto.domain() + ".";
-  return text + proto.op_type() + ")";
+std::string
+mlir::qlm::onnx_import::describeUnknownInput(const ::onnx::NodeProto &proto,
+                                             int i) {
+  return "input " + std::to_string(i) + " ('" + proto.input(i) +
+         "') must be known when the graph is compiled; make it a constant, or "
+         "fix it (--fix)";
 }
+
+std::string Node::describe() const { return describeNode(proto); }
 
 const ::onnx::AttributeProto *Node::find(StringRef name) const {
   for (const ::onnx::AttributeProto &attribute : proto.attribute())
@@ -63,9 +61,7 @@ std::optional<SmallVector<int64_t>> Node::knownInput(int64_t i,
   if (!has(i))
     return std::nullopt;
   if (!in(i).known)
-    (void)fail("input " + llvm::Twine(i) + " ('" + proto.input(i) +
-               "') must be known when the graph is compiled; make it a "
-               "constant, or fix it (--fix)");
+    (void)fail(describeUnknownInput(proto, static_cast<int>(i)));
   return in(i).known;
 }
 

@@ -121,6 +121,9 @@ ArrayRef<Operator> normalizationOperators();
 ArrayRef<Operator> quantizationOperators();
 ArrayRef<Operator> attentionOperators();
 
+/// Why a node needs its input \p i to be known.
+std::string describeUnknownInput(const ::onnx::NodeProto &proto, int i);
+
 /// Computes integer results from known inputs; nothing when the operator, or
 /// an input, isn't of that kind.
 std::optional<Tensor> foldKnown(Node &node);

@@ -121,12 +121,19 @@ static Value arithmetic(TensorBuilder &b, Value x, Value y, Fold fold) {
 }
 
 Value TensorBuilder::add(Value a, Value b) {
-  return arithmetic<arith::AddIOp>(
-      *this, a, b, [](int64_t x, int64_t y) { return std::optional(x + y); });
+  return arithmetic<arith::AddIOp>(*this, a, b, [](int64_t x, int64_t y) {
+    int64_t sum;
+    return __builtin_add_overflow(x, y, &sum) ? std::nullopt
+                                              : std::optional(sum);
+  });
 }
 Value TensorBuilder::sub(Value a, Value b) {
-  return arithmetic<arith::SubIOp>(
-      *this, a, b, [](int64_t x, int64_t y) { return std::optional(x - y); });
+  return arithmetic<arith::SubIOp>(*this, a, b, [](int64_t x, int64_t y) {
+    int64_t difference;
+    return __builtin_sub_overflow(x, y, &difference)
+               ? std::nullopt
+               : std::optional(difference);
+  });
 }
 Value TensorBuilder::mul(Value a, Value b) {
   return arithmetic<arith::MulIOp>(*this, a, b, [](int64_t x, int64_t y) {
