@@ -5,9 +5,10 @@
 //
 //===----------------------------------------------------------------------===//
 
-#include "Node.h"
+#include "SmallFloats.h"
 
 #include "mlir/Dialect/Arith/IR/Arith.h"
+#include "mlir/Dialect/Math/IR/Math.h"
 
 using namespace mlir;
 using namespace mlir::qlm::onnx_import;
@@ -108,6 +109,27 @@ Value mlir::qlm::onnx_import::highestElement(TensorBuilder &b, int32_t type) {
                                    : APInt::getSignedMaxValue(width)));
 }
 
+/// f64 as f32 so that rounding it once more, to a shorter type, rounds once: to
+/// an odd last place where it isn't exact.
+static Value roundToOdd(TensorBuilder &b, Value value) {
+  Type i32 = b.getI32Type();
+  Value near = arith::TruncFOp::create(b, b.loc, b.getF32Type(), value);
+  Value back = arith::ExtFOp::create(b, b.loc, value.getType(), near);
+  auto compare = [&](arith::CmpFPredicate predicate, Value x,
+                     Value y) -> Value {
+    return arith::ExtUIOp::create(
+        b, b.loc, i32, arith::CmpFOp::create(b, b.loc, predicate, x, y));
+  };
+  Value isAway =
+      compare(arith::CmpFPredicate::OGT, math::AbsFOp::create(b, b.loc, back),
+              math::AbsFOp::create(b, b.loc, value));
+  Value isInexact = compare(arith::CmpFPredicate::ONE, back, value);
+  Value bits = arith::BitcastOp::create(b, b.loc, i32, near);
+  bits =
+      arith::OrIOp::create(b, b.loc, subElements(b, bits, isAway), isInexact);
+  return arith::BitcastOp::create(b, b.loc, b.getF32Type(), bits);
+}
+
 /// Float to float. Halves round once, also from f64.
 static Value convertFloat(TensorBuilder &b, Value value, FloatType to) {
   unsigned from = value.getType().getIntOrFloatBitWidth();
@@ -118,6 +140,8 @@ static Value convertFloat(TensorBuilder &b, Value value, FloatType to) {
         b, arith::ExtFOp::create(b, b.loc, b.getF32Type(), value), to);
   if (from < to.getWidth())
     return arith::ExtFOp::create(b, b.loc, to, value);
+  if (from == 64 && to.getWidth() < 32)
+    value = roundToOdd(b, value);
   return arith::TruncFOp::create(b, b.loc, to, value);
 }
 
@@ -133,18 +157,18 @@ static Value toInteger(TensorBuilder &b, Value value, int32_t to, Type stored) {
   return arith::TruncIOp::create(b, b.loc, stored, wide);
 }
 
-/// Whether \p type is stored as bytes whose bits this file doesn't convert.
-static bool isOpaque(int32_t type) {
+/// Whether \p type is a boolean or an integer, however short.
+static bool isInteger(int32_t type) {
   switch (type) {
-  case TensorProto::FLOAT8E4M3FN:
-  case TensorProto::FLOAT8E4M3FNUZ:
-  case TensorProto::FLOAT8E5M2:
-  case TensorProto::FLOAT8E5M2FNUZ:
-  case TensorProto::FLOAT4E2M1:
-  case TensorProto::FLOAT8E8M0:
+  case TensorProto::INT8:
+  case TensorProto::INT16:
+  case TensorProto::INT32:
+  case TensorProto::INT64:
+  case TensorProto::INT4:
+  case TensorProto::INT2:
     return true;
   default:
-    return false;
+    return isUnsignedType(type);
   }
 }
 
@@ -160,12 +184,24 @@ static Value narrowBits(TensorBuilder &b, Value value, unsigned bits,
 
 Value mlir::qlm::onnx_import::convertElement(TensorBuilder &b, Value value,
                                              int32_t from, int32_t to,
-                                             bool saturate) {
+                                             bool saturate,
+                                             ExponentRounding round) {
   if (from == to)
     return value;
-  if (isOpaque(from) || isOpaque(to))
-    return {};
   Type stored = getStoredType(b.getContext(), to);
+  if (isSmallFloat(from)) {
+    value = decodeSmallFloat(b, value, from);
+    from = TensorProto::FLOAT;
+  }
+  if (isSmallFloat(to)) {
+    // By way of float32, as ml_dtypes and with it ONNX's evaluator do.
+    value = convertElement(b, value, from, TensorProto::FLOAT);
+    return encodeSmallFloat(b, value, to, saturate, round);
+  }
+  if (!isFloatType(to) && !isInteger(to))
+    return {};
+  if (!isFloatType(from) && !isInteger(from))
+    return {};
   Type source = value.getType();
   if (isBoolType(to)) {
     if (isa<FloatType>(source))

@@ -9,8 +9,11 @@
 
 #include "mlir/Dialect/Arith/IR/Arith.h"
 #include "mlir/Dialect/Math/IR/Math.h"
+#include "qlm/Archive/OnnxFile.h"
+#include "llvm/ADT/StringSwitch.h"
 
 using namespace mlir;
+using namespace mlir::qlm;
 using namespace mlir::qlm::onnx_import;
 using onnx::TensorProto;
 
@@ -332,18 +335,27 @@ static LogicalResult convertTo(Node &node, int32_t to) {
   const Tensor &x = node.in(0);
   TensorBuilder &b = node.b;
   Type stored = getStoredType(b.getContext(), to);
-  if (!stored)
-    return node.fail("cannot convert to this element type");
-  bool isHandled = true;
-  Value result = b.map({x.value}, stored, [&](ValueRange e) -> Value {
-    if (Value converted =
-            convertElement(b, e[0], x.type, to, node.integer("saturate", 1)))
-      return converted;
-    isHandled = false;
-    return b.integer(stored, 0);
-  });
+  StringRef mode = node.text("round_mode", "up");
+  auto round = llvm::StringSwitch<std::optional<ExponentRounding>>(mode)
+                   .Case("up", ExponentRounding::Up)
+                   .Case("down", ExponentRounding::Down)
+                   .Case("nearest", ExponentRounding::Nearest)
+                   .Default(std::nullopt);
+  if (!round)
+    return node.fail("round_mode must be up, down or nearest, got " + mode);
+  bool isHandled = stored != nullptr, saturates = node.integer("saturate", 1);
+  Value result =
+      !isHandled ? Value()
+                 : b.map({x.value}, stored, [&](ValueRange e) -> Value {
+                     if (Value converted = convertElement(b, e[0], x.type, to,
+                                                          saturates, *round))
+                       return converted;
+                     isHandled = false;
+                     return b.integer(stored, 0);
+                   });
   if (!isHandled)
-    return node.fail("conversions of floats of 8 or 4 bits are not handled");
+    return node.fail("cannot convert " + getOnnxTypeName(x.type) + " to " +
+                     getOnnxTypeName(to));
   return node.set(0, result, to);
 }
 static LogicalResult emitCast(Node &node) {
@@ -357,9 +369,14 @@ static LogicalResult emitBitCast(Node &node) {
   TensorBuilder &b = node.b;
   auto to = static_cast<int32_t>(node.integer("to", 0));
   Type stored = getStoredType(b.getContext(), to);
-  if (!stored ||
-      stored.getIntOrFloatBitWidth() != x.elementType().getIntOrFloatBitWidth())
+  // Booleans take a byte where they can be seen.
+  auto widthOf = [](Type type) {
+    return std::max<unsigned>(type.getIntOrFloatBitWidth(), 8);
+  };
+  if (!stored || widthOf(stored) != widthOf(x.elementType()))
     return node.fail("element types must have the same width");
+  if (isBoolType(x.type) || isBoolType(to))
+    return convertTo(node, to);
   return node.set(0,
                   b.map({x.value}, stored,
                         [&](ValueRange e) -> Value {

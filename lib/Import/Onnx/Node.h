@@ -134,10 +134,15 @@ Tensor makeIntegers(TensorBuilder &b, ArrayRef<int64_t> values,
 
 // Scalar arithmetic of ONNX's element types.
 
-/// Converts a stored element. Floats to integers go towards zero and, for
-/// 8-bit floats, saturate as \p saturate says.
+/// How numbers become powers of two (float8e8m0).
+enum class ExponentRounding { Up, Down, Nearest };
+
+/// Converts a stored element. Floats become integers towards zero and floats of
+/// less than 16 bits as encodeSmallFloat says. Null where a type can't be
+/// converted.
 Value convertElement(TensorBuilder &b, Value value, int32_t from, int32_t to,
-                     bool saturate = true);
+                     bool saturate = true,
+                     ExponentRounding round = ExponentRounding::Up);
 /// A value of the wider type \p wide as \p type would keep it.
 Value roundElement(TensorBuilder &b, Value value, int32_t wide, int32_t type);
 /// Sum, difference, product, quotient, minimum, maximum of two elements.

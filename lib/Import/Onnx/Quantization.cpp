@@ -6,13 +6,16 @@
 //===----------------------------------------------------------------------===//
 
 #include "Products.h"
+#include "SmallFloats.h"
 
 #include "mlir/Dialect/Arith/IR/Arith.h"
 #include "mlir/Dialect/Math/IR/Math.h"
 #include "mlir/Dialect/Tensor/IR/Tensor.h"
+#include "qlm/Archive/OnnxFile.h"
 #include "qlm/Dialect/Graph.h"
 
 using namespace mlir;
+using namespace mlir::qlm;
 using namespace mlir::qlm::onnx_import;
 using onnx::TensorProto;
 
@@ -74,20 +77,26 @@ static LogicalResult checkParameter(Node &node, const Tensor &x,
   return success();
 }
 
-/// A code as a number of type \p wide.
-static Value codeValue(TensorBuilder &b, Value code, int32_t type,
-                       int32_t wide) {
-  return convertElement(b, code, type, wide);
+static bool isCode(int32_t type) {
+  return codeRange(type) ||
+         (isSmallFloat(type) && type != TensorProto::FLOAT8E8M0);
 }
 
-/// round(v / scale) + zero, clamped to the codes' range; v, scale and zero are
-/// of type \p wide.
-static Value quantize(TensorBuilder &b, Value v, Value scale, Value zero,
-                      int32_t wide, int32_t to) {
+static bool isScale(int32_t type) {
+  return isFloatType(type) || type == TensorProto::FLOAT8E8M0;
+}
+
+/// The code of \p quotient, of type \p wide as \p zero is: rounded, then moved
+/// by \p zero and clamped to the codes' range; floats are rounded last.
+static Value quantize(TensorBuilder &b, Value quotient, Value zero,
+                      int32_t wide, int32_t to, bool saturate = true) {
+  if (isSmallFloat(to)) {
+    Value moved = zero ? addElements(b, quotient, zero) : quotient;
+    return convertElement(b, moved, wide, to, saturate);
+  }
   auto [low, high] = *codeRange(to);
-  Type stored = v.getType();
-  Value code =
-      math::RoundEvenOp::create(b, b.loc, divElements(b, v, scale, wide));
+  Type stored = quotient.getType();
+  Value code = math::RoundEvenOp::create(b, b.loc, quotient);
   if (zero)
     code = addElements(b, code, zero);
   // NaN becomes the lowest code; the conversion must not be undefined.
@@ -129,11 +138,8 @@ static LogicalResult emitQuantizeLinear(Node &node) {
     to = node.in(2).type;
   else if (!to)
     to = TensorProto::UINT8;
-  if (!codeRange(to))
-    return node.fail(
-        "codes of " +
-        llvm::Twine(to == TensorProto::FLOAT4E2M1 ? "4-bit" : "8-bit") +
-        " floats are not handled");
+  if (!isCode(to))
+    return node.fail("codes of " + getOnnxTypeName(to) + " are not handled");
   for (int64_t i : {1, 2})
     if (node.has(i) && checkParameter(node, x, node.in(i)).failed())
       return failure();
@@ -146,13 +152,16 @@ static LogicalResult emitQuantizeLinear(Node &node) {
                         scale.value, node.has(2) ? node.in(2).value : Value(),
                         b.getI64IntegerAttr(axis), unsignedFlag(b, to)),
                     to);
-  // Divided in the precision asked for, or that of x.
-  auto asked = static_cast<int32_t>(node.integer("precision", 0));
-  int32_t wide = accumulatorType(asked ? asked : scale.type);
-  if (!isFloatType(wide) || !isFloatType(scale.type))
+  // Divided in the precision asked for, or that of the scale; powers of two
+  // are exact in float32.
+  auto precision = static_cast<int32_t>(node.integer("precision", scale.type));
+  if (!precision || precision == TensorProto::FLOAT8E8M0)
+    precision =
+        scale.type == TensorProto::FLOAT8E8M0 ? TensorProto::FLOAT : scale.type;
+  int32_t wide = accumulatorType(precision);
+  if (!isFloatType(wide) || !isScale(scale.type))
     return node.fail("scales must be floats");
-  Type stored = getStoredType(b.getContext(), wide);
-  (void)stored;
+  bool saturates = node.integer("saturate", 1);
   return node.set(
       0,
       b.generate(b.dims(x.value), getStoredType(b.getContext(), to),
@@ -163,9 +172,11 @@ static LogicalResult emitQuantizeLinear(Node &node) {
                                             scale.type, wide);
                    Value zero;
                    if (node.has(2))
-                     zero = codeValue(b, parameterAt(node, x, node.in(2), at),
-                                      to, wide);
-                   return quantize(b, v, s, zero, wide, to);
+                     zero = convertElement(
+                         b, parameterAt(node, x, node.in(2), at), to, wide);
+                   Value quotient = roundElement(b, divElements(b, v, s, wide),
+                                                 wide, precision);
+                   return quantize(b, quotient, zero, wide, to, saturates);
                  }),
       to);
 }
@@ -173,8 +184,11 @@ static LogicalResult emitQuantizeLinear(Node &node) {
 static LogicalResult emitDequantizeLinear(Node &node) {
   const Tensor &x = node.in(0), &scale = node.in(1);
   TensorBuilder &b = node.b;
-  if (!codeRange(x.type) && x.type != TensorProto::INT32)
-    return node.fail("codes that are floats are not handled");
+  if (!isCode(x.type) && x.type != TensorProto::INT32)
+    return node.fail("codes of " + getOnnxTypeName(x.type) +
+                     " are not handled");
+  if (!isScale(scale.type))
+    return node.fail("scales must be floats");
   for (int64_t i : {1, 2})
     if (node.has(i) && checkParameter(node, x, node.in(i)).failed())
       return failure();
@@ -189,23 +203,28 @@ static LogicalResult emitDequantizeLinear(Node &node) {
                         scale.value, node.has(2) ? node.in(2).value : Value(),
                         b.getI64IntegerAttr(axis), unsignedFlag(b, x.type)),
                     to);
-  int32_t wide = accumulatorType(scale.type);
+  int32_t wide = scale.type == TensorProto::DOUBLE ? TensorProto::DOUBLE
+                                                   : TensorProto::FLOAT;
+  // Differences of integers are exact.
+  int32_t difference =
+      isSmallFloat(x.type) ? TensorProto::FLOAT : TensorProto::INT64;
+  if (!isFloatType(to))
+    return node.fail("cannot give " + getOnnxTypeName(to));
   return node.set(
       0,
       b.generate(b.dims(x.value), getStoredType(b.getContext(), to),
                  [&](ValueRange at) {
-                   // The difference of codes is exact.
                    Value code = convertElement(b, b.extract(x.value, at),
-                                               x.type, TensorProto::INT64);
+                                               x.type, difference);
                    if (node.has(2))
                      code = subElements(
                          b, code,
                          convertElement(b, parameterAt(node, x, node.in(2), at),
-                                        node.in(2).type, TensorProto::INT64));
+                                        node.in(2).type, difference));
                    Value s = convertElement(b, parameterAt(node, x, scale, at),
                                             scale.type, wide);
                    Value v = mulElements(
-                       b, convertElement(b, code, TensorProto::INT64, wide), s);
+                       b, convertElement(b, code, difference, wide), s);
                    return convertElement(b, v, wide, to);
                  }),
       to);
@@ -249,7 +268,9 @@ static LogicalResult emitDynamicQuantizeLinear(Node &node) {
   return node.set(0,
                   b.map({x.value}, b.getI8Type(),
                         [&](ValueRange e) {
-                          return quantize(b, e[0], divisor, point,
+                          Value quotient =
+                              divElements(b, e[0], divisor, TensorProto::FLOAT);
+                          return quantize(b, quotient, point,
                                           TensorProto::FLOAT,
                                           TensorProto::UINT8);
                         }),
@@ -318,8 +339,8 @@ static Value requantize(Node &node, Value sum, Value xScale, Value yScale,
   v = mulElements(b, v, mulElements(b, read(xScale), read(yScale)));
   Value point =
       convertElement(b, b.scalar(resultZero.value), resultZero.type, wide);
-  return quantize(b, v, read(b.scalar(node.in(scale).value)), point, wide,
-                  resultZero.type);
+  v = divElements(b, v, read(b.scalar(node.in(scale).value)), wide);
+  return quantize(b, v, point, wide, resultZero.type);
 }
 
 static LogicalResult emitQLinearMatMul(Node &node) {
