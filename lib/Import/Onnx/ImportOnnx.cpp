@@ -77,6 +77,8 @@ private:
   OwningOpRef<ModuleOp> module;
   func::FuncOp function;
   llvm::StringMap<Tensor> values;
+  /// What the file holds, by the names of values that still mean it.
+  llvm::StringMap<const TensorProto *> tensors;
   /// Names that were defined since the innermost branch began.
   std::vector<std::string> defined;
   /// Shapes that the graph declares for values.
@@ -278,6 +280,7 @@ llvm::Error GraphImporter::declareInitializers(const ::onnx::GraphProto &graph,
     }
     if (llvm::Error error = define(proto.name(), std::move(tensor)))
       return error;
+    tensors[proto.name()] = &proto;
   }
   return llvm::Error::success();
 }
@@ -372,8 +375,10 @@ llvm::Error GraphImporter::importBranch(const ::onnx::GraphProto &branch,
     results.push_back(std::move(*result));
   }
   // Names of a branch mean nothing outside of it.
-  for (const std::string &name : defined)
+  for (const std::string &name : defined) {
     values.erase(name);
+    tensors.erase(name);
+  }
   defined = std::move(outer);
   for (auto [name, result] : llvm::zip_equal(proto.output(), results))
     if (!name.empty())
@@ -425,6 +430,11 @@ llvm::Error GraphImporter::importNode(const InlinedNode &inlined) {
     return {};
   };
   node.makeConstant = readConstant;
+  auto findTensor = [&](const std::string &name) {
+    return tensors.lookup(name);
+  };
+  node.findTensor = findTensor;
+  node.file = &file;
   for (const std::string &name : proto.output())
     node.declarations.push_back(declared.lookup(name));
   b.loc = NameLoc::get(

@@ -11,6 +11,7 @@
 #include "TensorBuilder.h"
 
 #include "onnx-ml.pb.h"
+#include "qlm/Archive/OnnxFile.h"
 #include "llvm/ADT/StringRef.h"
 #include "llvm/ADT/Twine.h"
 
@@ -89,8 +90,13 @@ public:
   }
   SmallVector<RankedTensorType> declarations;
 
-  /// Bytes of a constant as the file holds them; set by the importer.
+  // Set by the importer.
+  /// Bytes of a constant as the file holds them.
   llvm::function_ref<Tensor(const ::onnx::TensorProto &)> makeConstant;
+  /// What the file holds under the name of a value; null where it is computed.
+  llvm::function_ref<const ::onnx::TensorProto *(const std::string &)>
+      findTensor;
+  OnnxFile *file = nullptr;
 
 private:
   const ::onnx::NodeProto &proto;
@@ -120,6 +126,7 @@ ArrayRef<Operator> poolingOperators();
 ArrayRef<Operator> normalizationOperators();
 ArrayRef<Operator> quantizationOperators();
 ArrayRef<Operator> attentionOperators();
+ArrayRef<Operator> contributedOperators();
 
 /// Why a node needs its input \p i to be known.
 std::string describeUnknownInput(const ::onnx::NodeProto &proto, int i);

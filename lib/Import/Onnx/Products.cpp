@@ -103,9 +103,8 @@ static bool isLinear(TensorBuilder &b, const Tensor &x, const Tensor &weight,
          weight.dim(0) > 0 && weight.dim(1) > 0 && x.dim(x.rank() - 1) == inner;
 }
 
-/// The product of \p x's rows with \p weight, `[outFeatures, inFeatures]`.
-static Value emitLinear(TensorBuilder &b, const Tensor &x, Value weight,
-                        Value bias) {
+Value mlir::qlm::onnx_import::emitLinear(TensorBuilder &b, const Tensor &x,
+                                         Value weight, Value bias) {
   SmallVector<Value> sizes = b.dims(x.value);
   auto type = cast<RankedTensorType>(weight.getType());
   Value rows = sizes[0];

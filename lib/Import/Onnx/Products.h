@@ -23,6 +23,10 @@ Value matmul(Node &node, const Tensor &x, const Tensor &y, Type element,
              ElementReader readX, ElementReader readY, ElementFinisher finish,
              Value zero);
 
+/// The product of \p x's rows, f32, with \p weight, `[outFeatures, inFeatures]`
+/// and known when the package is written, as is \p bias, which may be null.
+Value emitLinear(TensorBuilder &b, const Tensor &x, Value weight, Value bias);
+
 /// Convolution of \p x [N, C, spatial…] with \p weight [M, C / group, kernel…];
 /// strides, pads and the like are the node's attributes.
 Value convolve(Node &node, const Tensor &x, const Tensor &weight, Type element,
