@@ -2,10 +2,10 @@
 # SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
 """Writes quantized checkpoints that other tools load.
 
-    python -m qlm.quantize MODEL -o DIR --format gptq --method gptq \\
+    quantc quantize MODEL -o DIR --format gptq --method gptq \\
         --calibration FILE
 
-The codes are the compiler's: ``quantc`` makes a package with its own options
+is this module's `main`. The codes are the compiler's: ``quantc`` makes a package with its own options
 (``--method``, ``--group-size``, ``--calibration``, …), and its codes and scales
 are written in the format's order. The head and the embedding stay as they are.
 
@@ -17,6 +17,10 @@ awq                 int4 by groups with zero points (gemm packing)
 bitsandbytes        nf4, with or without ``--double-quant``; int8
 compressed-tensors  int4 by groups, int8 by channel, fp8 by channel
 ==================  ========================================================
+
+Inputs that are rounded when the model runs are said where the format can:
+``--activations int8-dynamic`` with compressed-tensors' int8, and ``--method
+llm.int8`` with bitsandbytes' int8.
 """
 
 from __future__ import annotations
@@ -162,9 +166,18 @@ _WRITERS = {"gptq": _write_gptq, "awq": _write_awq,
             "compressed-tensors": _write_compressed}  # fmt: skip
 
 
+# What each format can say of inputs, with weights of a kind.
+_ACTIVATIONS = {("bitsandbytes", "int8"): "int8-dynamic",
+                ("compressed-tensors", "int8"): "int8-dynamic"}  # fmt: skip
+
+
 def _settings(form: str, weights: str, linears: dict[str, Linear],
-              dtype: str) -> tuple[dict, dict]:
+              dtype: str, activations: str = "none") -> tuple[dict, dict]:
     """Return the config's section, and what the writer needs to know."""
+    if activations not in ("none", _ACTIVATIONS.get((form, weights))):
+        raise CheckpointError(
+            f"{form} with weights {weights} can't say activations "
+            f"{activations}")
     first = next(iter(linears.values()))
     group = first.codes.shape[1] // first.scales.shape[1]
     symmetric = first.zero_points is None
@@ -193,11 +206,13 @@ def _settings(form: str, weights: str, linears: dict[str, Linear],
             "bnb_4bit_use_double_quant": first.doubled is not None,
         }  # fmt: skip
         return section, section | {"block": group, "dtype": dtype}
-    section = _compressed_section(weights, group, symmetric)
+    section = _compressed_section(weights, group, symmetric,
+                                  activations != "none")
     return section, section | {"weights": weights}
 
 
-def _compressed_section(weights: str, group: int, symmetric: bool) -> dict:
+def _compressed_section(weights: str, group: int, symmetric: bool,
+                        rounds_inputs: bool) -> dict:
     packed = weights == "int4"
     arguments = {
         "num_bits": 4 if packed else 8,
@@ -206,6 +221,10 @@ def _compressed_section(weights: str, group: int, symmetric: bool) -> dict:
         "strategy": "group" if packed else "channel",
         "group_size": group if packed else None, "dynamic": False,
     }  # fmt: skip
+    inputs = {
+        "num_bits": 8, "type": "int", "symmetric": True, "strategy": "token",
+        "dynamic": True,
+    } if rounds_inputs else None  # fmt: skip
     return {
         "quant_method": "compressed-tensors",
         "format": {"int4": "pack-quantized", "int8": "int-quantized",
@@ -213,7 +232,7 @@ def _compressed_section(weights: str, group: int, symmetric: bool) -> dict:
         "quantization_status": "compressed", "ignore": ["lm_head"],
         "config_groups": {"group_0": {
             "targets": ["Linear"], "weights": arguments,
-            "input_activations": None, "output_activations": None}},
+            "input_activations": inputs, "output_activations": None}},
     }  # fmt: skip
 
 
@@ -221,7 +240,9 @@ def _collect(model: Path, package: Path, form: str, weights: str,
              dtype: str) -> tuple[dict, dict]:
     """All tensors of the checkpoint, and the config's section."""
     linears, norms, _ = read_linears(package)
-    section, settings = _settings(form, weights, linears, dtype)
+    manifest = json.loads((package / "manifest.json").read_text())
+    section, settings = _settings(form, weights, linears, dtype,
+                                  manifest["quantization"]["activations"])
     kept = read_folder(model)
     tensors = {}
     for name, tensor in kept.items():
@@ -240,8 +261,34 @@ def _collect(model: Path, package: Path, form: str, weights: str,
     return tensors, section
 
 
+class CompilerError(CheckpointError):
+    """The compiler has failed, and said why itself.
+
+    Attributes
+    ----------
+    code : int
+        What it ended with.
+    """
+
+    def __init__(self, code: int):
+        super().__init__(f"quantc ended with {code}")
+        self.code = code
+
+
+def _compile(command: list[str], show: bool) -> None:
+    """Run the compiler; with `show`, its progress and warnings are seen."""
+    done = subprocess.run(
+        command, stdout=subprocess.DEVNULL, check=False, text=True,
+        stderr=None if show else subprocess.PIPE)  # fmt: skip
+    if done.returncode and show:
+        raise CompilerError(done.returncode)
+    if done.returncode:
+        line = (done.stderr.strip().splitlines() or ["quantc failed"])[-1]
+        raise CheckpointError(line.removeprefix("quantc: error: "))
+
+
 def quantize(model, output, form: str, weights: str | None = None,
-             options: list[str] | None = None) -> Path:
+             options: list[str] | None = None, show: bool = False) -> Path:
     """Quantize a model and write it in another tool's format.
 
     Parameters
@@ -254,6 +301,8 @@ def quantize(model, output, form: str, weights: str | None = None,
         What linears become; the format's first by default.
     options : list of str, optional
         More of quantc's: ``["--method", "gptq", "--calibration", "a.txt"]``.
+    show : bool
+        Lets the compiler write its progress, warnings and errors itself.
 
     Returns
     -------
@@ -283,13 +332,9 @@ def quantize(model, output, form: str, weights: str | None = None,
     output.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=output.parent) as scratch:
         package, partial = Path(scratch) / "package", Path(scratch) / "output"
-        done = subprocess.run(
-            [_find_compiler(), str(model), "-o", str(package), "--weights",
-             weights, "--keep-lm-head", "--target-cpu", "x86-64-v3", *words],
-            capture_output=True, text=True, check=False)  # fmt: skip
-        if done.returncode:
-            line = (done.stderr.strip().splitlines() or ["quantc failed"])[-1]
-            raise CheckpointError(line.removeprefix("quantc: error: "))
+        _compile([_find_compiler(), str(model), "-o", str(package), "--weights",
+                  weights, "--keep-lm-head", "--target-cpu", "x86-64-v3",
+                  *words], show)  # fmt: skip
         tensors, section = _collect(model, package, form, weights, dtype)
         partial.mkdir()
         for path in model.iterdir():
@@ -302,20 +347,27 @@ def quantize(model, output, form: str, weights: str | None = None,
     return output
 
 
-def main(arguments: list[str]) -> int:
-    """``python -m qlm.quantize MODEL -o DIR --format F [quantc's options]``."""
+def main(arguments: list[str], program: str = "qlm.quantize") -> int:
+    """``quantc quantize MODEL -o DIR --format FORMAT [quantc's options]``."""
     parser = argparse.ArgumentParser(
-        prog="qlm.quantize", description="Writes a quantized checkpoint; other "
-        "options are quantc's")
-    parser.add_argument("model")
-    parser.add_argument("-o", "--output", required=True)
+        prog=program, allow_abbrev=False,
+        description="Writes a quantized checkpoint that other tools load. All "
+        "other options are quantc's: --method, --calibration, --group-size, "
+        "--zero-points, ...")
+    parser.add_argument("model", metavar="MODEL")
+    parser.add_argument("-o", "--output", required=True, metavar="FOLDER",
+                        help="the folder to write, which must not exist")
     parser.add_argument("--format", required=True, choices=FORMATS)
-    parser.add_argument("--weights")
+    parser.add_argument("--weights", metavar="TYPE", help="; ".join(
+        f"{form}: {', '.join(types)}" for form, types in _WEIGHTS.items()))
     known, rest = parser.parse_known_args(arguments)
     try:
-        quantize(known.model, known.output, known.format, known.weights, rest)
+        quantize(known.model, known.output, known.format, known.weights, rest,
+                 show=True)
+    except CompilerError as error:
+        return error.code
     except (CheckpointError, OSError) as error:
-        print(f"qlm.quantize: error: {error}", file=sys.stderr)
+        print(f"{program}: error: {error}", file=sys.stderr)
         return 1
     return 0
 

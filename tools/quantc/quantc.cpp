@@ -13,6 +13,7 @@
 #include "Calibration.h"
 #include "Graphs.h"
 #include "Judge.h"
+#include "QuantizeCommand.h"
 #include "qlm/Pipelines/Pipelines.h"
 #include "llvm/ADT/STLExtras.h"
 #include "llvm/ADT/ScopeExit.h"
@@ -654,6 +655,8 @@ static int compile(const Arguments &arguments) {
 }
 
 int main(int argc, char **argv) {
+  if (argc > 1 && llvm::StringRef(argv[1]) == "quantize")
+    return runQuantizeCommand(argv[0], llvm::ArrayRef(argv + 2, argc - 2));
   // LLVM registers hundreds of options of its own, which are none of ours.
   cl::ResetCommandLineParser();
   Arguments arguments;
@@ -662,7 +665,9 @@ int main(int argc, char **argv) {
   if (!cl::ParseCommandLineOptions(
           argc, argv,
           "Compiles a language model's folder, or an ONNX file, to a "
-          "package\n",
+          "package\n\n  quantc quantize MODEL --format FORMAT -o FOLDER "
+          "[options]\n\nwrites a checkpoint for other tools (quantc quantize "
+          "--help).\n",
           &stream)) {
     // About a flag's value the parser has printed its own line already.
     if (messages.empty())
