@@ -1,0 +1,16 @@
+//===- ProductKernel512.cpp - Products by vectors of 512 bits
+//--------------===//
+//
+// Part of the QLM project, under the Apache License v2.0 with LLVM Exceptions.
+// SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
+//
+//===----------------------------------------------------------------------===//
+
+#define QLM_VECTOR_BYTES 64
+#include "ProductKernel.h"
+
+using namespace qlm::numerics;
+
+const ProductKernels qlm::numerics::kProductKernels512 = {
+    12, QLM_VECTOR_BYTES, addTile<float, QLM_VECTOR_BYTES, 12>,
+    addTile<double, QLM_VECTOR_BYTES, 12>};
