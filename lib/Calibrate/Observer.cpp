@@ -7,7 +7,7 @@
 
 #include "Observer.h"
 
-#include <Eigen/Core>
+#include "qlm/Quantize/Products.h"
 
 #include <algorithm>
 #include <cmath>
@@ -15,9 +15,6 @@
 #include <limits>
 
 using namespace qlm;
-
-using FloatMatrix =
-    Eigen::Matrix<float, Eigen::Dynamic, Eigen::Dynamic, Eigen::RowMajor>;
 
 /// Weight of what was seen before in an averaged range.
 static constexpr double kMomentum = 0.99;
@@ -43,9 +40,10 @@ bool LinearObserver::addRows() {
   if (!std::all_of(pending.begin(), pending.end(),
                    [](float value) { return std::isfinite(value); }))
     return false;
-  Eigen::Map<const FloatMatrix> x(pending.data(), rows, features);
-  Eigen::Map<FloatMatrix> sums(moments.data(), features, features);
-  sums.selfadjointView<Eigen::Lower>().rankUpdate(x.transpose());
+  numerics::addProduct<float>(features, features, rows, 1,
+                              {pending.data(), 1, features},
+                              {pending.data(), features, 1}, moments.data(),
+                              features, numerics::ProductPart::Lower);
   addRanges(rows);
   rowsSeen += rows;
   ++stepsSeen;

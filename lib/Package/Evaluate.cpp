@@ -330,7 +330,7 @@ static llvm::Error runProgram(ParameterProgram &program, const WeightPlan &plan,
     if (llvm::Error error =
             runChunks(program, scratch, look, [](int64_t) {}, cancelled))
       return error;
-  if (llvm::Error error = program.prepare())
+  if (llvm::Error error = program.prepare(static_cast<int>(scratch.size())))
     return error;
   if (llvm::Error error =
           runChunks(program, scratch, evaluate, done, cancelled))

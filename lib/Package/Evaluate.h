@@ -60,8 +60,9 @@ public:
                            EvaluationScratch &scratch) {
     return llvm::Error::success();
   }
-  /// Called once after `look` has seen all rows, and before `evaluate`.
-  virtual llvm::Error prepare() { return llvm::Error::success(); }
+  /// Called once after `look` has seen all rows, and before `evaluate`; may use
+  /// \p threads.
+  virtual llvm::Error prepare(int threads) { return llvm::Error::success(); }
   /// Called once after all rows have been evaluated.
   virtual llvm::Error finish(ArrayRef<PackedTensor> tensors,
                              const WeightsFile &file) {

@@ -125,11 +125,11 @@ llvm::Error RoundingProgram::look(int64_t row, int64_t count,
   return llvm::Error::success();
 }
 
-llvm::Error RoundingProgram::prepare() {
+llvm::Error RoundingProgram::prepare(int threads) {
   if (doubled)
     doubledScales.resize(scheme.getScaleCount(getRows(), getColumns()));
   if (moments)
-    return factorMoments();
+    return factorMoments(threads);
   if (!needsLook())
     return llvm::Error::success();
   numerics::RoundingResult result =
@@ -141,13 +141,13 @@ llvm::Error RoundingProgram::prepare() {
 // GPTQ
 //===----------------------------------------------------------------------===//
 
-llvm::Error RoundingProgram::factorMoments() {
+llvm::Error RoundingProgram::factorMoments(int threads) {
   int64_t columns = getColumns();
   std::vector<float> values(columns * columns);
   if (llvm::Error error = moments->read(0, columns, values.data()))
     return error;
   moments->release(0, columns);
-  if (factor.compute(values.data(), columns, gptq)) {
+  if (factor.compute(values.data(), columns, gptq, threads)) {
     if (factor.getDamping() > gptq.damping)
       raisedDamping = factor.getDamping();
     return llvm::Error::success();

@@ -38,7 +38,7 @@ public:
   bool needsLook() const override;
   llvm::Error look(int64_t row, int64_t count,
                    EvaluationScratch &scratch) override;
-  llvm::Error prepare() override;
+  llvm::Error prepare(int threads) override;
   llvm::Error evaluate(int64_t row, int64_t count, EvaluationScratch &scratch,
                        ArrayRef<PackedTensor> tensors,
                        const WeightsFile &file) override;
@@ -54,7 +54,7 @@ private:
   RoundingProgram(std::unique_ptr<RowReader> reader, SchemeAttr scheme);
   llvm::Error makeRoundingError(const ::qlm::numerics::RoundingResult &result,
                                 int64_t row) const;
-  llvm::Error factorMoments();
+  llvm::Error factorMoments(int threads);
   /// Finds codes with the known scales, and that they are the rows'.
   llvm::Error keepCodes(int64_t row, int64_t count, EvaluationScratch &scratch);
   /// Rounds the rows in \p scratch.

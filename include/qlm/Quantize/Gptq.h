@@ -42,16 +42,17 @@ struct GptqOptions {
 };
 
 /// The second moments of a linear's inputs, made ready for rounding its
-/// weight: with H = E[x xᵀ] + damping, the upper triangular U with
-/// UᵀU = H⁻¹. Immutable once made; threads may share it.
+/// weight: with H = E[x xᵀ] + damping and R upper triangular, R Rᵀ = H, what
+/// the error of column j adds to column k, R[j, k] / R[k, k]. Immutable once
+/// made; threads may share it.
 class GptqFactor {
 public:
   /// From \p moments `[columns, columns]`, row-major; only the lower triangle
-  /// is read. Needs 20 bytes for each of its elements, and 4 more to refine.
-  /// False when the matrix is
-  /// not positive definite with a damping of 1, or not finite.
+  /// is read. Needs 12 bytes for each of its elements, and 4 more to refine.
+  /// False when the matrix is not positive definite with a damping of 1, or
+  /// not finite.
   bool compute(const float *moments, int64_t columns,
-               const GptqOptions &options);
+               const GptqOptions &options, int threads = 1);
 
   int64_t getColumns() const { return columns; }
   /// The damping that was enough.
@@ -75,8 +76,10 @@ private:
   int64_t deadColumns = 0;
   std::vector<int64_t> order; ///< column visited i-th; empty: as they stand
   std::vector<bool> dead;     ///< by column as it stands
-  std::vector<float> upper;   ///< [columns, columns], in the order visited
-  std::vector<float> damped;  ///< H, [columns, columns], if it is needed
+  /// F, [columns, columns], in the order visited; 0 up to the diagonal.
+  std::vector<float> feedback;
+  std::vector<float> pivots; ///< R[k, k]
+  std::vector<float> damped; ///< H, [columns, columns], if it is needed
 };
 
 /// Makes the codes and scales of \p weights `[rows, columns]` better by the

@@ -5,18 +5,22 @@
 //
 //===----------------------------------------------------------------------===//
 //
-// Algorithm 1 of the paper. In place of the Cholesky factor of an inverse, one
-// factorization and a triangular inverse: with J the reversal of rows,
-// J H J = M Mᵀ gives H = R Rᵀ with R = J M J upper triangular, and U = R⁻¹.
+// The paper's algorithm, without the inverse of H. A row's loss with errors
+// E = W - Q is E H Eᵀ = |E R|² for H = R Rᵀ with R upper triangular, and with
+// F[j, k] = R[j, k] / R[k, k] the k-th of those squares is
+//
+//   R[k, k]² (W[k] + sum over j < k of E[j] F[j, k] - Q[k])²
+//
+// which the code nearest to `W[k] + sum` makes least. That the paper's columns
+// hold the same numbers is theorem 6 of QuIP (Chee et al., arXiv 2307.13304).
+// R is the factor of H with rows and columns reversed, turned back.
 //
 //===----------------------------------------------------------------------===//
 
 #include "qlm/Quantize/Gptq.h"
 
 #include "ColumnRounder.h"
-
-#include <Eigen/Cholesky>
-#include <Eigen/Core>
+#include "qlm/Quantize/Products.h"
 
 #include <algorithm>
 #include <cmath>
@@ -25,13 +29,6 @@
 using namespace qlm;
 using namespace qlm::numerics;
 
-using Matrix =
-    Eigen::Matrix<double, Eigen::Dynamic, Eigen::Dynamic, Eigen::RowMajor>;
-using FloatMatrix =
-    Eigen::Matrix<float, Eigen::Dynamic, Eigen::Dynamic, Eigen::RowMajor>;
-using FloatMap = Eigen::Map<FloatMatrix>;
-using ConstFloatMap = Eigen::Map<const FloatMatrix>;
-
 //===----------------------------------------------------------------------===//
 // The factor
 //===----------------------------------------------------------------------===//
@@ -39,7 +36,7 @@ using ConstFloatMap = Eigen::Map<const FloatMatrix>;
 static constexpr double kLargestDamping = 1.0;
 
 bool GptqFactor::compute(const float *moments, int64_t size,
-                         const GptqOptions &options) {
+                         const GptqOptions &options, int threads) {
   columns = size;
   dead.assign(static_cast<size_t>(size), false);
   deadColumns = 0;
@@ -64,7 +61,7 @@ bool GptqFactor::compute(const float *moments, int64_t size,
   }
 
   // Reversed from the start, so that its lower factor is R, reversed.
-  Matrix reversed(size, size);
+  std::vector<double> reversed(static_cast<size_t>(size * size));
   auto columnAt = [&](int64_t i) {
     int64_t visited = size - 1 - i;
     return order.empty() ? visited : order[visited];
@@ -75,12 +72,12 @@ bool GptqFactor::compute(const float *moments, int64_t size,
       int64_t a = columnAt(i);
       for (int64_t j = 0; j < i; ++j) {
         int64_t b = columnAt(j);
-        reversed(i, j) = moments[std::max(a, b) * size + std::min(a, b)];
+        reversed[i * size + j] =
+            moments[std::max(a, b) * size + std::min(a, b)];
       }
-      reversed(i, i) = diagonal[a] + damping * mean;
+      reversed[i * size + i] = diagonal[a] + damping * mean;
     }
-    Eigen::LLT<Eigen::Ref<Matrix>, Eigen::Lower> factorization(reversed);
-    if (factorization.info() == Eigen::Success)
+    if (factorCholesky(reversed.data(), size, threads))
       break;
   }
   if (damping > kLargestDamping)
@@ -95,20 +92,39 @@ bool GptqFactor::compute(const float *moments, int64_t size,
       damped[i * size + i] = static_cast<float>(diagonal[i] + damping * mean);
   }
 
-  // M's inverse.
-  Matrix inverse = Matrix::Identity(size, size);
-  reversed.triangularView<Eigen::Lower>().solveInPlace(inverse);
-  upper.assign(static_cast<size_t>(size * size), 0);
-  for (int64_t i = 0; i < size; ++i)
-    for (int64_t j = i; j < size; ++j)
-      upper[i * size + j] =
-          static_cast<float>(inverse(size - 1 - i, size - 1 - j));
-  return std::isfinite(upper[0]);
+  feedback.assign(static_cast<size_t>(size * size), 0);
+  pivots.resize(static_cast<size_t>(size));
+  for (int64_t k = 0; k < size; ++k)
+    pivots[k] = static_cast<float>(reversed[(size - 1 - k) * (size + 1)]);
+  for (int64_t j = 0; j < size; ++j)
+    for (int64_t k = j + 1; k < size; ++k) {
+      double factor = reversed[(size - 1 - j) * size + size - 1 - k];
+      double pivot = reversed[(size - 1 - k) * (size + 1)];
+      feedback[j * size + k] = static_cast<float>(factor / pivot);
+    }
+  return std::all_of(pivots.begin(), pivots.end(),
+                     [](float pivot) { return std::isfinite(pivot); });
 }
 
 //===----------------------------------------------------------------------===//
 // Rounding
 //===----------------------------------------------------------------------===//
+
+/// The values that columns of a group have when the error before them is made
+/// up for as well as can be: those they would get if none of them were rounded.
+/// \p group `[rows, count]` has what the columns before it add to \p given, a
+/// part of a matrix of \p columns columns, as \p feedback is.
+static void continueUnrounded(int64_t rows, int64_t count, const float *given,
+                              float *group, const float *feedback,
+                              int64_t columns) {
+  for (int64_t row = 0; row < rows; ++row, group += count, given += columns)
+    for (int64_t k = 0; k < count; ++k) {
+      float error = given[k] - group[k];
+      const float *along = feedback + k * columns;
+      for (int64_t j = k + 1; j < count; ++j)
+        group[j] += error * along[j];
+    }
+}
 
 RoundingResult
 qlm::numerics::quantizeGptq(float *weights, int64_t rows, int64_t columns,
@@ -137,9 +153,8 @@ qlm::numerics::quantizeGptq(float *weights, int64_t rows, int64_t columns,
   if (options.searchScales) {
     importance.resize(static_cast<size_t>(columns));
     for (int64_t i = 0; i < columns; ++i) {
-      float pivot = factor.upper[i * columns + i];
-      importance[factor.order.empty() ? i : factor.order[i]] =
-          1 / (pivot * pivot);
+      float pivot = factor.pivots[i];
+      importance[factor.order.empty() ? i : factor.order[i]] = pivot * pivot;
     }
   }
   auto findScales = [&](int64_t group, const float *values, int64_t stride) {
@@ -153,17 +168,20 @@ qlm::numerics::quantizeGptq(float *weights, int64_t rows, int64_t columns,
   if (!result.ok())
     return result;
 
-  // In the order visited.
-  FloatMatrix w(rows, columns);
+  // In the order visited, with what the errors before have added.
   auto columnAt = [&](int64_t i) {
     return factor.order.empty() ? i : factor.order[i];
   };
-  for (int64_t i = 0; i < columns; ++i)
-    w.col(i) = FloatMap(weights, rows, columns).col(columnAt(i));
-  ConstFloatMap upper(factor.upper.data(), columns, columns);
+  std::vector<float> current(static_cast<size_t>(rows * columns));
+  for (int64_t row = 0; row < rows; ++row)
+    for (int64_t i = 0; i < columns; ++i)
+      current[row * columns + i] = weights[row * columns + columnAt(i)];
+  const float *feedback = factor.feedback.data();
 
   int64_t block = std::max<int64_t>(options.blockSize, 1);
-  FloatMatrix errors(rows, std::min(block, columns));
+  int64_t width = std::min(block, columns);
+  std::vector<float> errors(static_cast<size_t>(rows * width));
+  std::vector<float> group(static_cast<size_t>(known ? 0 : rows * perScale));
   for (int64_t first = 0; first < columns; first += block) {
     int64_t last = std::min(first + block, columns);
     for (int64_t i = first; i < last; ++i) {
@@ -171,30 +189,34 @@ qlm::numerics::quantizeGptq(float *weights, int64_t rows, int64_t columns,
       if (!known && column % perScale == 0) {
         // A group may reach past this block, whose errors it doesn't have yet.
         int64_t inside = std::min(last - i, perScale);
-        FloatMatrix group = w.middleCols(i, perScale);
-        if (inside < perScale && i > first)
-          group.rightCols(perScale - inside) -=
-              errors.leftCols(i - first) *
-              upper.block(first, i + inside, i - first, perScale - inside);
+        for (int64_t row = 0; row < rows; ++row)
+          std::copy_n(current.data() + row * columns + i, perScale,
+                      group.data() + row * perScale);
+        addProduct<float>(rows, perScale - inside, i - first, 1,
+                          {errors.data(), width, 1},
+                          {feedback + first * columns + i + inside, columns, 1},
+                          group.data() + inside, perScale);
+        continueUnrounded(rows, perScale, weights + i, group.data(),
+                          feedback + i * (columns + 1), columns);
         findScales(column / perScale, group.data(), perScale);
         if (!result.ok())
           return result;
       }
-      float inverse = 1 / upper(i, i);
+      const float *along = feedback + i * columns;
       for (int64_t row = 0; row < rows; ++row) {
-        float value = w(row, i), rounded = 0;
+        float *values = current.data() + row * columns, rounded = 0;
         codes[row * columns + column] =
-            rounder.round(value, row, column, rounded);
-        float error = (value - rounded) * inverse;
-        errors(row, i - first) = error;
-        w.row(row).segment(i, last - i) -=
-            error * upper.row(i).segment(i, last - i);
+            rounder.round(values[i], row, column, rounded);
+        float error = weights[row * columns + column] - rounded;
+        errors[row * width + i - first] = error;
+        for (int64_t j = i + 1; j < last; ++j)
+          values[j] += error * along[j];
       }
     }
-    if (last < columns)
-      w.rightCols(columns - last).noalias() -=
-          errors.leftCols(last - first) *
-          upper.block(first, last, last - first, columns - last);
+    addProduct<float>(rows, columns - last, last - first, 1,
+                      {errors.data(), width, 1},
+                      {feedback + first * columns + last, columns, 1},
+                      current.data() + last, columns);
   }
   if (options.refinements > 0)
     refineGptq(weights, rows, columns, scheme, factor, options, codes, scales,

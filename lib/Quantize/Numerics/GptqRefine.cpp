@@ -14,6 +14,7 @@
 
 #include "ColumnRounder.h"
 #include "qlm/Quantize/Gptq.h"
+#include "qlm/Quantize/Products.h"
 
 #include <Eigen/Cholesky>
 #include <Eigen/Core>
@@ -48,6 +49,15 @@ public:
   void refineCodes(int64_t block);
 
 private:
+  /// Columns from \p first on, \p count of them, of \p matrix
+  /// `[rows, columns]`, times those rows of H.
+  FloatMatrix multiply(const float *matrix, int64_t first, int64_t count) {
+    FloatMatrix product = FloatMatrix::Zero(rows, columns);
+    addProduct<float>(rows, columns, count, 1, {matrix + first, columns, 1},
+                      {moments.data() + first * columns, columns, 1},
+                      product.data(), columns);
+    return product;
+  }
   void solveRow(int64_t row, const Matrix &products, const Matrix &targets);
 
   int64_t rows, columns;
@@ -105,7 +115,7 @@ void Refinement::refineScales() {
         .cast<double>()
         .dot(products.row(row).segment(first, perScale).cast<double>());
   };
-  FloatMatrix products = weights * moments;
+  FloatMatrix products = multiply(weights.data(), 0, columns);
   Matrix targets(rows, perRow);
   for (int64_t row = 0; row < rows; ++row)
     for (int64_t g = 0; g < perRow; ++g)
@@ -113,8 +123,7 @@ void Refinement::refineScales() {
   std::vector<Matrix> systems(static_cast<size_t>(rows),
                               Matrix(perRow, perRow));
   for (int64_t h = 0; h < perRow; ++h) {
-    products.noalias() = digits.middleCols(h * perScale, perScale) *
-                         moments.middleRows(h * perScale, perScale);
+    products = multiply(digits.data(), h * perScale, perScale);
     for (int64_t row = 0; row < rows; ++row)
       for (int64_t g = 0; g < perRow; ++g)
         systems[row](g, h) = sumGroups(products, row, g);
@@ -129,7 +138,7 @@ void Refinement::refineCodes(int64_t block) {
   FloatMatrix errors(rows, columns);
   dequantize(codes, rows, columns, scheme, scales, zeroPoints, errors.data());
   errors -= weights;
-  FloatMatrix gradient = errors * moments;
+  FloatMatrix gradient = multiply(errors.data(), 0, columns);
   FloatMatrix changes(rows, std::min(block, columns));
   for (int64_t first = 0; first < columns; first += block) {
     int64_t size = std::min(block, columns - first);
@@ -150,8 +159,10 @@ void Refinement::refineCodes(int64_t block) {
         local.row(row) += change * moments.row(k).segment(first, size);
       }
     }
-    gradient.noalias() +=
-        changes.leftCols(size) * moments.middleRows(first, size);
+    addProduct<float>(rows, columns, size, 1,
+                      {changes.data(), changes.cols(), 1},
+                      {moments.data() + first * columns, columns, 1},
+                      gradient.data(), columns);
   }
 }
 
