@@ -182,9 +182,9 @@ def _settings(form: str, weights: str, linears: dict[str, Linear],
     group = first.codes.shape[1] // first.scales.shape[1]
     symmetric = first.zero_points is None
     if form == "gptq":
-        # A zero point of 0 has nothing below it for version 1 to store.
-        lowest = min(_zeros_of(each).min() for each in linears.values())
-        version = "gptq" if lowest > 0 else "gptq_v2"
+        # Version 1 stores one less, which a zero point of 0 doesn't have, and
+        # GPTQModel reads it of symmetric codes alone.
+        version = "gptq" if symmetric else "gptq_v2"
         section = {"quant_method": "gptq", "bits": 4, "group_size": group,
                    "desc_act": False, "sym": symmetric, "lm_head": False,
                    "checkpoint_format": version}

@@ -10,6 +10,7 @@ what can be told without them.
 
 from __future__ import annotations
 
+import json
 import os
 import subprocess
 from pathlib import Path
@@ -71,7 +72,7 @@ def test_gptqmodel(write, options, monkeypatch):
     from gptqmodel.nn_modules.qlinear import BaseQuantLinear
 
     folder = write("gptq", *options)
-    model = tool.GPTQModel.load(str(folder), device="cpu",
+    model = tool.GPTQModel.load(str(folder), device="cpu", dtype=torch.float16,
                                 backend=tool.BACKEND.TORCH)
     check(folder, Restore(model.model, lambda layer: layer.dequantize_weight().T),
           BaseQuantLinear)
@@ -110,14 +111,18 @@ def test_autoawq(write):
     ["--weights", "int8", "--activations", "int8-dynamic"]])
 def test_transformers_compressed_tensors(write, options):
     pytest.importorskip("compressed_tensors")
+    from compressed_tensors.quantization import QuantizationConfig
+
     transformers = pytest.importorskip("transformers")
     folder = write("compressed-tensors", *options)
     model = transformers.AutoModelForCausalLM.from_pretrained(
         folder, dtype="auto", quantization_config=transformers.
         CompressedTensorsConfig(run_compressed=False))
-    layer = model.model.layers[0].self_attn.q_proj
-    inputs = layer.quantization_scheme.input_activations
-    assert (inputs is not None) == ("--activations" in options)
+    inputs = QuantizationConfig.model_validate(json.loads(
+        (folder / "config.json").read_text())["quantization_config"]
+    ).config_groups["group_0"].input_activations
+    assert (inputs is not None and inputs.dynamic) == (
+        "--activations" in options)
     check(folder, Restore(model, lambda layer: layer.weight), torch.nn.Linear)
 
 

@@ -7,6 +7,8 @@
 
 #include "qlm/Quantize/Awq.h"
 
+#include "qlm/Quantize/Products.h"
+
 #include <Eigen/Core>
 
 #include <algorithm>
@@ -124,7 +126,7 @@ public:
   double get() const { return loss; }
 
 private:
-  static constexpr int64_t kRows = 64;
+  static constexpr int64_t kRows = 256;
 
   RoundingResult addRows(const FloatMatrix &given, int64_t count) {
     FloatMatrix scaled = given.topRows(count), rounded(count, columns);
@@ -142,8 +144,9 @@ private:
     for (int64_t row = 0; row < count; ++row)
       for (int64_t k = 0; k < columns; ++k)
         rounded(row, k) = rounded(row, k) / byColumn[k] - given(row, k);
-    ConstFloatMap moments(search.moments, columns, columns);
-    FloatMatrix product = rounded * moments;
+    FloatMatrix product = FloatMatrix::Zero(count, columns);
+    addProduct<float>(count, columns, columns, 1, {rounded.data(), columns, 1},
+                      {search.moments, columns, 1}, product.data(), columns);
     loss += product.cwiseProduct(rounded).cast<double>().sum();
     return result;
   }
@@ -247,50 +250,94 @@ void qlm::numerics::findSmoothScales(const float *absmax,
 // Clipping
 //===----------------------------------------------------------------------===//
 
-static constexpr int kClipSteps = 10;
+static constexpr int64_t kClipSteps = 10;
+
+namespace {
+
+/// The columns of one scale, clamped in some rows of a weight.
+class GroupClip {
+public:
+  GroupClip(const Scheme &scheme, int64_t columns, const float *block)
+      : one(scheme), count(columns), block(block),
+        codes(static_cast<size_t>(columns)),
+        clamped(static_cast<size_t>(columns)) {
+    one.granularity = Granularity::Channel;
+  }
+
+  /// Clamps \p rows rows, the first at \p values, \p stride apart.
+  RoundingResult clip(float *values, int64_t rows, int64_t stride) {
+    FloatMatrix errors(rows * kClipSteps, count);
+    for (int64_t row = 0; row < rows; ++row)
+      for (int64_t step = 0; step < kClipSteps; ++step) {
+        RoundingResult result = findErrors(values + row * stride, step,
+                                           &errors(row * kClipSteps + step, 0));
+        result.row = row;
+        if (!result.ok())
+          return result;
+      }
+    FloatMatrix product = FloatMatrix::Zero(errors.rows(), count);
+    addProduct<float>(errors.rows(), count, count, 1, {errors.data(), count, 1},
+                      {block, count, 1}, product.data(), count);
+    Eigen::VectorXf losses = product.cwiseProduct(errors).rowwise().sum();
+    for (int64_t row = 0; row < rows; ++row) {
+      float *given = values + row * stride;
+      Eigen::Index best = 0;
+      losses.segment(row * kClipSteps, kClipSteps).minCoeff(&best);
+      float limit = getLimit(given, best);
+      for (int64_t k = 0; k < count; ++k)
+        given[k] = std::clamp(given[k], -limit, limit);
+    }
+    return {};
+  }
+
+private:
+  float getLimit(const float *values, int64_t step) const {
+    float absmax = 0;
+    for (int64_t k = 0; k < count; ++k)
+      absmax = std::max(absmax, std::fabs(values[k]));
+    return absmax * (1.0f - static_cast<float>(step) / 20.0f);
+  }
+
+  RoundingResult findErrors(const float *values, int64_t step, float *errors) {
+    float limit = getLimit(values, step), scale = 0;
+    uint8_t zero = 0;
+    for (int64_t k = 0; k < count; ++k)
+      clamped[k] = std::clamp(values[k], -limit, limit);
+    RoundingResult result =
+        quantizeRtn(clamped.data(), 1, count, one, codes.data(), &scale, &zero);
+    if (!result.ok())
+      return result;
+    dequantize(codes.data(), 1, count, one, &scale, &zero, clamped.data());
+    for (int64_t k = 0; k < count; ++k)
+      errors[k] = clamped[k] - values[k];
+    return result;
+  }
+
+  Scheme one; ///< of a single row
+  int64_t count;
+  const float *block; ///< second moments, [count, count]
+  std::vector<uint8_t> codes;
+  std::vector<float> clamped;
+};
+
+} // namespace
 
 RoundingResult qlm::numerics::clipWeight(float *weights, int64_t rows,
                                          int64_t columns, const Scheme &scheme,
                                          const float *blocks) {
-  Scheme one = scheme;
-  one.granularity = Granularity::Channel;
+  constexpr int64_t kRows = 32;
   int64_t n = scheme.getColumnsPerScale(columns);
-  std::vector<uint8_t> codes(static_cast<size_t>(n));
-  FloatMatrix errors(kClipSteps, n);
-  std::vector<float> clamped(static_cast<size_t>(n));
-  for (int64_t row = 0; row < rows; ++row)
-    for (int64_t group = 0; group < columns / n; ++group) {
-      float *values = weights + row * columns + group * n;
-      float absmax = 0;
-      for (int64_t k = 0; k < n; ++k)
-        absmax = std::max(absmax, std::fabs(values[k]));
-      if (absmax == 0)
+  for (int64_t group = 0; group < columns / n; ++group) {
+    GroupClip clip(scheme, n, blocks + group * n * n);
+    for (int64_t row = 0; row < rows; row += kRows) {
+      RoundingResult result = clip.clip(weights + row * columns + group * n,
+                                        std::min(kRows, rows - row), columns);
+      if (result.ok())
         continue;
-      auto limitOf = [&](int64_t step) {
-        return absmax * (1.0f - static_cast<float>(step) / 20.0f);
-      };
-      for (int64_t step = 0; step < kClipSteps; ++step) {
-        float limit = limitOf(step), scale = 0;
-        uint8_t zero = 0;
-        for (int64_t k = 0; k < n; ++k)
-          clamped[k] = std::clamp(values[k], -limit, limit);
-        RoundingResult result =
-            quantizeRtn(clamped.data(), 1, n, one, codes.data(), &scale, &zero);
-        result.row = row;
-        result.column += group * n;
-        if (!result.ok())
-          return result;
-        dequantize(codes.data(), 1, n, one, &scale, &zero, clamped.data());
-        for (int64_t k = 0; k < n; ++k)
-          errors(step, k) = clamped[k] - values[k];
-      }
-      FloatMatrix product =
-          errors * ConstFloatMap(blocks + group * n * n, n, n);
-      Eigen::Index best = 0;
-      product.cwiseProduct(errors).rowwise().sum().minCoeff(&best);
-      float limit = limitOf(best);
-      for (int64_t k = 0; k < n; ++k)
-        values[k] = std::clamp(values[k], -limit, limit);
+      result.row += row;
+      result.column += group * n;
+      return result;
     }
+  }
   return {};
 }
