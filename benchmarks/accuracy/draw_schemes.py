@@ -2,11 +2,13 @@
 # SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
 """Draws what each scheme rounds numbers to, with qlm.functional.
 
-    PYTHONPATH=build/release/python draw_schemes.py docs/quantization.svg
+    PYTHONPATH=build/release/python draw_schemes.py docs
 
-One strip a scheme: the real line from the smallest to the largest weight of
-4,096 normal ones that share a scale, a tick for each value that a code stands
-for, and the root of the mean squared error against the weights' own.
+One strip a scheme: the real line from the smallest to the largest number, a
+tick for each value that a code stands for, and the norm of the error as a part
+of the numbers' own. `quantization.svg` has 4,096 normal weights that share a
+scale; `quantization-inputs.svg` a token's 4,096 inputs, three of which are
+outliers; `quantization-scales.svg` the scales of 512 groups of 64 weights.
 """
 
 from __future__ import annotations
@@ -39,9 +41,35 @@ def strips(x: np.ndarray) -> list[tuple[str, np.ndarray, float]]:
     return rows
 
 
-def draw(x: np.ndarray) -> str:
+def input_strips(x: np.ndarray, seen: float) -> list[tuple]:
+    """A token rounded by its own scale, LLM.int8's, and a static scale of a
+    calibration that saw magnitudes up to `seen`."""
+    wide = np.abs(x) >= 6
+    rest = np.where(wide, np.float32(0), x)
+    dynamic = f.dequantize(f.quantize_symmetric(x))
+    parted = f.dequantize(f.quantize_symmetric(rest))
+    scale = np.float32(seen / 127)
+    static = np.clip(np.rint(x / scale), -127, 127) * scale
+    return [
+        (name, np.unique(values),
+         float(np.linalg.norm(values - x) / np.linalg.norm(x)))
+        for name, values in (("int8-dynamic", dynamic),
+                             ("LLM.int8", np.where(wide, x, parted)),
+                             ("int8-static", static))
+    ]
+
+
+def scale_strips(x: np.ndarray) -> tuple[np.ndarray, list[tuple]]:
+    """The scales of nf4, and what 8 bits say of them."""
+    plain = f.quantize_nf4(x, 64).scales.ravel()
+    doubled = f.quantize_nf4(x, 64, double_quant=True).scales.ravel()
+    error = float(np.linalg.norm(doubled - plain) / np.linalg.norm(plain))
+    return plain[None], [("nf4's f32 scales", np.unique(plain), 0.0),
+                         ("double quantized", np.unique(doubled), error)]
+
+
+def draw(x: np.ndarray, rows: list[tuple]) -> str:
     """The picture as SVG."""
-    rows = strips(x)
     height = STRIP * len(rows) + 30
     low, high = float(x.min()), float(x.max())
 
@@ -74,13 +102,24 @@ def draw(x: np.ndarray) -> str:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n\n")[0])
-    parser.add_argument("output", type=Path)
+    parser.add_argument("output", type=Path, metavar="FOLDER")
     args = parser.parse_args()
     rng = np.random.default_rng(0)
-    x = rng.normal(0, 0.02, (1, 4096)).astype(np.float32)
-    args.output.write_text(draw(x))
-    for name, values, error in strips(x):
-        print(f"{name:18} {len(values):4} values, error {100 * error:.2f} %")
+    weights = rng.normal(0, 0.02, (1, 4096)).astype(np.float32)
+    inputs = rng.normal(0, 1, (1, 4096)).astype(np.float32)
+    inputs[0, [100, 1000, 2000]] = 18, -25, 31
+    scales, of_scales = scale_strips(
+        rng.normal(0, 0.02, (8, 4096)).astype(np.float32))
+    pictures = {
+        "quantization.svg": (weights, strips(weights)),
+        "quantization-inputs.svg": (inputs, input_strips(inputs, 40)),
+        "quantization-scales.svg": (scales, of_scales),
+    }
+    for file, (x, rows) in pictures.items():
+        (args.output / file).write_text(draw(x, rows))
+        for name, values, error in rows:
+            print(f"{name:18} {len(values):4} values, "
+                  f"error {100 * error:.2f} %")
 
 
 if __name__ == "__main__":
