@@ -5,16 +5,12 @@
 //
 //===----------------------------------------------------------------------===//
 //
-// A step of a decoder has few rows, a graph as many as it likes: rows are cut
-// into blocks, so that a kernel's scratch is bounded and a block's activations
-// stay in a core's cache while all weights pass. Tiles of such a launch are
-//
-//   tile = block of rows * (tiles of the kernel) + tile of the kernel
-//
-// and neighbouring ones of a block are computed by one call.
+// Each linear becomes one launch, with what GraphRowBlocks.h takes over; what
+// is left over of windows, pools and roundings becomes launches of its own.
 //
 //===----------------------------------------------------------------------===//
 
+#include "GraphRowBlocks.h"
 #include "qlm/Dialect/MethodOps.h"
 #include "qlm/Lower/Cpu/Kernels.h"
 #include "qlm/Lower/GraphPasses.h"
@@ -33,16 +29,7 @@ namespace mlir::qlm {
 
 using namespace mlir;
 using namespace mlir::qlm;
-using kernel::KernelBuilder;
 using kernel::KernelFrame;
-using kernel::Ptr;
-using kernel::Val;
-
-/// Bytes of activations that a block of rows should have: half of a small
-/// second-level cache.
-static constexpr int64_t kBlockBytes = 512 * 1024;
-/// Fewer rows would read the weights too often, more make scratch large.
-static constexpr int64_t kFewestRows = 64, kMostRows = 512;
 
 namespace {
 /// Turns the operations of a graph to launches.
@@ -51,13 +38,19 @@ public:
   GraphKernelWriter(ModuleOp kernels, const cpu::Target &target)
       : kernels(kernels), target(target) {}
 
-  LogicalResult write(Operation *op);
+  /// Writes a linear and what goes with it.
+  LogicalResult writeLinear(PackedLinearOp op);
+  /// Writes what no linear took over.
+  LogicalResult writeRest(Operation *op);
 
 private:
   LogicalResult writeRows(Operation *op);
-  LogicalResult writeLinear(PackedLinearOp op);
-  std::string emitRowBlocks(PackedLinearOp op, const cpu::KernelInfo &inner,
-                            int64_t blockRows);
+  void writeWindows(graph::WindowsOp op);
+  void writePool(graph::PoolRowsOp op);
+  template <typename Op> void replacePlaces(Op op, StringRef kernel);
+  graph::LaunchOp launch(Operation *place, StringRef kernel, Value rows,
+                         Value tiles, int64_t scratchBytes, ValueRange inputs,
+                         ArrayRef<Value> results);
   void replace(Operation *op, StringRef kernel, Value rows, Value tiles,
                int64_t scratchBytes);
 
@@ -79,96 +72,48 @@ struct EmitGraphKernelsPass
 };
 } // namespace
 
-static int64_t elementBytes(Value value) {
-  return cast<RankedTensorType>(value.getType()).getElementTypeBitWidth() / 8;
-}
-
-/// Bytes that a buffer advances by from row to row; 0 of parameters.
-static int64_t rowBytes(PackedLinearOp op, Value value) {
-  if (value == op.getInput() || value == op.getOutliers())
-    return op.getInFeatures() * elementBytes(value);
-  if (value == op.getInputScales())
-    return 4;
-  if (value == op.getResidual() || value == op.getResult())
-    return op.getOutFeatures() * elementBytes(value);
-  return 0;
-}
-
-/// Tiles lo .. hi - 1 of the kernel `inner` on blocks of `blockRows` rows.
-/// Buffers are those of `inner`, for all rows. Tested by
-/// test/python/test_graph_linear.py.
-std::string GraphKernelWriter::emitRowBlocks(PackedLinearOp op,
-                                             const cpu::KernelInfo &inner,
-                                             int64_t blockRows) {
-  std::string name = inner.name + "_rows";
-  if (kernels.lookupSymbol(name))
-    return name;
-  SmallVector<int64_t> advance;
-  for (Value operand : op->getOperands())
-    advance.push_back(rowBytes(op, operand));
-  advance.push_back(rowBytes(op, op.getResult()));
-  func::FuncOp function = kernel::createKernelFunction(kernels, name);
-  KernelFrame frame(function, advance.size());
-  KernelBuilder &b = frame.builder();
-  Location loc = b.getLoc();
-  auto allocate = [&](int64_t words) {
-    Value count = b.index(words).get();
-    return Ptr(LLVM::AllocaOp::create(b, loc, b.ptr(), b.i64(), count), &b);
-  };
-  Ptr list = allocate(advance.size()), sizes = allocate(4);
-  Val rows = frame.size(SizeKind::Tokens);
-  int64_t tiles = inner.tiles.getCount();
-  auto callee = kernels.lookupSymbol<func::FuncOp>(inner.name);
-  b.forRange(frame.lo() / tiles, (frame.hi() + (tiles - 1)) / tiles, 1,
-             [&](Val block) {
-               Val first = block * blockRows;
-               for (auto [i, bytes] : llvm::enumerate(advance))
-                 list.at(8 * static_cast<int64_t>(i))
-                     .store(b.val(frame.buffer(i).at(first * bytes).get()), 8);
-               Val count = b.min(rows - first, b.index(blockRows));
-               sizes.at(8 * ::qlm::format::kSizeTokens).store(count, 8);
-               Val from = b.max(frame.lo() - block * tiles, b.index(0));
-               Val to = b.min(frame.hi() - block * tiles, b.index(tiles));
-               func::CallOp::create(b, loc, callee,
-                                    ValueRange{list.get(), sizes.get(),
-                                               from.get(), to.get(),
-                                               frame.scratch().get()});
-             });
-  return name;
+/// A launch at \p place that gives \p results.
+graph::LaunchOp GraphKernelWriter::launch(Operation *place, StringRef kernel,
+                                          Value rows, Value tiles,
+                                          int64_t scratchBytes,
+                                          ValueRange inputs,
+                                          ArrayRef<Value> results) {
+  OpBuilder b(place);
+  SmallVector<Value> outputs;
+  SmallVector<Type> types;
+  for (Value result : results) {
+    auto type = cast<RankedTensorType>(result.getType());
+    SmallVector<Value> open;
+    if (type.isDynamicDim(0))
+      open.push_back(rows);
+    types.push_back(type);
+    outputs.push_back(tensor::EmptyOp::create(
+        b, place->getLoc(), type.getShape(), type.getElementType(), open));
+  }
+  return graph::LaunchOp::create(
+      b, place->getLoc(), types, FlatSymbolRefAttr::get(b.getContext(), kernel),
+      rows, tiles, b.getI64IntegerAttr(scratchBytes), inputs, outputs);
 }
 
 void GraphKernelWriter::replace(Operation *op, StringRef kernel, Value rows,
                                 Value tiles, int64_t scratchBytes) {
-  OpBuilder b(op);
-  SmallVector<Value> outputs;
-  for (Type result : op->getResultTypes()) {
-    auto type = cast<RankedTensorType>(result);
-    SmallVector<Value> open;
-    if (type.isDynamicDim(0))
-      open.push_back(rows);
-    outputs.push_back(tensor::EmptyOp::create(b, op->getLoc(), type.getShape(),
-                                              type.getElementType(), open));
-  }
-  auto launch = graph::LaunchOp::create(
-      b, op->getLoc(), op->getResultTypes(),
-      FlatSymbolRefAttr::get(b.getContext(), kernel), rows, tiles,
-      b.getI64IntegerAttr(scratchBytes), op->getOperands(), outputs);
-  op->replaceAllUsesWith(launch);
+  SmallVector<Value> results(op->getResults());
+  op->replaceAllUsesWith(launch(op, kernel, rows, tiles, scratchBytes,
+                                op->getOperands(), results));
   op->erase();
 }
 
-static Value getRows(Operation *op) {
-  OpBuilder b(op);
-  return b.createOrFold<tensor::DimOp>(op->getLoc(), op->getOperand(0), 0);
+static Value getRows(OpBuilder &b, Location loc, Value tensor) {
+  return b.createOrFold<tensor::DimOp>(loc, tensor, int64_t(0));
 }
 
 LogicalResult GraphKernelWriter::writeRows(Operation *op) {
   FailureOr<cpu::KernelInfo> info = cpu::emitKernel(
-      kernels, op, target, SizeKind::Tokens, cpu::StepLimits{kMostRows, 1, 1});
+      kernels, op, target, SizeKind::Tokens, cpu::StepLimits{1, 1, 1});
   if (failed(info))
     return failure();
-  Value rows = getRows(op);
   OpBuilder b(op);
+  Value rows = getRows(b, op->getLoc(), op->getOperand(0));
   Value tiles = b.createOrFold<arith::MulIOp>(
       op->getLoc(), rows,
       arith::ConstantIndexOp::create(b, op->getLoc(), info->tiles.getCount()));
@@ -176,34 +121,122 @@ LogicalResult GraphKernelWriter::writeRows(Operation *op) {
   return success();
 }
 
+/// How many tiles the launch of \p rows has; as the kernel finds it.
+static Value countTiles(OpBuilder &b, Location loc, Value rows,
+                        const RowBlocks &blocks) {
+  auto constant = [&](int64_t value) -> Value {
+    return arith::ConstantIndexOp::create(b, loc, value);
+  };
+  auto isLeast = [&](Value value, int64_t least) {
+    return b.createOrFold<arith::CmpIOp>(loc, arith::CmpIPredicate::sge, value,
+                                         constant(least));
+  };
+  Value count =
+      b.createOrFold<arith::CeilDivUIOp>(loc, rows, constant(blocks.rows));
+  Value even = b.createOrFold<arith::MulIOp>(
+      loc, b.createOrFold<arith::CeilDivUIOp>(loc, count, constant(2)),
+      constant(2));
+  count = b.createOrFold<arith::SelectOp>(
+      loc, isLeast(rows, RowBlocks::kFewRows), even, count);
+  Value each = b.createOrFold<arith::SelectOp>(
+      loc, isLeast(count, RowBlocks::kManyBlocks), constant(1),
+      constant(blocks.tiles));
+  return b.createOrFold<arith::MulIOp>(loc, count, each);
+}
+
 LogicalResult GraphKernelWriter::writeLinear(PackedLinearOp op) {
-  int64_t bytes = op.getInFeatures() * elementBytes(op.getInput());
-  int64_t blockRows =
-      std::clamp(kBlockBytes / bytes, kFewestRows, kMostRows) / 16 * 16;
-  FailureOr<cpu::KernelInfo> info = cpu::emitKernel(
-      kernels, op, target, SizeKind::Tokens, cpu::StepLimits{blockRows, 1, 1});
-  if (failed(info))
+  FusedLinear fused = FusedLinear::get(op);
+  FailureOr<RowBlocksKernel> kernel = emitRowBlocks(kernels, target, fused);
+  if (failed(kernel))
     return failure();
-  std::string name = emitRowBlocks(op, *info, blockRows);
-  Value rows = getRows(op);
+  OpBuilder b(fused.place);
+  Location loc = op.getLoc();
+  Value rows;
+  if (int64_t known = op.getType().getDimSize(0); !ShapedType::isDynamic(known))
+    rows = arith::ConstantIndexOp::create(b, loc, known);
+  else
+    rows = getRows(b, loc, op.getInput());
+  if (fused.windows && !rows.getDefiningOp<arith::ConstantIndexOp>()) {
+    // The windows themselves don't stay.
+    ArrayRef<int64_t> size = fused.windows.getSize(),
+                      places = fused.windows.getPlaces();
+    auto constant = [&](int64_t value) -> Value {
+      return arith::ConstantIndexOp::create(b, loc, value);
+    };
+    Value pixels = getRows(b, loc, fused.windows.getInput());
+    Value images =
+        arith::DivUIOp::create(b, loc, pixels, constant(size[0] * size[1]));
+    rows =
+        arith::MulIOp::create(b, loc, images, constant(places[0] * places[1]));
+  } else if (fused.quantize && !rows.getDefiningOp<arith::ConstantIndexOp>()) {
+    rows = getRows(b, loc, fused.getSource());
+  }
+  if (fused.before && !rows.getDefiningOp<arith::ConstantIndexOp>())
+    for (OpOperand *operand : fused.before.getDpsInputOperands())
+      if (getMapOperand(fused.before, *operand) == MapOperand::Rows)
+        rows = getRows(b, loc, operand->get());
+  graph::LaunchOp made = launch(
+      fused.place, kernel->name, rows, countTiles(b, loc, rows, kernel->blocks),
+      kernel->scratchBytes, fused.inputs, fused.stored);
+  for (auto [old, result] : llvm::zip_equal(fused.stored, made.getResults()))
+    old.replaceAllUsesWith(result);
+  fused.erase();
+  return success();
+}
+
+/// Windows that something else than a linear takes: a tile each.
+void GraphKernelWriter::writeWindows(graph::WindowsOp op) {
+  if (op->use_empty())
+    return op.erase();
+  std::string name = "windows";
+  for (int64_t same = 1; kernels.lookupSymbol(name); ++same)
+    name = "windows_" + std::to_string(same);
+  KernelFrame frame(kernel::createKernelFunction(kernels, name), 2);
+  auto type = cast<RankedTensorType>(op.getType());
+  int64_t bytes = type.getDimSize(1) * type.getElementTypeBitWidth() / 8;
+  emitWindows(frame.builder(), op, frame.buffer(0), frame.lo(),
+              frame.hi() - frame.lo(), frame.buffer(1).at(frame.lo() * bytes));
+  replacePlaces(op, name);
+}
+
+void GraphKernelWriter::writePool(graph::PoolRowsOp op) {
+  std::string name = "pool_rows";
+  for (int64_t same = 1; kernels.lookupSymbol(name); ++same)
+    name = "pool_rows_" + std::to_string(same);
+  KernelFrame frame(kernel::createKernelFunction(kernels, name), 2);
+  emitPool(frame.builder(), op, frame.buffer(0), frame.lo(), frame.hi(),
+           frame.buffer(1), target.lanes());
+  replacePlaces(op, name);
+}
+
+/// Makes \p op a launch with a tile for each window.
+template <typename Op>
+void GraphKernelWriter::replacePlaces(Op op, StringRef kernel) {
   OpBuilder b(op);
   Location loc = op.getLoc();
   auto constant = [&](int64_t value) -> Value {
     return arith::ConstantIndexOp::create(b, loc, value);
   };
-  Value blocks =
-      b.createOrFold<arith::CeilDivUIOp>(loc, rows, constant(blockRows));
-  Value tiles = b.createOrFold<arith::MulIOp>(loc, blocks,
-                                              constant(info->tiles.getCount()));
-  replace(op, name, rows, tiles, info->scratchBytes);
-  return success();
+  Value images = b.createOrFold<arith::DivUIOp>(
+      loc, getRows(b, loc, op.getInput()),
+      constant(op.getSize()[0] * op.getSize()[1]));
+  Value rows = b.createOrFold<arith::MulIOp>(
+      loc, images, constant(op.getPlaces()[0] * op.getPlaces()[1]));
+  replace(op, kernel, rows, rows, /*scratchBytes=*/0);
 }
 
-LogicalResult GraphKernelWriter::write(Operation *op) {
+LogicalResult GraphKernelWriter::writeRest(Operation *op) {
   return llvm::TypeSwitch<Operation *, LogicalResult>(op)
-      .Case([&](PackedLinearOp linear) { return writeLinear(linear); })
       .Case<DynamicQuantizeOp, StaticQuantizeOp>(
           [&](Operation *rows) { return writeRows(rows); })
+      .Case([&](graph::WindowsOp windows) {
+        writeWindows(windows);
+        return success();
+      })
+      .Case([&](graph::PoolRowsOp pool) {
+        writePool(pool);
+        return success();
+      })
       .Default([](Operation *) { return success(); });
 }
 
@@ -235,10 +268,15 @@ void EmitGraphKernelsPass::runOnOperation() {
   auto kernels =
       ModuleOp::create(builder, builder.getUnknownLoc(), kKernelsName);
   GraphKernelWriter writer(kernels, *target);
-  SmallVector<Operation *> operations;
-  graph.walk([&](Operation *op) { operations.push_back(op); });
-  for (Operation *op : operations)
-    if (failed(writer.write(op)))
+  SmallVector<PackedLinearOp> linears;
+  graph.walk([&](PackedLinearOp op) { linears.push_back(op); });
+  for (PackedLinearOp op : linears)
+    if (failed(writer.writeLinear(op)))
+      return signalPassFailure();
+  SmallVector<Operation *> rest;
+  graph.walk([&](Operation *op) { rest.push_back(op); });
+  for (Operation *op : rest)
+    if (failed(writer.writeRest(op)))
       return signalPassFailure();
   OpPassManager pm(ModuleOp::getOperationName());
   buildKernelsToLLVMPipeline(pm);

@@ -5,6 +5,7 @@
 //
 //===----------------------------------------------------------------------===//
 
+#include "ImageRows.h"
 #include "qlm/Dialect/MethodOps.h"
 #include "qlm/Lower/GraphPasses.h"
 
@@ -39,15 +40,6 @@ struct RowCodes {
   Value scales; ///< [rows] f32
 };
 } // namespace
-
-/// The one element of a constant.
-static Attribute getOnlyElement(Value value) {
-  DenseElementsAttr elements;
-  if (!matchPattern(value, m_Constant(&elements)) ||
-      elements.getNumElements() != 1)
-    return {};
-  return *elements.value_begin<Attribute>();
-}
 
 static int64_t getCode(Attribute element, bool isUnsigned) {
   APInt code = cast<IntegerAttr>(element).getValue();

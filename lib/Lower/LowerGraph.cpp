@@ -208,6 +208,10 @@ struct LowerLaunchesPass
 void mlir::qlm::buildLowerGraphPipeline(OpPassManager &pm,
                                         StringRef targetCpu) {
   pm.addPass(createLowerGraphCodes());
+  pm.addPass(createCanonicalizerPass());
+  pm.addPass(createCSEPass());
+  pm.addPass(createLinalgElementwiseOpFusionPass());
+  pm.addPass(createCSEPass());
   EmitGraphKernelsOptions kernels;
   kernels.targetCpu = targetCpu.str();
   pm.addPass(createEmitGraphKernels(kernels));

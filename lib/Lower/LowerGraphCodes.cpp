@@ -5,6 +5,7 @@
 //
 //===----------------------------------------------------------------------===//
 
+#include "qlm/Dialect/MethodOps.h"
 #include "qlm/Lower/GraphPasses.h"
 
 #include "mlir/Dialect/Linalg/IR/Linalg.h"
@@ -130,6 +131,72 @@ static void lower(graph::DequantizeOp op) {
   op.erase();
 }
 
+/// One scale for all rows, and codes by it. Windows are taken of codes: those
+/// are less to copy.
+static void lower(StaticQuantizeOp op) {
+  OpBuilder b(op);
+  Location loc = op.getLoc();
+  Value input = op.getInput();
+  auto windows = input.getDefiningOp<graph::WindowsOp>();
+  auto rounded = [&](Value from) {
+    auto type = cast<RankedTensorType>(from.getType()).clone(b.getI8Type());
+    SmallVector<Value> open;
+    if (type.isDynamicDim(0))
+      open.push_back(tensor::DimOp::create(b, loc, from, 0));
+    Value empty =
+        tensor::EmptyOp::create(b, loc, type.getShape(), b.getI8Type(), open);
+    AffineMap map = b.getMultiDimIdentityMap(2);
+    AffineMap one = AffineMap::get(2, 0, b.getAffineConstantExpr(0));
+    SmallVector<utils::IteratorType> loops(2, utils::IteratorType::parallel);
+    return linalg::GenericOp::create(
+               b, loc, type, ValueRange{from, op.getScale()}, empty,
+               ArrayRef<AffineMap>{map, one, map}, loops,
+               [&](OpBuilder &nested, Location at, ValueRange e) {
+                 auto number = [&](double value) -> Value {
+                   return arith::ConstantOp::create(
+                       nested, at, nested.getF32FloatAttr(value));
+                 };
+                 Value code = arith::DivFOp::create(nested, at, e[0], e[1]);
+                 code = math::RoundEvenOp::create(nested, at, code);
+                 code = arith::MinNumFOp::create(nested, at, code, number(127));
+                 code =
+                     arith::MaxNumFOp::create(nested, at, code, number(-127));
+                 code = arith::FPToSIOp::create(nested, at, nested.getI32Type(),
+                                                code);
+                 code = arith::TruncIOp::create(nested, at, nested.getI8Type(),
+                                                code);
+                 linalg::YieldOp::create(nested, at, code);
+               })
+        .getResult(0);
+  };
+  Value codes = rounded(windows ? Value(windows.getInput()) : input);
+  if (windows)
+    codes = graph::WindowsOp::create(
+        b, loc, cast<RankedTensorType>(input.getType()).clone(b.getI8Type()),
+        codes, windows.getSizeAttr(), windows.getKernelAttr(),
+        windows.getPlacesAttr(), windows.getPadsAttr(),
+        windows.getStridesAttr(), windows.getDilationsAttr(),
+        b.getI64IntegerAttr(0));
+  auto scales = cast<RankedTensorType>(op.getResult(1).getType());
+  SmallVector<Value> open;
+  if (scales.isDynamicDim(0))
+    open.push_back(tensor::DimOp::create(b, loc, input, 0));
+  Value empty =
+      tensor::EmptyOp::create(b, loc, scales.getShape(), b.getF32Type(), open);
+  Value repeated =
+      linalg::GenericOp::create(
+          b, loc, scales, op.getScale(), empty,
+          ArrayRef<AffineMap>{AffineMap::get(1, 0, b.getAffineConstantExpr(0)),
+                              b.getMultiDimIdentityMap(1)},
+          utils::IteratorType::parallel,
+          [](OpBuilder &nested, Location at, ValueRange e) {
+            linalg::YieldOp::create(nested, at, e[0]);
+          })
+          .getResult(0);
+  op->replaceAllUsesWith(ValueRange{codes, repeated});
+  op.erase();
+}
+
 void LowerGraphCodesPass::runOnOperation() {
   SmallVector<Operation *> operations;
   getOperation().walk([&](Operation *op) { operations.push_back(op); });
@@ -138,5 +205,7 @@ void LowerGraphCodesPass::runOnOperation() {
       lower(quantize);
     else if (auto dequantize = dyn_cast<graph::DequantizeOp>(op))
       lower(dequantize);
+    else if (auto quantize = dyn_cast<StaticQuantizeOp>(op))
+      lower(quantize);
   }
 }

@@ -21,6 +21,8 @@
 #include "llvm/ADT/StringSet.h"
 #include "llvm/Support/FileSystem.h"
 
+#include <cmath>
+
 using namespace mlir;
 using namespace mlir::qlm;
 namespace fs = llvm::sys::fs;
@@ -51,6 +53,10 @@ private:
   llvm::Expected<HostTensor> transpose(linalg::TransposeOp op);
   llvm::Expected<HostTensor> dequantize(graph::DequantizeOp op);
   llvm::Expected<HostTensor> shift(graph::ShiftedBiasOp op);
+  llvm::Expected<std::vector<double>> getFactors(Value scale, Value variance,
+                                                 const APFloat &epsilon);
+  llvm::Expected<HostTensor> normalize(graph::NormalizedWeightOp op);
+  llvm::Expected<HostTensor> normalize(graph::NormalizedBiasOp op);
 
   func::FuncOp graph;
   OnnxFile *file;
@@ -179,6 +185,55 @@ llvm::Expected<HostTensor> Evaluator::shift(graph::ShiftedBiasOp op) {
   return result;
 }
 
+/// What normalization multiplies each channel by.
+llvm::Expected<std::vector<double>>
+Evaluator::getFactors(Value scale, Value variance, const APFloat &epsilon) {
+  auto scales = evaluate(scale), variances = evaluate(variance);
+  if (!scales || !variances)
+    return llvm::joinErrors(scales.takeError(), variances.takeError());
+  std::vector<double> factors;
+  for (auto [s, v] : llvm::zip_equal(scales->values, variances->values))
+    factors.push_back(
+        static_cast<double>(s) /
+        std::sqrt(static_cast<double>(v) + epsilon.convertToFloat()));
+  return factors;
+}
+
+llvm::Expected<HostTensor> Evaluator::normalize(graph::NormalizedWeightOp op) {
+  auto factors = getFactors(op.getScale(), op.getVariance(), op.getEpsilon());
+  if (!factors)
+    return factors.takeError();
+  auto weight = evaluate(op.getWeight());
+  if (!weight)
+    return weight.takeError();
+  size_t inner = weight->values.size() / factors->size();
+  for (size_t i = 0; i < weight->values.size(); ++i)
+    weight->values[i] =
+        static_cast<float>(weight->values[i] * (*factors)[i / inner]);
+  return weight;
+}
+
+llvm::Expected<HostTensor> Evaluator::normalize(graph::NormalizedBiasOp op) {
+  auto factors = getFactors(op.getScale(), op.getVariance(), op.getEpsilon());
+  if (!factors)
+    return factors.takeError();
+  auto means = evaluate(op.getMean()), shifts = evaluate(op.getShift());
+  if (!means || !shifts)
+    return llvm::joinErrors(means.takeError(), shifts.takeError());
+  std::vector<float> biases(factors->size(), 0);
+  if (op.getBias()) {
+    auto bias = evaluate(op.getBias());
+    if (!bias)
+      return bias.takeError();
+    biases = std::move(bias->values);
+  }
+  for (size_t i = 0; i < factors->size(); ++i)
+    means->values[i] = static_cast<float>(
+        (static_cast<double>(biases[i]) - means->values[i]) * (*factors)[i] +
+        shifts->values[i]);
+  return means;
+}
+
 llvm::Expected<HostTensor> Evaluator::evaluate(Value value) {
   if (auto argument = dyn_cast<BlockArgument>(value))
     return read(argument);
@@ -189,6 +244,10 @@ llvm::Expected<HostTensor> Evaluator::evaluate(Value value) {
     return dequantize(codes);
   if (auto shifted = dyn_cast<graph::ShiftedBiasOp>(op))
     return shift(shifted);
+  if (auto normalized = dyn_cast<graph::NormalizedWeightOp>(op))
+    return normalize(normalized);
+  if (auto normalized = dyn_cast<graph::NormalizedBiasOp>(op))
+    return normalize(normalized);
   if (auto collapsed = dyn_cast<tensor::CollapseShapeOp>(op)) {
     auto from = evaluate(collapsed.getSrc());
     if (from)

@@ -122,6 +122,7 @@ mlir::qlm::compileGraph(const GraphOptions &options) {
     return makeError(options.model + ": " + llvm::toString(std::move(error)));
   };
   PassManager fusing(&context);
+  fusing.addPass(createLowerConvolutions());
   fusing.addPass(createFuseGraphLinears());
   fusing.addPass(createFoldQdq());
   if (failed(fusing.run(*module)))

@@ -18,12 +18,16 @@ def make_model(
     outputs: dict[str, tuple],
     weights: dict[str, np.ndarray],
     opset: int = 21,
+    types: dict[str, int] | None = None,
 ) -> onnx.ModelProto:
-    """A float32 graph; sizes that are words are open."""
+    """A float32 graph, but for values in types; sizes that are words are open."""
+    types = types or {}
 
     def describe(values: dict[str, tuple]) -> list[onnx.ValueInfoProto]:
         return [
-            helper.make_tensor_value_info(name, TensorProto.FLOAT, shape)
+            helper.make_tensor_value_info(
+                name, types.get(name, TensorProto.FLOAT), shape
+            )
             for name, shape in values.items()
         ]
 

@@ -31,6 +31,10 @@ inline constexpr llvm::StringLiteral kWeightAttr = "qlm.weight";
 /// Attribute of arguments and results: NumPy's name of the element type.
 inline constexpr llvm::StringLiteral kTypeAttr = "qlm.type";
 
+/// How many windows fit into \p size elements and \p padding more.
+int64_t countPlaces(int64_t size, int64_t padding, int64_t kernel,
+                    int64_t stride, int64_t dilation);
+
 } // namespace mlir::qlm::graph
 
 #endif // QLM_DIALECT_GRAPH_H

@@ -111,6 +111,205 @@ def Graph_ShiftedBiasOp : Graph_Op<"shifted_bias", [Pure]> {
   let hasVerifier = 1;
 }
 
+//===----------------------------------------------------------------------===//
+// Images
+//===----------------------------------------------------------------------===//
+
+def Graph_ConvOp : Graph_Op<"conv", [Pure]> {
+  let summary = "ONNX's Conv of images";
+  let description = [{
+    `result[n, m, y, x] = bias[m] + sum over c, i, j of weight[m, c, i, j] *
+    input[n, first(m) + c, y * sy - top + i * dy, x * sx - left + j * dx]`,
+    where what lies outside of the image is 0 and `first(m) = m / (maps /
+    groups) * channels / groups`; no bias counts as 0. `pads` are top, left,
+    bottom and right.
+
+    Constraints:
+    - (C1) `input` is `[n, c, h, w]`, of which n may be open, `weight` the
+      static `[m, c / groups, kh, kw]`, `bias` `[m]`.
+    - (C2) `pads` has four numbers that aren't negative, `strides` and
+      `dilations` have two that are at least 1; `groups` divides c and m.
+    - (C3) the result is `[n, m, y, x]` with as many places as windows fit, at
+      least one.
+
+    Removed by `qlm-lower-convolutions`.
+
+    ```mlir
+    %y = graph.conv %x, %w, %b {pads = array<i64: 1, 1, 1, 1>, strides = array<i64: 2, 2>, dilations = array<i64: 1, 1>} : (tensor<?x3x8x8xf32>, tensor<16x3x3x3xf32>, tensor<16xf32>) -> tensor<?x16x4x4xf32>
+    ```
+  }];
+  let arguments = (ins TensorOf<[F32]>:$input, TensorOf<[F32]>:$weight,
+                       Optional<TensorOf<[F32]>>:$bias,
+                       DenseI64ArrayAttr:$pads, DenseI64ArrayAttr:$strides,
+                       DenseI64ArrayAttr:$dilations,
+                       DefaultValuedAttr<I64Attr, "1">:$groups);
+  let results = (outs TensorOf<[F32]>:$result);
+  let assemblyFormat = [{
+    $input `,` $weight (`,` $bias^)? attr-dict `:`
+    functional-type(operands, results)
+  }];
+  let hasVerifier = 1;
+}
+
+def Graph_NormalizeOp : Graph_Op<"normalize", [Pure]> {
+  let summary = "ONNX's BatchNormalization of a channel's elements";
+  let description = [{
+    `result = (input - mean[c]) / sqrt(variance[c] + epsilon) * scale[c] +
+    shift[c]` for channel c, dimension 1.
+
+    Constraints:
+    - (C1) `input` and result have one type of rank 4; the others are `[c]`.
+
+    Becomes part of the convolution before it in `qlm-lower-convolutions`, or
+    is spelled out there.
+
+    ```mlir
+    %y = graph.normalize %x, %s, %b, %m, %v {epsilon = 1.0e-05 : f32} : (tensor<?x8x4x4xf32>, tensor<8xf32>, tensor<8xf32>, tensor<8xf32>, tensor<8xf32>) -> tensor<?x8x4x4xf32>
+    ```
+  }];
+  let arguments = (ins TensorOf<[F32]>:$input, TensorOf<[F32]>:$scale,
+                       TensorOf<[F32]>:$shift, TensorOf<[F32]>:$mean,
+                       TensorOf<[F32]>:$variance, F32Attr:$epsilon);
+  let results = (outs TensorOf<[F32]>:$result);
+  let assemblyFormat = [{
+    operands attr-dict `:` functional-type(operands, results)
+  }];
+  let hasVerifier = 1;
+}
+
+def Graph_NormalizedWeightOp : Graph_Op<"normalized_weight", [Pure]> {
+  let summary = "Weights of a convolution that normalizes its result";
+  let description = [{
+    `result[m, ...] = weight[m, ...] * scale[m] / sqrt(variance[m] + epsilon)`,
+    in f64.
+
+    Constraints:
+    - (C1) `weight` is static and the result of its type; the others have an
+      element for each index of its dimension 0.
+
+    Made by `qlm-lower-convolutions`; evaluated with the other parameters.
+
+    ```mlir
+    %u = graph.normalized_weight %w, %s, %v {epsilon = 1.0e-05 : f32} : (tensor<8x4x3x3xf32>, tensor<8xf32>, tensor<8xf32>) -> tensor<8x4x3x3xf32>
+    ```
+  }];
+  let arguments = (ins TensorOf<[F32]>:$weight, TensorOf<[F32]>:$scale,
+                       TensorOf<[F32]>:$variance, F32Attr:$epsilon);
+  let results = (outs TensorOf<[F32]>:$result);
+  let assemblyFormat = [{
+    operands attr-dict `:` functional-type(operands, results)
+  }];
+  let hasVerifier = 1;
+}
+
+def Graph_NormalizedBiasOp : Graph_Op<"normalized_bias", [Pure]> {
+  let summary = "Bias of a convolution that normalizes its result";
+  let description = [{
+    `result[m] = (bias[m] - mean[m]) * scale[m] / sqrt(variance[m] + epsilon) +
+    shift[m]`, in f64; no bias counts as 0.
+
+    Constraints:
+    - (C1) all operands and the result have one static type of rank 1.
+
+    ```mlir
+    %c = graph.normalized_bias %s, %b, %m, %v, %a {epsilon = 1.0e-05 : f32} : (tensor<8xf32>, tensor<8xf32>, tensor<8xf32>, tensor<8xf32>, tensor<8xf32>) -> tensor<8xf32>
+    ```
+  }];
+  let arguments = (ins TensorOf<[F32]>:$scale, TensorOf<[F32]>:$shift,
+                       TensorOf<[F32]>:$mean, TensorOf<[F32]>:$variance,
+                       Optional<TensorOf<[F32]>>:$bias, F32Attr:$epsilon);
+  let results = (outs TensorOf<[F32]>:$result);
+  let assemblyFormat = [{
+    operands attr-dict `:` functional-type(operands, results)
+  }];
+  let hasVerifier = 1;
+}
+
+def Graph_PoolOp : Graph_Op<"pool", [Pure]> {
+  let summary = "Maxima or means of windows of an image";
+  let description = [{
+    The largest element of each window (-infinity of an empty one), or, with
+    `average`, the mean of those elements that lie in the image, or, with
+    `countsPadding` too, in the image and its padding. The result may have one
+    more place than whole windows fit (ONNX's ceil_mode).
+
+    Constraints:
+    - (C1) `input` is `[n, c, h, w]`, of which n may be open, the result
+      `[n, c, y, x]`.
+    - (C2) `kernel`, `strides` and `dilations` have two numbers, at least 1;
+      `pads` has four (top, left, bottom, right) that aren't negative.
+
+    Removed by `qlm-lower-convolutions`.
+
+    ```mlir
+    %y = graph.pool %x {kernel = array<i64: 3, 3>, pads = array<i64: 1, 1, 1, 1>, strides = array<i64: 2, 2>, dilations = array<i64: 1, 1>} : tensor<?x8x8x8xf32> -> tensor<?x8x4x4xf32>
+    ```
+  }];
+  let arguments = (ins TensorOf<[F32]>:$input, DenseI64ArrayAttr:$kernel,
+                       DenseI64ArrayAttr:$pads, DenseI64ArrayAttr:$strides,
+                       DenseI64ArrayAttr:$dilations, UnitAttr:$average,
+                       UnitAttr:$countsPadding);
+  let results = (outs TensorOf<[F32]>:$result);
+  let assemblyFormat = "$input attr-dict `:` type($input) `->` type($result)";
+  let hasVerifier = 1;
+}
+
+def Graph_WindowsOp : Graph_Op<"windows", [Pure]> {
+  let summary = "Windows of an image, a row each";
+  let description = [{
+    Images lie a pixel a row, `input[(n * h + y) * w + x, c]`. Row `(n * Y + y)
+    * X + x` of the result is the window at y, x: its elements by row, column
+    and channel, `outside` where it leaves the image. A convolution is the
+    product of these rows with its kernels.
+
+    Constraints:
+    - (C1) `input` is `[rows, c]` of f32 or i8, the result `[windows, kh * kw *
+      c]`; `size` (h, w), `kernel`, `places` (Y, X), `strides` and `dilations`
+      have two numbers, at least 1; `pads` (top, left) has two, not negative.
+    - (C2) where rows are known they are images' and as many as the windows'.
+    - (C3) `outside` is a code, 0 of f32.
+
+    Made by `qlm-lower-convolutions`; part of the linear's launch in
+    `qlm-emit-graph-kernels`.
+
+    ```mlir
+    %y = graph.windows %x {size = array<i64: 8, 8>, kernel = array<i64: 3, 3>, places = array<i64: 4, 4>, pads = array<i64: 1, 1>, strides = array<i64: 2, 2>, dilations = array<i64: 1, 1>} : tensor<?x8xf32> -> tensor<?x72xf32>
+    ```
+  }];
+  let arguments = (ins TensorOf<[F32, I8]>:$input, DenseI64ArrayAttr:$size,
+                       DenseI64ArrayAttr:$kernel, DenseI64ArrayAttr:$places,
+                       DenseI64ArrayAttr:$pads, DenseI64ArrayAttr:$strides,
+                       DenseI64ArrayAttr:$dilations,
+                       DefaultValuedAttr<I64Attr, "0">:$outside);
+  let results = (outs TensorOf<[F32, I8]>:$result);
+  let assemblyFormat = "$input attr-dict `:` type($input) `->` type($result)";
+  let hasVerifier = 1;
+}
+
+def Graph_PoolRowsOp : Graph_Op<"pool_rows", [Pure]> {
+  let summary = "graph.pool of images that lie a pixel a row";
+  let description = [{
+    As `graph.pool` of images in the order of `graph.windows`; `pads` has all
+    four numbers.
+
+    Constraints:
+    - (C1), (C2) as those of `graph.windows`; the result is `[windows, c]`.
+    - (C3) `average` takes f32.
+
+    ```mlir
+    %y = graph.pool_rows %x {size = array<i64: 8, 8>, kernel = array<i64: 3, 3>, places = array<i64: 4, 4>, pads = array<i64: 1, 1, 1, 1>, strides = array<i64: 2, 2>, dilations = array<i64: 1, 1>} : tensor<?x8xf32> -> tensor<?x8xf32>
+    ```
+  }];
+  let arguments = (ins TensorOf<[F32, I8]>:$input, DenseI64ArrayAttr:$size,
+                       DenseI64ArrayAttr:$kernel, DenseI64ArrayAttr:$places,
+                       DenseI64ArrayAttr:$pads, DenseI64ArrayAttr:$strides,
+                       DenseI64ArrayAttr:$dilations, UnitAttr:$average,
+                       UnitAttr:$countsPadding);
+  let results = (outs TensorOf<[F32, I8]>:$result);
+  let assemblyFormat = "$input attr-dict `:` type($input) `->` type($result)";
+  let hasVerifier = 1;
+}
+
 def Graph_LaunchOp : Graph_Op<"launch", [AttrSizedOperandSegments,
     DestinationStyleOpInterface,
     DeclareOpInterfaceMethods<MemoryEffectsOpInterface>]> {

@@ -28,6 +28,36 @@ def FuseGraphLinears : Pass<"qlm-fuse-graph-linears", "::mlir::ModuleOp"> {
   let dependentDialects = ["::mlir::qlm::QlmDialect"];
 }
 
+def LowerConvolutions : Pass<"qlm-lower-convolutions", "::mlir::ModuleOp"> {
+  let summary = "Convolutions of images to linears of their windows";
+  let description = [{
+    Images lie a pixel a row, all channels of a pixel side by side, from one
+    convolution to the next: a convolution is a `qlm.linear` of
+    `graph.windows`, or of the pixels themselves when its kernel is one pixel
+    and takes each, and its result is the next one's input. Operations element
+    by element between them, and pools, are moved to rows too; what else uses
+    an image gets it in the order of ONNX. Windows are taken of codes where the
+    weight is quantized. `graph.normalize` becomes part of the weight and bias
+    of the convolution before it. Convolutions in groups become loops.
+
+    ```mlir
+    %y = graph.conv %x, %w {pads = array<i64: 1, 1, 1, 1>, strides = array<i64: 1, 1>, dilations = array<i64: 1, 1>} : (tensor<?x8x4x4xf32>, tensor<16x8x3x3xf32>) -> tensor<?x16x4x4xf32>
+    ```
+    becomes
+    ```mlir
+    %r = tensor.collapse_shape %turned [[0, 1, 2], [3]] : tensor<?x4x4x8xf32> into tensor<?x8xf32>
+    %p = graph.windows %r {size = array<i64: 4, 4>, kernel = array<i64: 3, 3>, places = array<i64: 4, 4>, pads = array<i64: 1, 1>, strides = array<i64: 1, 1>, dilations = array<i64: 1, 1>} : tensor<?x8xf32> -> tensor<?x72xf32>
+    %l = qlm.linear %p, %v : tensor<?x72xf32>, tensor<16x72xf32> -> tensor<?x16xf32>
+    ```
+    and what turns `%l` back, if somebody wants that.
+  }];
+  let dependentDialects = [
+    "::mlir::qlm::QlmDialect", "::mlir::qlm::graph::GraphDialect",
+    "::mlir::arith::ArithDialect", "::mlir::linalg::LinalgDialect",
+    "::mlir::math::MathDialect", "::mlir::tensor::TensorDialect"
+  ];
+}
+
 def FoldQdq : Pass<"qlm-fold-qdq", "::mlir::ModuleOp"> {
   let summary = "Multiplies codes instead of what they stand for";
   let description = [{
@@ -60,8 +90,9 @@ def FoldQdq : Pass<"qlm-fold-qdq", "::mlir::ModuleOp"> {
 def LowerGraphCodes : Pass<"qlm-lower-graph-codes", "::mlir::ModuleOp"> {
   let summary = "Spells graph.quantize and graph.dequantize out";
   let description = [{
-    Both become `linalg.generic` over their elements, by the formulas of their
-    definitions.
+    Both, and `qlm.static_quantize`, become `linalg.generic` over their elements,
+    by the formulas of their definitions; windows that are quantized become
+    windows of codes.
 
     ```mlir
     %q = graph.quantize %x, %s : (tensor<?x8xf32>, tensor<f32>) -> tensor<?x8xi8>
@@ -80,10 +111,14 @@ def LowerGraphCodes : Pass<"qlm-lower-graph-codes", "::mlir::ModuleOp"> {
 def EmitGraphKernels : Pass<"qlm-emit-graph-kernels", "::mlir::ModuleOp"> {
   let summary = "Emits the kernels of a graph's linears and makes them launches";
   let description = [{
-    `qlm.packed_linear`, `qlm.dynamic_quantize` and `qlm.static_quantize` of
-    `func @graph` become `graph.launch` of the kernels that a step of a decoder
-    would run. Linears are cut into blocks of rows that a core's cache holds;
-    the kernels lie beside the graph as functions of the LLVM dialect.
+    A `qlm.packed_linear` of `func @graph` becomes a `graph.launch` of the
+    kernel that a step of a decoder would run, over blocks of rows that a core's
+    cache holds. What makes a block's rows — `graph.windows`, a
+    `qlm.dynamic_quantize`, a map of other rows' elements — and the maps that
+    its result goes through are computed in the same launch, block by block.
+    Windows, `graph.pool_rows` and roundings that no linear takes over become
+    launches of their own. The kernels lie beside the graph as functions of the
+    LLVM dialect.
 
     ```mlir
     %y = qlm.packed_linear %x, %w {inFeatures = 8, outFeatures = 16, layout = #qlm.layout<f32x16>} : (tensor<?x8xf32>, tensor<1x8x16xf32>) -> tensor<?x16xf32>
@@ -104,7 +139,8 @@ def EmitGraphKernels : Pass<"qlm-emit-graph-kernels", "::mlir::ModuleOp"> {
     "::mlir::LLVM::LLVMDialect", "::mlir::arith::ArithDialect",
     "::mlir::cf::ControlFlowDialect", "::mlir::func::FuncDialect",
     "::mlir::math::MathDialect", "::mlir::scf::SCFDialect",
-    "::mlir::tensor::TensorDialect", "::mlir::vector::VectorDialect"
+    "::mlir::linalg::LinalgDialect", "::mlir::tensor::TensorDialect",
+    "::mlir::vector::VectorDialect"
   ];
 }
 

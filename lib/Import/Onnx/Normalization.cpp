@@ -5,7 +5,7 @@
 //
 //===----------------------------------------------------------------------===//
 
-#include "Node.h"
+#include "Products.h"
 
 #include "mlir/Dialect/Arith/IR/Arith.h"
 #include "mlir/Dialect/Math/IR/Math.h"
@@ -137,6 +137,8 @@ static LogicalResult emitBatchNormalization(Node &node) {
     return node.fail("training mode is not handled");
   if (x.rank() < 2)
     return node.fail("takes data of at least two dimensions");
+  if (Value image = normalizeImage(node))
+    return node.set(0, image, x.type);
   int32_t wide = accumulatorType(x.type);
   auto read = [&](int64_t i, ValueRange at) {
     const Tensor &t = node.in(i);

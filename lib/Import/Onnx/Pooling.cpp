@@ -57,6 +57,8 @@ static LogicalResult emitMaxPool(Node &node) {
     return failure();
   if (node.wants(1))
     return node.fail("the indices of maxima are not handled");
+  if (Value image = poolImage(node, windows->kernel, /*isAverage=*/false))
+    return node.set(0, image, x.type);
   return node.set(
       0,
       b.generate(resultSizes(b, x, *windows), x.elementType(),
@@ -90,6 +92,8 @@ static LogicalResult emitAveragePool(Node &node) {
   auto windows = getWindows(node);
   if (!windows)
     return failure();
+  if (Value image = poolImage(node, windows->kernel, /*isAverage=*/true))
+    return node.set(0, image, x.type);
   int32_t wide = accumulatorType(x.type);
   Type stored = getStoredType(b.getContext(), wide);
   bool countsPadding = node.integer("count_include_pad", 0);
@@ -148,6 +152,8 @@ static LogicalResult emitGlobalPool(Node &node) {
   if (x.rank() < 3)
     return node.fail("takes an image");
   bool wantsMax = node.op() == "GlobalMaxPool";
+  if (Value image = poolWholeImage(node, /*isAverage=*/!wantsMax))
+    return node.set(0, image, x.type);
   int32_t wide = accumulatorType(x.type);
   Type stored = getStoredType(b.getContext(), wide);
   SmallVector<Value> sizes = b.dims(x.value);

@@ -321,6 +321,10 @@ Value mlir::qlm::onnx_import::convolve(Node &node, const Tensor &x,
 static LogicalResult emitConv(Node &node) {
   const Tensor &x = node.in(0), &weight = node.in(1);
   TensorBuilder &b = node.b;
+  if (weight.type == x.type)
+    if (Value image = convolveImage(node, x, weight.value,
+                                    node.has(2) ? node.in(2).value : Value()))
+      return node.set(0, image, x.type);
   int32_t wide = accumulatorType(x.type);
   auto read = [&](Value e, ValueRange) {
     return convertElement(b, e, x.type, wide);

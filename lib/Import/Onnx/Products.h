@@ -48,6 +48,32 @@ struct Windows {
   place(TensorBuilder &b, ValueRange window, ValueRange inside) const;
 };
 
+// Images.cpp: operations that later stages know. Each gives null, and emits
+// nothing that matters, where the node is not of that kind.
+
+/// graph.conv of \p x with the attributes of \p node.
+Value convolveImage(Node &node, const Tensor &x, Value weight, Value bias);
+/// graph.pool of the node's input.
+Value poolImage(Node &node, ArrayRef<int64_t> kernel, bool isAverage);
+/// The same of windows that are the whole image.
+Value poolWholeImage(Node &node, bool isAverage);
+/// graph.normalize of the node's inputs.
+Value normalizeImage(Node &node);
+
+/// QLinearConv and QLinearMatMul as products of what codes stand for, between
+/// operations that `qlm-fold-qdq` folds.
+struct CodeProduct {
+  /// Whether that says what \p node does: all scales and zero points are
+  /// known, the codes of the weight, operand \p weight, are int8.
+  static bool read(Node &node, int64_t weight);
+  static Value input(Node &node);
+  static Value weight(Node &node, int64_t axis);
+  /// Operand \p operand, in steps of both scales.
+  static Value bias(Node &node, int64_t operand);
+  /// The codes of \p sums.
+  static Value result(Node &node, Value sums);
+};
+
 } // namespace mlir::qlm::onnx_import
 
 #endif // QLM_LIB_IMPORT_ONNX_PRODUCTS_H

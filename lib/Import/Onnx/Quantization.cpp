@@ -370,6 +370,16 @@ static LogicalResult emitQLinearConv(Node &node) {
   int32_t to = node.in(7).type;
   if (!codeRange(to) || !codeRange(node.in(0).type))
     return node.fail("codes that are floats are not handled");
+  if (CodeProduct::read(node, 3)) {
+    Tensor codes{CodeProduct::input(node), TensorProto::FLOAT, std::nullopt};
+    Value bias = node.has(8) && b.isParameter(node.in(8).value)
+                     ? CodeProduct::bias(node, 8)
+                     : Value();
+    if (static_cast<bool>(bias) == node.has(8))
+      if (Value image =
+              convolveImage(node, codes, CodeProduct::weight(node, 0), bias))
+        return node.set(0, CodeProduct::result(node, image), to);
+  }
   auto readX = lessZeroPoint(node, 0, 2, 1),
        readW = lessZeroPoint(node, 3, 5, 0);
   Value result = convolve(

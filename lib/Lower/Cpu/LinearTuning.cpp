@@ -36,6 +36,7 @@ constexpr Choice kChoices[] = {
     {"prefetch_bytes", &LinearTuning::prefetchBytes, 64, 1 << 16, 64},
     {"one_row_strips", &LinearTuning::oneRowStrips, 2, 16, 0},
     {"amx_rows", &LinearTuning::amxRows, 1, 1 << 16, 1},
+    {"result_stores", &LinearTuning::resultStores, 1, 2, 1},
     {"chunk_columns", &LinearTuning::chunkColumns, 64, 1 << 20, 64},
 };
 } // namespace

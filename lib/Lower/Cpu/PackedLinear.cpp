@@ -127,6 +127,7 @@ LinearTiling LinearTiling::get(const LinearShape &shape, const Target &target,
     tiling.tileBlocks /= 2;
   if (tuning.tileBlocks)
     tiling.tileBlocks = tuning.tileBlocks;
+  tiling.streams = tuning.resultStores != LinearTuning::kCachedStores;
   int64_t parts = ::qlm::format::kRowBlock / target.lanes();
   int64_t leastStrips = parts * shape.blocksPerResult();
   int64_t tileStrips = tiling.tileBlocks * leastStrips;
@@ -233,11 +234,16 @@ void LinearEmitter::emitTile(Val tile) {
 
 void LinearEmitter::emitRemainingBlocks(Val from, Val to) {
   b.forRange(from, to, 1, [&](Val block) {
-    b.forRange(b.index(0), rows, 1, [&](Val row) {
-      // Blocks of a gated linear are whole.
-      emitPatch({1, parts * shape.blocksPerResult()}, row, block,
-                /*masked=*/!shape.gated);
-    });
+    Val row = b.index(0);
+    for (LinearPatch patch : tiling.patches) {
+      Val end = row + (rows - row) / patch.rows * patch.rows;
+      patch.strips = parts * shape.blocksPerResult();
+      b.forRange(row, end, patch.rows, [&](Val firstRow) {
+        // Blocks of a gated linear are whole.
+        emitPatch(patch, firstRow, block, /*masked=*/!shape.gated);
+      });
+      row = end;
+    }
   });
 }
 
@@ -295,8 +301,8 @@ void LinearEmitter::store(const Place &place, ArrayRef<Val> totals,
 /// nobody reads before all are written, and that are written as a whole,
 /// needn't be fetched for it.
 bool LinearEmitter::streamsResults() const {
-  return target.avx512 && !residual && shape.resultElement.isF32() &&
-         shape.resultFeatures() % lanes == 0;
+  return target.avx512 && tiling.streams && !residual &&
+         shape.resultElement.isF32() && shape.resultFeatures() % lanes == 0;
 }
 
 void LinearEmitter::storeResult(Val y, Val index, Val mask, bool streams) {

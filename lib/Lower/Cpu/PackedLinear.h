@@ -109,6 +109,7 @@ struct LinearPatch {
 struct LinearTiling {
   int64_t tileBlocks;
   int64_t prefetchBytes; ///< how far ahead weights are fetched in a stream
+  bool streams = true;   ///< results of many rows may pass the caches
   SmallVector<LinearPatch> patches;
 
   static LinearTiling get(const LinearShape &shape, const Target &target,

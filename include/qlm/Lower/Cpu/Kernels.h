@@ -57,6 +57,10 @@ struct LinearTuning {
   int64_t oneRowStrips = 0;
   /// `amx_rows`: fewest rows of int8 activations that AMX multiplies.
   int64_t amxRows = 0;
+  /// `result_stores`: 1 lets results of many rows pass the caches, 2 keeps
+  /// them there for who reads them next.
+  int64_t resultStores = 0;
+  static constexpr int64_t kCachedStores = 2;
   /// `chunk_columns`: columns of int4 that few rows unpack for AMX at once.
   int64_t chunkColumns = 0;
 

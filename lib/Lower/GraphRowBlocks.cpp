@@ -1,0 +1,500 @@
+//===- GraphRowBlocks.cpp - Linears of a graph's rows, with more ----------===//
+//
+// Part of the QLM project, under the Apache License v2.0 with LLVM Exceptions.
+// SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
+//
+//===----------------------------------------------------------------------===//
+
+#include "GraphRowBlocks.h"
+
+#include "Cpu/Chunks.h"
+#include "qlm/Package/Format.h"
+
+#include "mlir/Dialect/Arith/IR/Arith.h"
+#include "mlir/Dialect/Func/IR/FuncOps.h"
+#include "mlir/IR/Dominance.h"
+#include "mlir/IR/Matchers.h"
+#include "llvm/Support/MathExtras.h"
+
+using namespace mlir;
+using namespace mlir::qlm;
+using namespace mlir::qlm::kernel;
+
+/// Bytes of activations that a block of rows should have: half of a small
+/// second-level cache.
+static constexpr int64_t kBlockBytes = 512 * 1024;
+/// Fewer rows would read the weights too often, more make scratch large.
+static constexpr int64_t kFewestRows = 64, kMostRows = 512;
+/// Tiles of a block, so that few blocks keep several threads busy.
+static constexpr int64_t kBlockTiles = 4;
+static constexpr int64_t kLine = 64;
+
+static RankedTensorType getRanked(Value value) {
+  return cast<RankedTensorType>(value.getType());
+}
+
+static int64_t elementBytes(Value value) {
+  return getRanked(value).getElementTypeBitWidth() / 8;
+}
+
+//===----------------------------------------------------------------------===//
+// What goes together
+//===----------------------------------------------------------------------===//
+
+/// Whether all but the values of \p own that \p op takes are there at \p place.
+static bool isReady(linalg::GenericOp op, ArrayRef<Value> own,
+                    Operation *place) {
+  return llvm::all_of(op.getDpsInputs(), [&](Value value) {
+    if (llvm::is_contained(own, value))
+      return true;
+    Operation *made = value.getDefiningOp();
+    return !made || (made->getBlock() == place->getBlock() &&
+                     (made == place || made->isBeforeInBlock(place)));
+  });
+}
+
+/// Whether \p op is a map of rows like \p rows, some of which are \p own.
+static bool isMapOf(linalg::GenericOp op, Value rows) {
+  if (!isRowMap(op) ||
+      getRanked(op.getResult(0)).getShape() != getRanked(rows).getShape())
+    return false;
+  for (OpOperand *operand : op.getDpsInputOperands())
+    if (operand->get() == rows &&
+        getMapOperand(op, *operand) != MapOperand::Rows)
+      return false;
+  return true;
+}
+
+static linalg::GenericOp getOnlyMap(Value value) {
+  if (!value.hasOneUse())
+    return {};
+  auto op = dyn_cast<linalg::GenericOp>(*value.user_begin());
+  return op && op->getBlock() == value.getParentBlock() && isMapOf(op, value)
+             ? op
+             : linalg::GenericOp();
+}
+
+/// Finds what the result of \p fused becomes.
+static void findAfter(FusedLinear &fused) {
+  Value result = fused.linear.getResult();
+  SmallVector<Value> own{result};
+  fused.place = fused.linear;
+  if (!getRanked(result).getElementType().isF32())
+    return;
+  // The launch may wait for another operand of the only user.
+  if (linalg::GenericOp only = getOnlyMap(result))
+    fused.place = only;
+  for (size_t i = 0; i < own.size(); ++i) {
+    SmallVector<linalg::GenericOp> users;
+    for (Operation *user : own[i].getUsers()) {
+      auto op = dyn_cast<linalg::GenericOp>(user);
+      if (op && op->getBlock() == fused.linear->getBlock() &&
+          isMapOf(op, own[i]) && !llvm::is_contained(fused.after, op) &&
+          isReady(op, own, fused.place))
+        users.push_back(op);
+    }
+    llvm::sort(users, [](linalg::GenericOp a, linalg::GenericOp b) {
+      return a->isBeforeInBlock(b);
+    });
+    for (linalg::GenericOp op : users) {
+      fused.after.push_back(op);
+      own.push_back(op.getResult(0));
+    }
+  }
+}
+
+/// Whether all users of \p value are among the operations taken over.
+static bool isPrivate(Value value, const FusedLinear &fused) {
+  return llvm::all_of(value.getUsers(), [&](Operation *user) {
+    return llvm::is_contained(fused.after, user);
+  });
+}
+
+/// What makes the rows of \p fused.
+static void findBefore(FusedLinear &fused) {
+  PackedLinearOp linear = fused.linear;
+  Value rows = linear.getInput();
+  auto quantize = rows.getDefiningOp<DynamicQuantizeOp>();
+  if (quantize && !quantize.getThreshold() && !linear.getOutliers() &&
+      rows.hasOneUse() && linear.getInputScales() == quantize.getResult(1) &&
+      quantize.getResult(1).hasOneUse()) {
+    fused.quantize = quantize;
+    rows = quantize.getInput();
+  }
+  if (auto windows = rows.getDefiningOp<graph::WindowsOp>()) {
+    fused.windows = windows;
+    return;
+  }
+  auto map = rows.getDefiningOp<linalg::GenericOp>();
+  if (map && rows.hasOneUse() && isRowMap(map) &&
+      map->getBlock() == linear->getBlock())
+    fused.before = map;
+}
+
+FusedLinear FusedLinear::get(PackedLinearOp linear) {
+  FusedLinear fused;
+  fused.linear = linear;
+  findAfter(fused);
+  findBefore(fused);
+  auto add = [&](Value value) {
+    if (value && !llvm::is_contained(fused.inputs, value))
+      fused.inputs.push_back(value);
+  };
+  if (fused.before)
+    llvm::for_each(fused.before.getDpsInputs(), add);
+  else
+    add(fused.getSource());
+  for (Value operand : linear->getOperands())
+    if (operand != linear.getInput() &&
+        !(fused.quantize && operand == linear.getInputScales()))
+      add(operand);
+  SmallVector<Value> own{linear.getResult()};
+  for (linalg::GenericOp op : fused.after) {
+    for (Value value : op.getDpsInputs())
+      if (!llvm::is_contained(own, value))
+        add(value);
+    own.push_back(op.getResult(0));
+  }
+  for (Value value : own)
+    if (!isPrivate(value, fused))
+      fused.stored.push_back(value);
+  return fused;
+}
+
+Value FusedLinear::getSource() {
+  if (windows)
+    return windows.getInput();
+  return quantize ? quantize.getInput() : linear.getInput();
+}
+
+void FusedLinear::erase() {
+  for (linalg::GenericOp op : llvm::reverse(after))
+    op.erase();
+  linear.erase();
+  for (Operation *op :
+       {quantize.getOperation(), windows.getOperation(), before.getOperation()})
+    if (op && op->use_empty())
+      op->erase();
+}
+
+//===----------------------------------------------------------------------===//
+// The kernel
+//===----------------------------------------------------------------------===//
+
+namespace {
+class RowBlocksEmitter {
+public:
+  RowBlocksEmitter(ModuleOp kernels, const cpu::Target &target,
+                   FusedLinear &fused, const RowBlocks &blocks,
+                   func::FuncOp linear, func::FuncOp quantize,
+                   int64_t linearScratch, func::FuncOp function);
+  void emit();
+  int64_t getScratchBytes() const { return scratchBytes; }
+
+private:
+  /// Rows of a block, and the tiles of the linear's kernel that are wanted.
+  struct Part {
+    Val first, count, from, to;
+  };
+
+  Ptr getBuffer(Value value) const;
+  Ptr getRows(Value value, Val first);
+  void emitBlock(const Part &part);
+  Ptr emitBefore(const Part &part);
+  void emitMap(linalg::GenericOp op, const Part &part, Val lo, Val hi, Ptr to);
+  void emitAfter(const Part &part, Ptr result);
+  Val loadOperand(linalg::GenericOp op, OpOperand &operand, Ptr row,
+                  const cpu::Chunk &chunk);
+  void call(func::FuncOp callee, ArrayRef<Val> pointers, const Part &part,
+            Val lo, Val hi);
+  int64_t take(int64_t bytes) {
+    return std::exchange(scratchBytes,
+                         scratchBytes + llvm::alignTo(bytes, kLine) + kLine);
+  }
+  Ptr allocate(int64_t words);
+
+  FusedLinear &fused;
+  RowBlocks blocks;
+  func::FuncOp linear, quantize;
+  KernelFrame frame;
+  KernelBuilder &b;
+  int64_t lanes, scratchBytes = 0;
+  int64_t made = 0, codes = 0, scales = 0, sums = 0; ///< in scratch
+  Ptr list, quantizeList, sizes;
+  Val rows;
+};
+} // namespace
+
+RowBlocksEmitter::RowBlocksEmitter(ModuleOp kernels, const cpu::Target &target,
+                                   FusedLinear &fused, const RowBlocks &blocks,
+                                   func::FuncOp linear, func::FuncOp quantize,
+                                   int64_t linearScratch, func::FuncOp function)
+    : fused(fused), blocks(blocks), linear(linear), quantize(quantize),
+      frame(function, fused.inputs.size() + fused.stored.size()),
+      b(frame.builder()), lanes(target.lanes()) {
+  take(linearScratch);
+  PackedLinearOp op = fused.linear;
+  int64_t count = blocks.rows;
+  if (fused.windows || fused.before) {
+    Value value =
+        fused.windows ? fused.windows.getResult() : fused.before.getResult(0);
+    made = take(count * op.getInFeatures() * elementBytes(value));
+  }
+  if (fused.quantize) {
+    codes = take(count * op.getInFeatures());
+    scales = take(count * 4);
+  }
+  if (!fused.after.empty())
+    sums = take(count * op.getOutFeatures() * 4);
+}
+
+Ptr RowBlocksEmitter::allocate(int64_t words) {
+  Value count = b.index(words).get();
+  return Ptr(LLVM::AllocaOp::create(b, b.getLoc(), b.ptr(), b.i64(), count),
+             &b);
+}
+
+Ptr RowBlocksEmitter::getBuffer(Value value) const {
+  auto at = llvm::find(fused.inputs, value);
+  if (at != fused.inputs.end())
+    return frame.buffer(at - fused.inputs.begin());
+  auto result = llvm::find(fused.stored, value);
+  return frame.buffer(fused.inputs.size() + (result - fused.stored.begin()));
+}
+
+/// The rows of \p value from \p first on.
+Ptr RowBlocksEmitter::getRows(Value value, Val first) {
+  RankedTensorType type = getRanked(value);
+  int64_t columns = type.getRank() > 1 ? type.getDimSize(1) : 1;
+  return getBuffer(value).at(first * (columns * elementBytes(value)));
+}
+
+void RowBlocksEmitter::emit() {
+  list = allocate(fused.linear->getNumOperands() + 1);
+  quantizeList = allocate(3);
+  sizes = allocate(4);
+  rows = frame.size(SizeKind::Tokens);
+  // The same as countRowBlocks gives the launch.
+  Val count = (rows + (blocks.rows - 1)) / blocks.rows;
+  count = b.select(rows >= RowBlocks::kFewRows, (count + 1) / 2 * 2, count);
+  Val size = b.select(count > 0, (rows + count - 1) / b.max(count, b.index(1)),
+                      b.index(1));
+  size = (size + 7) / 8 * 8;
+  Val tiles = b.select(count >= RowBlocks::kManyBlocks, b.index(1),
+                       b.index(blocks.tiles));
+  Val most = b.index(blocks.tiles);
+  b.forRange(frame.lo() / tiles, (frame.hi() + tiles - 1) / tiles, 1,
+             [&](Val block) {
+               Part part;
+               part.first = block * size;
+               part.count = b.min(rows - part.first, size);
+               // Tiles of many blocks have all of the kernel's.
+               Val from = b.max(frame.lo() - block * tiles, b.index(0));
+               Val to = b.min(frame.hi() - block * tiles, tiles);
+               part.from = from;
+               part.to = b.select(to == tiles, most, to);
+               b.ifThen(part.first < rows, [&] { emitBlock(part); });
+             });
+}
+
+void RowBlocksEmitter::call(func::FuncOp callee, ArrayRef<Val> pointers,
+                            const Part &part, Val lo, Val hi) {
+  Ptr target = callee == linear ? list : quantizeList;
+  for (auto [i, pointer] : llvm::enumerate(pointers))
+    target.at(8 * static_cast<int64_t>(i)).store(pointer, 8);
+  sizes.at(8 * ::qlm::format::kSizeTokens).store(part.count, 8);
+  func::CallOp::create(b, b.getLoc(), callee,
+                       ValueRange{target.get(), sizes.get(), lo.get(), hi.get(),
+                                  frame.scratch().get()});
+}
+
+/// Makes the linear's rows; gives their address.
+Ptr RowBlocksEmitter::emitBefore(const Part &part) {
+  Ptr from;
+  if (fused.windows) {
+    from = frame.scratch().at(made);
+    emitWindows(b, fused.windows, getBuffer(fused.getSource()), part.first,
+                part.count, from);
+  } else if (fused.before) {
+    from = frame.scratch().at(made);
+    int64_t columns = fused.linear.getInFeatures();
+    emitMap(fused.before, part, b.index(0), b.index(columns), from);
+  } else {
+    from = getRows(fused.getSource(), part.first);
+  }
+  if (!fused.quantize)
+    return from;
+  Ptr to = frame.scratch().at(codes);
+  call(quantize,
+       {b.val(from.get()), b.val(to.get()),
+        b.val(frame.scratch().at(scales).get())},
+       part, b.index(0), part.count);
+  return to;
+}
+
+Val RowBlocksEmitter::loadOperand(linalg::GenericOp op, OpOperand &operand,
+                                  Ptr row, const cpu::Chunk &chunk) {
+  Type element = getRanked(operand.get()).getElementType();
+  switch (*getMapOperand(op, operand)) {
+  case MapOperand::One:
+    return b.broadcast(row.readOnly().load(element), lanes);
+  default:
+    return row.element(element, chunk.first).load(b.vec(lanes, element));
+  }
+}
+
+/// Columns [\p lo, \p hi) of a block's rows of \p op; \p to is the first.
+void RowBlocksEmitter::emitMap(linalg::GenericOp op, const Part &part, Val lo,
+                               Val hi, Ptr to) {
+  int64_t columns = getRanked(op.getResult(0)).getDimSize(1);
+  Type element = getRanked(op.getResult(0)).getElementType();
+  b.forRange(b.index(0), part.count, 1, [&](Val r) {
+    SmallVector<Ptr> places;
+    for (OpOperand *operand : op.getDpsInputOperands())
+      places.push_back(getMapOperand(op, *operand) == MapOperand::Rows
+                           ? getRows(operand->get(), part.first + r)
+                           : getBuffer(operand->get()));
+    Ptr row = to.element(element, r * columns);
+    cpu::forChunks(b, lo, hi, columns, lanes, [&](const cpu::Chunk &chunk) {
+      SmallVector<Val> inputs;
+      for (auto [operand, place] :
+           llvm::zip_equal(op.getDpsInputOperands(), places))
+        inputs.push_back(loadOperand(op, *operand, place, chunk));
+      chunk.store(b, row, emitRowMap(b, op, inputs, lanes));
+    });
+  });
+}
+
+/// What the linear's rows at \p result become, all in one pass.
+void RowBlocksEmitter::emitAfter(const Part &part, Ptr result) {
+  int64_t columns = fused.linear.getOutFeatures();
+  Val lo = part.from * blocks.tileColumns;
+  Val hi = b.min(part.to * blocks.tileColumns, b.index(columns));
+  Value first = fused.linear.getResult();
+  b.forRange(b.index(0), part.count, 1, [&](Val r) {
+    Val row = part.first + r;
+    llvm::SmallDenseMap<Value, Ptr> places;
+    for (linalg::GenericOp op : fused.after)
+      for (OpOperand *operand : op.getDpsInputOperands())
+        if (llvm::is_contained(fused.inputs, operand->get()))
+          places[operand->get()] =
+              getMapOperand(op, *operand) == MapOperand::Rows
+                  ? getRows(operand->get(), row)
+                  : getBuffer(operand->get());
+    for (Value value : fused.stored)
+      if (value != first)
+        places[value] = getRows(value, row);
+    Ptr sumRow = result.element(b.f32(), r * columns);
+    cpu::forChunks(b, lo, hi, columns, lanes, [&](const cpu::Chunk &chunk) {
+      llvm::SmallDenseMap<Value, Val> values;
+      values[first] = chunk.load(b, sumRow, b.f32());
+      for (linalg::GenericOp op : fused.after) {
+        SmallVector<Val> inputs;
+        for (OpOperand *operand : op.getDpsInputOperands()) {
+          Val own = values.lookup(operand->get());
+          inputs.push_back(own ? own
+                               : loadOperand(op, *operand,
+                                             places.lookup(operand->get()),
+                                             chunk));
+        }
+        Value value = op.getResult(0);
+        values[value] = emitRowMap(b, op, inputs, lanes);
+        if (llvm::is_contained(fused.stored, value))
+          chunk.store(b, places.lookup(value), values[value]);
+      }
+    });
+  });
+}
+
+void RowBlocksEmitter::emitBlock(const Part &part) {
+  Ptr from = emitBefore(part);
+  PackedLinearOp op = fused.linear;
+  Value last = op.getResult();
+  bool isStored = llvm::is_contained(fused.stored, last);
+  Ptr result = isStored ? getRows(last, part.first) : frame.scratch().at(sums);
+  SmallVector<Val> pointers;
+  for (Value operand : op->getOperands()) {
+    Ptr place;
+    if (operand == op.getInput())
+      place = from;
+    else if (fused.quantize && operand == op.getInputScales())
+      place = frame.scratch().at(scales);
+    else if (operand == op.getInputScales() || operand == op.getOutliers() ||
+             operand == op.getResidual())
+      place = getRows(operand, part.first);
+    else
+      place = getBuffer(operand);
+    pointers.push_back(b.val(place.get()));
+  }
+  pointers.push_back(b.val(result.get()));
+  call(linear, pointers, part, part.from, part.to);
+  if (!fused.after.empty())
+    emitAfter(part, result);
+}
+
+//===----------------------------------------------------------------------===//
+// Cutting
+//===----------------------------------------------------------------------===//
+
+/// Says how \p op is cut: its tiles, and whether its results are read next.
+static int64_t tune(PackedLinearOp op, bool isRead) {
+  int64_t count = llvm::divideCeil(op.getOutFeatures(), 16), tileBlocks = 2;
+  while (tileBlocks < 64 && count > tileBlocks * kBlockTiles)
+    tileBlocks *= 2;
+  Builder b(op.getContext());
+  SmallVector<NamedAttribute> choices{
+      b.getNamedAttr("tile_blocks", b.getI64IntegerAttr(tileBlocks))};
+  if (isRead)
+    choices.push_back(
+        b.getNamedAttr("result_stores",
+                       b.getI64IntegerAttr(cpu::LinearTuning::kCachedStores)));
+  op->setAttr(cpu::kTuningAttr, b.getDictionaryAttr(choices));
+  return tileBlocks;
+}
+
+/// A name that no kernel has yet.
+static std::string getFreeName(ModuleOp kernels, StringRef base) {
+  std::string name = base.str();
+  for (int64_t same = 1; kernels.lookupSymbol(name); ++same)
+    name = (base + "_" + Twine(same)).str();
+  return name;
+}
+
+FailureOr<RowBlocksKernel> mlir::qlm::emitRowBlocks(ModuleOp kernels,
+                                                    const cpu::Target &target,
+                                                    FusedLinear &fused) {
+  PackedLinearOp op = fused.linear;
+  int64_t bytes =
+      op.getInFeatures() * (fused.quantize ? 4 : elementBytes(op.getInput()));
+  RowBlocksKernel kernel;
+  kernel.blocks.rows =
+      std::clamp(kBlockBytes / bytes, kFewestRows, kMostRows) / 16 * 16;
+  kernel.blocks.tileColumns = 16 * tune(op, !fused.after.empty());
+  cpu::StepLimits limits{kernel.blocks.rows, 1, 1};
+  FailureOr<cpu::KernelInfo> info =
+      cpu::emitKernel(kernels, op, target, SizeKind::Tokens, limits);
+  if (failed(info))
+    return failure();
+  kernel.blocks.tiles = info->tiles.getCount();
+  auto find = [&](const cpu::KernelInfo &info) {
+    return kernels.lookupSymbol<func::FuncOp>(info.name);
+  };
+  func::FuncOp quantize;
+  int64_t scratch = info->scratchBytes;
+  if (fused.quantize) {
+    FailureOr<cpu::KernelInfo> rounding = cpu::emitKernel(
+        kernels, fused.quantize, target, SizeKind::Tokens, limits);
+    if (failed(rounding))
+      return failure();
+    quantize = find(*rounding);
+    scratch = std::max(scratch, rounding->scratchBytes);
+  }
+  func::FuncOp linear = find(*info);
+  kernel.name = getFreeName(kernels, info->name + "_rows");
+  func::FuncOp function = createKernelFunction(kernels, kernel.name);
+  RowBlocksEmitter emitter(kernels, target, fused, kernel.blocks, linear,
+                           quantize, scratch, function);
+  emitter.emit();
+  kernel.scratchBytes = emitter.getScratchBytes();
+  return kernel;
+}
