@@ -229,8 +229,7 @@ Value AttentionEmitter::makeBias() {
 }
 
 /// Softmax over the keys; a query that may see none gets zeros. Each step
-/// rounds to the precision asked for, as the standard's formula does; only
-/// sums keep more on their way.
+/// rounds to the precision asked for, as the standard's formula does.
 Value AttentionEmitter::makeProbabilities(Value scores, Value bias) {
   auto precision = static_cast<int32_t>(node.integer("softmax_precision", 0));
   if (!precision)
@@ -267,7 +266,7 @@ Value AttentionEmitter::makeProbabilities(Value scores, Value bias) {
                             b.extract(exponents, {row[0], row[1], row[2], j});
                         return {addElements(b, carried[0], e)};
                       });
-    return round(sum[0]);
+    return roundSum(b, sum[0], exact, precision);
   });
   Value freest = b.generate(rows, stored, [&](ValueRange row) {
     return b.loop(b.index(0), keys, {negativeInfinity()},

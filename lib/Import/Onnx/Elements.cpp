@@ -253,3 +253,13 @@ Value mlir::qlm::onnx_import::roundElement(TensorBuilder &b, Value value,
                                            int32_t wide, int32_t type) {
   return convertElement(b, convertElement(b, value, wide, type), type, wide);
 }
+
+Value mlir::qlm::onnx_import::roundSum(TensorBuilder &b, Value sum,
+                                       int32_t wide, int32_t type) {
+  if (wide == type)
+    return sum;
+  Value rounded = roundElement(b, sum, wide, type);
+  Value isFinite = arith::CmpFOp::create(b, b.loc, arith::CmpFPredicate::OLT,
+                                         rounded, highestElement(b, wide));
+  return arith::SelectOp::create(b, b.loc, isFinite, rounded, sum);
+}

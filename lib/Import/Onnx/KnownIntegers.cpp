@@ -183,6 +183,14 @@ static Folded foldNot(Node &node) {
   return x;
 }
 
+static Folded foldNeg(Node &node) {
+  Integers x = take(node.in(0));
+  for (int64_t &value : x.values)
+    if (__builtin_sub_overflow(int64_t(0), value, &value))
+      return std::nullopt;
+  return x;
+}
+
 static Folded foldWhere(Node &node) {
   Integers condition = take(node.in(0)), x = take(node.in(1)),
            y = take(node.in(2));
@@ -372,6 +380,7 @@ std::optional<Tensor> mlir::qlm::onnx_import::foldKnown(Node &node) {
                   "LessOrEqual", "GreaterOrEqual", "And", "Or", "Max", "Min"},
                  foldArithmetic)
           .Case("Not", foldNot)
+          .Case("Neg", foldNeg)
           .Case("Identity",
                 [](Node &node) -> Folded { return take(node.in(0)); })
           .Case("Where", foldWhere)

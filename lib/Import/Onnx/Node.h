@@ -127,6 +127,7 @@ ArrayRef<Operator> normalizationOperators();
 ArrayRef<Operator> quantizationOperators();
 ArrayRef<Operator> attentionOperators();
 ArrayRef<Operator> contributedOperators();
+ArrayRef<Operator> lossOperators();
 
 /// Why a node needs its input \p i to be known.
 std::string describeUnknownInput(const ::onnx::NodeProto &proto, int i);
@@ -138,6 +139,9 @@ std::optional<Tensor> foldKnown(Node &node);
 /// A constant tensor of whole numbers.
 Tensor makeIntegers(TensorBuilder &b, ArrayRef<int64_t> values,
                     ArrayRef<int64_t> shape, int32_t type);
+
+/// e^(x - max) along \p axis, over its sum; or the logarithm of that.
+Value softmax(TensorBuilder &b, const Tensor &x, int64_t axis, bool givesLog);
 
 // Scalar arithmetic of ONNX's element types.
 
@@ -152,6 +156,9 @@ Value convertElement(TensorBuilder &b, Value value, int32_t from, int32_t to,
                      ExponentRounding round = ExponentRounding::Up);
 /// A value of the wider type \p wide as \p type would keep it.
 Value roundElement(TensorBuilder &b, Value value, int32_t wide, int32_t type);
+/// roundElement of a sum, but for what that would make infinite: the sum of
+/// 65,520 ones is more than float16 has.
+Value roundSum(TensorBuilder &b, Value sum, int32_t wide, int32_t type);
 /// Sum, difference, product, quotient, minimum, maximum of two elements.
 Value addElements(TensorBuilder &b, Value x, Value y);
 Value subElements(TensorBuilder &b, Value x, Value y);

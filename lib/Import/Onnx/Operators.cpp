@@ -34,7 +34,7 @@ static const llvm::StringMap<const Operator *> &getOperators() {
          {elementwiseOperators(), shapeOperators(), indexingOperators(),
           reductionOperators(), productOperators(), poolingOperators(),
           normalizationOperators(), quantizationOperators(),
-          attentionOperators(), contributedOperators()})
+          attentionOperators(), contributedOperators(), lossOperators()})
       for (const Operator &op : list)
         map->try_emplace((llvm::Twine(op.domain) + "." + op.name).str(), &op);
     return map;

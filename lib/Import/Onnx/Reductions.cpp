@@ -293,11 +293,10 @@ static LogicalResult emitCumulative(Node &node) {
   return node.set(0, result, x.type);
 }
 
-/// e^(x - max) along \p axis, over its sum; or the logarithm of that. Each step
-/// rounds to the type of \p x, as the standard's formula does; only sums keep
-/// more on their way.
-static Value softmax(TensorBuilder &b, const Tensor &x, int64_t axis,
-                     bool givesLog) {
+/// Each step rounds to the type of \p x, as the standard's formula does, but
+/// for the sum: that of 65,505 ones is more than float16 has.
+Value mlir::qlm::onnx_import::softmax(TensorBuilder &b, const Tensor &x,
+                                      int64_t axis, bool givesLog) {
   int32_t wide = accumulatorType(x.type);
   Type stored = getStoredType(b.getContext(), wide);
   auto round = [&](Value v) { return roundElement(b, v, wide, x.type); };
@@ -324,7 +323,7 @@ static Value softmax(TensorBuilder &b, const Tensor &x, int64_t axis,
       b, powers, {axis}, /*keep=*/true, stored, b.constant(stored, 0),
       [&](Value s, Value e) { return addElements(b, s, e); },
       [&](Value s) -> Value {
-        s = round(s);
+        s = roundSum(b, s, wide, x.type);
         return givesLog ? round(math::LogOp::create(b, b.loc, s)) : s;
       });
   return b.map({givesLog ? shifted.value : powers.value, sum}, x.elementType(),
