@@ -87,6 +87,8 @@ ParameterArchive::findRaw(llvm::StringRef file, llvm::StringRef key) {
   if (!mapped) {
     llvm::SmallString<128> path(folder);
     llvm::sys::path::append(path, file);
+    if (auto given = rawPaths.find(file); given != rawPaths.end())
+      path = given->second;
     auto buffer = llvm::MemoryBuffer::getFile(path, /*IsText=*/false,
                                               /*RequiresNullTerminator=*/false);
     if (!buffer)
@@ -110,8 +112,9 @@ ParameterArchive::findRaw(llvm::StringRef file, llvm::StringRef key) {
 
 llvm::Expected<const ArchiveTensor *>
 ParameterArchive::find(llvm::StringRef file, llvm::StringRef key) {
-  if (!file.ends_with(".safetensors") && !paths.contains(file) &&
-      isContainedPath(file))
+  if (rawPaths.contains(file) ||
+      (!file.ends_with(".safetensors") && !paths.contains(file) &&
+       isContainedPath(file)))
     return findRaw(file, key);
   llvm::Expected<SafetensorsFile *> opened = open(file);
   if (!opened)

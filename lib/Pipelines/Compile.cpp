@@ -75,6 +75,11 @@ public:
                         tensor::TensorDialect>();
   }
 
+  ~Compilation() {
+    if (!unpacked.empty())
+      (void)llvm::sys::fs::remove(unpacked);
+  }
+
   llvm::Expected<CompileSummary> run();
 
 private:
@@ -104,6 +109,8 @@ private:
   MLIRContext context;
   OwningOpRef<ModuleOp> module;
   std::string message;
+  /// A temporary file of the weights of an ONNX file that were packed.
+  std::string unpacked;
   ScopedDiagnosticHandler handler;
 };
 
@@ -132,8 +139,13 @@ llvm::Error Compilation::importNodes() {
     return file.takeError();
   SmallString<256> folder(options.model);
   llvm::sys::fs::make_absolute(folder);
-  auto imported =
-      importOnnxNodes(**file, context, llvm::sys::path::parent_path(folder));
+  SmallString<128> path;
+  if (std::error_code code =
+          llvm::sys::fs::createTemporaryFile("qlm-unpacked", "f32", path))
+    return makeError("cannot make a temporary file: " + code.message());
+  unpacked = path.str().str();
+  auto imported = importOnnxNodes(
+      **file, context, llvm::sys::path::parent_path(folder), unpacked);
   if (!imported)
     return makeError(options.model + ": " +
                      llvm::toString(imported.takeError()));

@@ -30,12 +30,16 @@ class Decoder:
         The operators of ONNX Runtime, as its generator's builder uses them.
     window : int
         Tokens that a token sees, for a graph that is no LLaMA's; 0 for all.
+    packed : int
+        Columns of a weight that share a scale, for linears of 4-bit codes
+        (MatMulNBits); 0 for none. The model's own weights become what the codes
+        stand for.
     """
 
-    def __init__(self, folder, cached=False, contributed=False, window=0):
+    def __init__(self, folder, cached=False, contributed=False, window=0, packed=0):
         self.llama = numpy_llama.Llama(folder)
         self.cached, self.contributed = cached or contributed, contributed
-        self.window = window
+        self.window, self.packed = window, packed
         self.nodes: list[onnx.NodeProto] = []
         self.weights: list[onnx.TensorProto] = []
         self.outputs = ["logits"]
@@ -65,12 +69,44 @@ class Decoder:
 
     def linear(self, x: str, name: str) -> str:
         # Constant folding of exporters leaves the transposed weight.
-        weight = self.weight("onnx::MatMul_" + name, self.llama.weight(name).T)
-        y = self.node("MatMul", x, weight)
+        if self.packed and name != "lm_head":
+            y = self.packed_linear(x, name)
+        else:
+            weight = self.weight("onnx::MatMul_" + name, self.llama.weight(name).T)
+            y = self.node("MatMul", x, weight)
         bias = self.llama.tensors.get(name + ".bias")
         if bias is None:
             return y
         return self.node("Add", self.weight(name + ".bias", bias), y)
+
+    def packed_linear(self, x: str, name: str) -> str:
+        """Codes from 0 to 15, two a byte, with a zero point for each group."""
+        weight = self.llama.weight(name)
+        rows, columns = weight.shape
+        groups = weight.reshape(rows, -1, self.packed)
+        low = np.minimum(groups.min(axis=2), 0)
+        scales = (np.maximum(groups.max(axis=2), 0) - low).astype(np.float32) / 15
+        zeros = np.rint(-low / scales)
+        codes = np.rint(groups / scales[:, :, None]) + zeros[:, :, None]
+        codes = codes.clip(0, 15).astype(np.uint8)
+        values = (codes - zeros[:, :, None]) * scales[:, :, None].astype(np.float64)
+        self.llama.tensors[name + ".weight"] = values.reshape(rows, columns)
+        points = np.pad(zeros.astype(np.uint8), ((0, 0), (0, zeros.shape[1] % 2)))
+        inputs = {
+            "codes": codes[:, :, ::2] | codes[:, :, 1::2] << 4,
+            "scales": scales,
+            "zero_points": points[:, ::2] | points[:, 1::2] << 4,
+        }
+        names = []
+        for part, array in inputs.items():
+            names.append(f"{name}.{part}")
+            self.weights.append(numpy_helper.from_array(array, names[-1]))
+        result = f"{name}.product"
+        self.nodes.append(helper.make_node(
+            "MatMulNBits", [x, *names], [result], name=name, domain="com.microsoft",
+            K=columns, N=rows, bits=4, block_size=self.packed,
+        ))  # fmt: skip
+        return result
 
     def norm(self, x: str, name: str) -> str:
         weight = self.weight(name, self.llama.tensors[name + ".weight"])
@@ -300,6 +336,6 @@ class Decoder:
             self.weights,
         )  # fmt: skip
         opsets = [helper.make_opsetid("", OPSET)]
-        if self.contributed:
+        if self.contributed or self.packed:
             opsets.append(helper.make_opsetid("com.microsoft", 1))
         return helper.make_model(graph, opset_imports=opsets, ir_version=10)

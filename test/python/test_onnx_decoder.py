@@ -124,3 +124,54 @@ def test_a_tokenizer_is_for_onnx_files(tmp_path, packages):
     done = toolchain.run("quantc", folder, "-o", tmp_path / "p", "--tokenizer", folder)
     assert done.returncode == 2
     assert "--tokenizer is for ONNX files" in done.stderr
+
+
+@pytest.mark.parametrize("style", ["plain", "contributed"])
+def test_packed_weights_are_what_their_codes_stand_for(tmp_path, packages, style):
+    folder = packages.model("attention-bias")
+    decoder = Decoder(folder, packed=16, **STYLES[style])
+    package = compile_decoder(tmp_path / "m.onnx", decoder, folder)
+    tokens = [1, 17, 40, 3, 99, 2, 64]
+    # The decoder put the codes' values in the place of the model's weights.
+    expected = decoder.llama.logits(np.array(tokens))
+    error = toolchain.relative_error(toolchain.logits(package, tokens), expected)
+    assert error < 2e-5
+
+
+def test_packed_weights_of_another_size_are_refused(tmp_path, packages):
+    folder = packages.model("attention-bias")
+    model = Decoder(folder, packed=16).build()
+    node = next(n for n in model.graph.node if n.op_type == "MatMulNBits")
+    next(a for a in node.attribute if a.name == "K").i += 16
+    text = refuse(tmp_path / "m.onnx", model, folder)
+    assert f"node '{node.name}' (com.microsoft.MatMulNBits): codes must have" in text
+
+
+def test_functions_of_a_decoder_are_inlined(tmp_path, packages):
+    """Each normalization as a call of a function of the model."""
+    folder = packages.model("gqa-bf16")
+    model = Decoder(folder, contributed=True).build()
+    body = onnx.helper.make_node(
+        "SimplifiedLayerNormalization", ["a", "w"], ["b"], axis=-1
+    )
+    body.attribute.append(onnx.AttributeProto(
+        name="epsilon", ref_attr_name="epsilon", type=onnx.AttributeProto.FLOAT
+    ))  # fmt: skip
+    for node in model.graph.node:
+        if node.op_type == "SimplifiedLayerNormalization":
+            node.op_type, node.domain = "Norm", "com.example"
+            for attribute in [a for a in node.attribute if a.name == "axis"]:
+                node.attribute.remove(attribute)
+    model.opset_import.append(onnx.helper.make_opsetid("com.example", 1))
+    model.functions.append(onnx.helper.make_function(
+        "com.example", "Norm", ["a", "w"], ["b"], [body], [model.opset_import[0]],
+        attributes=["epsilon"],
+    ))  # fmt: skip
+    onnx.save(model, tmp_path / "m.onnx")
+    package = tmp_path / "m.qlm"
+    toolchain.succeed("quantc", tmp_path / "m.onnx", "-o", package, "--tokenizer",
+                      folder, "--quiet")  # fmt: skip
+    tokens = [1, 17, 40, 3]
+    expected = numpy_llama.Llama(folder).logits(np.array(tokens))
+    error = toolchain.relative_error(toolchain.logits(package, tokens), expected)
+    assert error < 2e-5

@@ -18,6 +18,7 @@
 #include "llvm/ADT/ArrayRef.h"
 #include "llvm/ADT/DenseMap.h"
 #include "llvm/ADT/StringMap.h"
+#include "llvm/ADT/StringRef.h"
 #include "llvm/Support/Error.h"
 #include "llvm/Support/MemoryBuffer.h"
 
@@ -41,6 +42,12 @@ int64_t getOnnxElementBytes(int32_t dataType);
 /// "float32", "int64", "bool" …: NumPy's name where it has one, else ONNX's in
 /// lower case; "type N" for an unknown one.
 std::string getOnnxTypeName(int32_t dataType);
+
+/// Weights that a decoder's file holds as codes which share bytes lie, as
+/// float32, in a file that is called so among those of `qlm.parameter`s; the
+/// module's attribute says where it is.
+inline constexpr llvm::StringLiteral kUnpackedFile = "unpacked";
+inline constexpr llvm::StringLiteral kUnpackedAttr = "qlm.unpacked";
 
 /// A parsed model. Tensors' bytes stay valid as long as it lives.
 class OnnxFile {

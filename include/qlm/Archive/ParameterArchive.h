@@ -35,6 +35,11 @@ public:
     paths[file] = path.str();
   }
 
+  /// The same for a file whose keys say where elements lie.
+  void setRawPath(llvm::StringRef file, llvm::StringRef path) {
+    rawPaths[file] = path.str();
+  }
+
   /// The tensor \p key of \p file, a path relative to the folder. Fails when
   /// the path leaves the folder, the file is malformed, or has no such key.
   ///
@@ -53,7 +58,7 @@ private:
                                                 llvm::StringRef key);
 
   std::string folder;
-  llvm::StringMap<std::string> paths;
+  llvm::StringMap<std::string> paths, rawPaths;
   std::mutex mutex;
   llvm::StringMap<std::unique_ptr<SafetensorsFile>> files;
   llvm::StringMap<std::unique_ptr<llvm::MemoryBuffer>> rawFiles;

@@ -8,6 +8,7 @@
 #include "qlm/Import/Onnx.h"
 
 #include "Functions.h"
+#include "PackedWeights.h"
 
 #include "qlm/Archive/Json.h"
 #include "qlm/Dialect/Onnx.h"
@@ -18,6 +19,7 @@
 #include "llvm/ADT/STLExtras.h"
 #include "llvm/ADT/StringMap.h"
 #include "llvm/ADT/StringSet.h"
+#include "llvm/Support/raw_ostream.h"
 
 using namespace mlir;
 using namespace mlir::qlm;
@@ -76,9 +78,10 @@ namespace {
 /// One import.
 class NodeImporter {
 public:
-  NodeImporter(OnnxFile &file, MLIRContext &context)
+  NodeImporter(OnnxFile &file, MLIRContext &context, StringRef unpackedPath)
       : file(file), graph(file.getModel().graph()), functions(file.getModel()),
-        b(&context), location(UnknownLoc::get(&context)) {}
+        b(&context), location(UnknownLoc::get(&context)),
+        unpackedPath(unpackedPath) {}
 
   llvm::Expected<OwningOpRef<ModuleOp>> import(StringRef folder);
 
@@ -89,6 +92,10 @@ private:
   importNodes(const google::protobuf::RepeatedPtrField<::onnx::NodeProto> &list,
               const NodeScope &scope);
   llvm::Error importNode(const ::onnx::NodeProto &proto);
+  llvm::Error importPackedProduct(const ::onnx::NodeProto &proto);
+  llvm::Expected<Value> unpack(const ::onnx::NodeProto &proto);
+  Value addNode(StringRef kind, ValueRange inputs, Type type,
+                ArrayRef<NamedAttribute> attributes = {});
   llvm::Error importOutputs();
   llvm::Expected<Attribute> getAttribute(const AttributeProto &proto);
   llvm::Expected<ElementsAttr> getElements(const TensorProto &proto);
@@ -106,6 +113,9 @@ private:
   llvm::StringMap<Type> declared;
   SmallVector<Attribute> argumentNames;
   Value absent;
+  llvm::StringMap<const TensorProto *> tensors;
+  StringRef unpackedPath;
+  std::unique_ptr<llvm::raw_fd_ostream> unpacked;
 };
 } // namespace
 
@@ -264,7 +274,78 @@ llvm::Error NodeImporter::importInitializers() {
     }
     if (llvm::Error error = define(proto.name(), value))
       return error;
+    tensors[proto.name()] = &proto;
   }
+  return llvm::Error::success();
+}
+
+/// The weight of \p proto as float32 [N, K], in the file of such weights.
+llvm::Expected<Value> NodeImporter::unpack(const ::onnx::NodeProto &proto) {
+  auto weight = PackedWeight::read(proto, file, [&](const std::string &name) {
+    return tensors.lookup(name);
+  });
+  if (!weight)
+    return weight.takeError();
+  if (!unpacked) {
+    std::error_code code;
+    unpacked = std::make_unique<llvm::raw_fd_ostream>(unpackedPath, code);
+    if (code)
+      return makeError("cannot write '" + unpackedPath +
+                       "': " + code.message());
+    (*module)->setAttr(kUnpackedAttr, b.getStringAttr(unpackedPath));
+  }
+  auto offset = static_cast<int64_t>(unpacked->tell());
+  std::vector<float> row(weight->columns);
+  for (int64_t i = 0; i < weight->rows; ++i) {
+    for (int64_t k = 0; k < weight->columns; ++k)
+      row[k] = weight->at(i, k);
+    unpacked->write(reinterpret_cast<const char *>(row.data()),
+                    row.size() * sizeof(float));
+  }
+  auto type =
+      RankedTensorType::get({weight->rows, weight->columns}, b.getF32Type());
+  // Values' names are unique; those of codes may serve several weights.
+  return onnxir::InitializerOp::create(b, location, type,
+                                       proto.output(0) + ".weight",
+                                       kUnpackedFile, offset)
+      .getResult();
+}
+
+Value NodeImporter::addNode(StringRef kind, ValueRange inputs, Type type,
+                            ArrayRef<NamedAttribute> attributes) {
+  auto node = onnxir::NodeOp::create(b, location, TypeRange{type},
+                                     b.getStringAttr(kind), inputs);
+  node->setDiscardableAttrs(attributes);
+  return node.getResult(0);
+}
+
+/// MatMulNBits as a product with the weight that its codes stand for.
+llvm::Error NodeImporter::importPackedProduct(const ::onnx::NodeProto &proto) {
+  auto fail = [&](const llvm::Twine &what) {
+    return makeError(describeNode(proto) + ": " + what);
+  };
+  if (proto.output_size() != 1 || proto.input_size() < 3)
+    return fail("takes 3 to 6 inputs and gives one output");
+  Value x = values.lookup(proto.input(0));
+  Value bias = proto.input_size() > 5 ? values.lookup(proto.input(5)) : Value();
+  if (!x)
+    return fail("no value is called " + quoteName(proto.input(0)));
+  auto weight = unpack(proto);
+  if (!weight)
+    return fail(llvm::toString(weight.takeError()));
+  auto type = cast<RankedTensorType>(weight->getType());
+  Value turned =
+      addNode("Transpose", *weight,
+              RankedTensorType::get({type.getDimSize(1), type.getDimSize(0)},
+                                    b.getF32Type()),
+              b.getNamedAttr("perm", b.getDenseI64ArrayAttr({1, 0})));
+  Type known = declared.lookup(proto.output(0));
+  Type result = known ? known : b.getNoneType();
+  Value product = addNode("MatMul", {x, turned}, result);
+  if (bias)
+    product = addNode("Add", {product, bias}, result);
+  if (llvm::Error error = define(proto.output(0), product))
+    return fail(llvm::toString(std::move(error)));
   return llvm::Error::success();
 }
 
@@ -272,6 +353,8 @@ llvm::Error NodeImporter::importNode(const ::onnx::NodeProto &proto) {
   location = NameLoc::get(b.getStringAttr(
       proto.name().empty() && proto.output_size() ? proto.output(0)
                                                   : proto.name()));
+  if (proto.domain() == "com.microsoft" && proto.op_type() == "MatMulNBits")
+    return importPackedProduct(proto);
   SmallVector<Value> inputs;
   for (const std::string &name : proto.input()) {
     Value value = name.empty() ? absent : values.lookup(name);
@@ -391,6 +474,14 @@ llvm::Expected<OwningOpRef<ModuleOp>> NodeImporter::import(StringRef folder) {
     return std::move(error);
   if (llvm::Error error = importOutputs())
     return std::move(error);
+  if (unpacked) {
+    unpacked->close();
+    if (unpacked->has_error()) {
+      std::string reason = unpacked->error().message();
+      unpacked->clear_error();
+      return makeError("cannot write '" + unpackedPath + "': " + reason);
+    }
+  }
   if (failed(verify(*module)))
     return makeError("the imported graph is not valid IR");
   return std::move(module);
@@ -398,7 +489,7 @@ llvm::Expected<OwningOpRef<ModuleOp>> NodeImporter::import(StringRef folder) {
 
 llvm::Expected<OwningOpRef<ModuleOp>>
 mlir::qlm::importOnnxNodes(OnnxFile &file, MLIRContext &context,
-                           StringRef folder) {
+                           StringRef folder, StringRef unpackedPath) {
   context.loadDialect<QlmDialect, onnxir::OnnxDialect, func::FuncDialect>();
-  return NodeImporter(file, context).import(folder);
+  return NodeImporter(file, context, unpackedPath).import(folder);
 }
