@@ -5,6 +5,8 @@
 //
 //===----------------------------------------------------------------------===//
 
+#include "Functions.h"
+#include "PackedWeights.h"
 #include "qlm/Archive/OnnxFile.h"
 
 #include "onnx-ml.pb.h"
@@ -12,9 +14,46 @@
 #include <cstdlib>
 
 using namespace mlir::qlm;
+using namespace mlir::qlm::onnx_import;
+
+/// Writes out calls of functions, in the graph and in the branches of its
+/// nodes, and unpacks the weights of MatMulNBits.
+static void readNodes(OnnxFile &file) {
+  const onnx::GraphProto &graph = file.getModel().graph();
+  FunctionInliner inliner(file.getModel());
+  if (llvm::Error error = inliner.initialize()) {
+    llvm::consumeError(std::move(error));
+    return;
+  }
+  auto nodes = inliner.inlineCalls(graph.node(), inliner.getMain());
+  if (!nodes) {
+    llvm::consumeError(nodes.takeError());
+    return;
+  }
+  auto find = [&](const std::string &name) -> const onnx::TensorProto * {
+    for (const auto &tensor : graph.initializer())
+      if (tensor.name() == name)
+        return &tensor;
+    return nullptr;
+  };
+  for (const InlinedNode &node : *nodes) {
+    for (const auto &attribute : node.proto->attribute())
+      if (auto inner = inliner.inlineCalls(attribute.g().node(), *node.scope);
+          !inner)
+        llvm::consumeError(inner.takeError());
+    if (node.proto->op_type() != "MatMulNBits")
+      continue;
+    auto weight = PackedWeight::read(*node.proto, file, find);
+    if (!weight)
+      llvm::consumeError(weight.takeError());
+    else if (weight->codes.size() !=
+             static_cast<size_t>(weight->rows * weight->columns))
+      std::abort();
+  }
+}
 
 /// Reads every initializer and every constant's attribute; what is read must
-/// be as long as its dimensions say.
+/// be as long as its dimensions say. Then the nodes.
 extern "C" int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size) {
   llvm::StringRef bytes(reinterpret_cast<const char *>(data), size);
   auto file = OnnxFile::parse(bytes, /*folder=*/"");
@@ -42,5 +81,6 @@ extern "C" int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size) {
   for (const auto &node : (*file)->getModel().graph().node())
     for (const auto &attribute : node.attribute())
       read(attribute.t());
+  readNodes(**file);
   return sum == ~0u ? 1 : 0;
 }

@@ -145,3 +145,73 @@ def refuse(folder: Path, model: onnx.ModelProto | bytes, *options: object) -> st
     assert done.stderr.count("\n") == 1, done.stderr
     assert not package.exists() and not list(folder.glob("bad.qlm*"))
     return done.stderr.strip()
+
+
+def make_encoder(
+    rng: np.random.Generator, layers: int = 2, hidden: int = 64, heads: int = 4
+) -> onnx.ModelProto:
+    """A small BERT: embeddings, layers normalized after each sum, a classifier.
+
+    Takes ``input_ids`` and ``mask`` [batch, tokens] of int64, any sizes; gives
+    ``y`` [batch, 5].
+    """
+    weights: dict[str, np.ndarray] = {
+        "words": random(rng, 100, hidden), "places": random(rng, 64, hidden) / 4,
+        "split": np.array([0, 0, heads, hidden // heads], np.int64),
+        "join": np.array([0, 0, hidden], np.int64),
+        "scale": np.float32((hidden // heads) ** -0.5),
+        "zero": np.int64(0), "one": np.int64(1), "first": np.array([1, 2], np.int64),
+        "none": np.float32(0), "hidden_score": np.float32(-1e9),
+    }  # fmt: skip
+    nodes: list[onnx.NodeProto] = []
+
+    def node(kind: str, *inputs: str, **attributes: object) -> str:
+        name = f"{kind}_{len(nodes)}"
+        nodes.append(helper.make_node(kind, inputs, [name], name=name, **attributes))
+        return name
+
+    def linear(x: str, name: str, rows: int, columns: int) -> str:
+        weights[f"{name}.w"] = random(rng, rows, columns) / np.float32(rows) ** 0.5
+        weights[f"{name}.b"] = random(rng, columns) / 8
+        return node("Add", node("MatMul", x, f"{name}.w"), f"{name}.b")
+
+    def norm(x: str, name: str) -> str:
+        weights[f"{name}.g"] = 1 + random(rng, hidden) / 8
+        weights[f"{name}.s"] = random(rng, hidden) / 8
+        return node("LayerNormalization", x, f"{name}.g", f"{name}.s", axis=-1)
+
+    def split(x: str) -> str:
+        return node("Transpose", node("Reshape", x, "split"), perm=[0, 2, 1, 3])
+
+    shape = node("Shape", "input_ids")
+    tokens = node("Gather", shape, "one")
+    places = node("Gather", "places", node("Range", "zero", tokens, "one"))
+    x = norm(node("Add", node("Gather", "words", "input_ids"), places), "embedding")
+    shown = node("Unsqueeze", node("Cast", "mask", to=TensorProto.BOOL), "first")
+    bias = node("Where", shown, "none", "hidden_score")
+    for i in range(layers):
+        q, k, v = (split(linear(x, f"{i}.{part}", hidden, hidden)) for part in "qkv")
+        scores = node("MatMul", q, node("Transpose", k, perm=[0, 1, 3, 2]))
+        scores = node("Add", node("Mul", scores, "scale"), bias)
+        mixed = node("MatMul", node("Softmax", scores, axis=-1), v)
+        mixed = node("Reshape", node("Transpose", mixed, perm=[0, 2, 1, 3]), "join")
+        x = norm(node("Add", x, linear(mixed, f"{i}.o", hidden, hidden)), f"{i}.a")
+        inner = node("Gelu", linear(x, f"{i}.up", hidden, 4 * hidden))
+        down = linear(inner, f"{i}.down", 4 * hidden, hidden)
+        x = norm(node("Add", x, down), f"{i}.m")
+    pooled = node("Tanh", linear(node("Gather", x, "zero", axis=1), "pool", hidden, hidden))
+    logits = linear(pooled, "classify", hidden, 5)
+    nodes.append(helper.make_node("Identity", [logits], ["y"], name="y"))
+    graph = helper.make_graph(
+        nodes, "encoder",
+        [helper.make_tensor_value_info(name, TensorProto.INT64, ["batch", "tokens"])
+         for name in ("input_ids", "mask")],
+        [helper.make_tensor_value_info("y", TensorProto.FLOAT, ["batch", 5])],
+        [numpy_helper.from_array(np.asarray(value), name)
+         for name, value in weights.items()],
+    )  # fmt: skip
+    model = helper.make_model(
+        graph, opset_imports=[helper.make_opsetid("", 21)], ir_version=10
+    )
+    onnx.checker.check_model(model)
+    return model

@@ -4,6 +4,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import numpy as np
@@ -94,6 +95,28 @@ def test_quantized_as_the_folder_is(tmp_path, packages):
     # The same codes; the graph's scale of scores is a product of two roots.
     error = toolchain.relative_error(toolchain.logits(package, tokens), expected)
     assert error < 1e-6
+
+
+@pytest.mark.parametrize("style", STYLES)
+def test_the_package_is_that_of_the_folder(tmp_path, packages, style):
+    """The same launches of the same kernels' sizes on the same packed bytes, and
+    so the same speed. Angles of rotations are the graph's own."""
+    folder = packages.model("mha-f32")
+    options = ("--weights", "int8", "--activations", "int8-dynamic")
+    decoder = Decoder(folder, **STYLES[style])
+    package = compile_decoder(tmp_path / "m.onnx", decoder, folder, *options)
+    theirs = packages.compile("mha-f32", *options)
+    launches = [json.loads((p / "manifest.json").read_text())["launches"]
+                for p in (package, theirs)]  # fmt: skip
+    assert launches[0] == launches[1] and len(launches[0]) > 10
+    got, expected = (toolchain.read_safetensors(p / "weights.safetensors")
+                     for p in (package, theirs))  # fmt: skip
+    assert got.keys() == expected.keys()
+    for name, array in expected.items():
+        if name == "rope_table":
+            np.testing.assert_allclose(got[name], array, atol=1e-4)
+        else:
+            assert got[name].tobytes() == array.tobytes(), name
 
 
 def test_a_window_is_no_causal_mask(tmp_path, packages):

@@ -79,6 +79,10 @@ static LogicalResult emitReshape(Node &node) {
   if (!wanted)
     return failure();
   bool zeroIsSize = node.integer("allowzero", 0);
+  auto keeps = [&](size_t i) {
+    return !zeroIsSize && static_cast<int64_t>(i) < x.rank() &&
+           i < wanted->size() && b.asConstant((*wanted)[i]) == 0;
+  };
   SmallVector<Value> sizes;
   for (auto [i, size] : llvm::enumerate(*wanted)) {
     // 0 keeps the input's dimension.
@@ -86,17 +90,22 @@ static LogicalResult emitReshape(Node &node) {
       size = b.select(b.equal(size, b.index(0)), b.dim(x.value, i), size);
     sizes.push_back(size);
   }
-  // -1 takes what is left: the count over the product of the others.
-  Value others = b.index(1);
-  for (Value size : sizes)
-    others =
-        b.mul(others, b.select(b.less(size, b.index(0)), b.index(1), size));
+  // -1 takes what is left: the count over the product of the others. Kept
+  // dimensions are in both, so that open ones needn't make the result open.
+  Value others = b.index(1), left = b.index(1);
+  for (auto [i, size] : llvm::enumerate(sizes))
+    if (!keeps(i))
+      others =
+          b.mul(others, b.select(b.less(size, b.index(0)), b.index(1), size));
+  for (int64_t i = 0; i < x.rank(); ++i)
+    if (!keeps(i))
+      left = b.mul(left, b.dim(x.value, i));
   Value count = countOf(b, b.dims(x.value));
   for (Value &size : sizes) {
     if (auto known = b.asConstant(size); known && *known >= 0)
       continue;
     Value safe = b.max(others, b.index(1));
-    size = b.select(b.less(size, b.index(0)), b.floorDiv(count, safe), size);
+    size = b.select(b.less(size, b.index(0)), b.floorDiv(left, safe), size);
   }
   refineSizes(b, sizes, node.declared(0));
   auto total = b.asConstant(countOf(b, sizes)), own = b.asConstant(count);
