@@ -80,6 +80,45 @@ def test_every_unsupported_node_is_listed_in_one_message(tmp_path):
     assert "fine" not in text
 
 
+def test_what_a_reshape_leaves_is_known_beside_an_open_size(tmp_path):
+    """[batch, 4, 3] as [0, -1]: a row of 12, and so the input of a linear."""
+    nodes = [
+        helper.make_node("Reshape", ["x", "shape"], ["r"]),
+        helper.make_node("MatMul", ["r", "w"], ["y"]),
+    ]
+    rng = np.random.default_rng(2)
+    w = onnx_models.random(rng, 12, 5)
+    shape = np.array([0, -1], np.int64)
+    model = onnx_models.make_model(
+        nodes, {"x": ("batch", 4, 3)}, {"y": ("batch", 5)}, {"w": w, "shape": shape}
+    )
+    path = tmp_path / "model.onnx"
+    path.write_bytes(model.SerializeToString())
+    assert "qlm.linear" in toolchain.succeed("quantc", path, "--to", "import").stdout
+    for batch in (0, 1, 7):
+        x = onnx_models.random(rng, batch, 4, 3)
+        got = run_package(compile_model(tmp_path, model), x=x)["y"]
+        np.testing.assert_allclose(got, x.reshape(batch, 12) @ w, rtol=1e-5, atol=1e-5)
+
+
+def test_a_package_replaces_a_package_and_nothing_else(tmp_path):
+    model = onnx_models.make_mlp(np.random.default_rng(0))
+    package = compile_model(tmp_path, model)
+    compile_model(tmp_path, model)
+    for path in (tmp_path / "file", tmp_path / "folder"):
+        if path.name == "file":
+            path.write_text("mine")
+        else:
+            path.mkdir()
+            (path / "mine").write_text("mine")
+        done = toolchain.run("quantc", tmp_path / "model.onnx", "-o", path)
+        assert done.returncode == 1
+        assert "exists and is not a package" in done.stderr
+    assert (tmp_path / "file").read_text() == "mine"
+    assert [p.name for p in (tmp_path / "folder").iterdir()] == ["mine"]
+    assert package.is_dir()
+
+
 def test_names_in_errors_are_escaped(tmp_path):
     model = make_graph([helper.make_node("Frob", ["x"], ["y"], name="a\nb\x1b")])
     assert r"node 'a\0Ab\1B' (Frob)" in refuse(tmp_path, model)
@@ -293,12 +332,15 @@ class TestExternalData:
 
 def test_damaged_models_never_crash_the_compiler(tmp_path):
     rng = np.random.default_rng(11)
-    whole = onnx_models.make_cnn(rng).SerializeToString()
+    corpus = Path(__file__).resolve().parents[1] / "fuzz" / "corpus" / "onnx"
+    # A network, and models with functions, an If and packed weights.
+    whole = [onnx_models.make_cnn(rng).SerializeToString()]
+    whole += [(corpus / name).read_bytes() for name in ("functions", "branch", "packed")]
     lines = []
     for i in range(150):
-        damaged = bytearray(whole)
+        damaged = bytearray(whole[0 if i < 75 else 1 + i % 3])
         # The head holds the nodes; weights' bytes can't be wrong.
-        for place in rng.integers(0, 900, rng.integers(1, 4)):
+        for place in rng.integers(0, min(900, len(damaged)), rng.integers(1, 4)):
             damaged[place] = rng.integers(0, 256)
         path = tmp_path / f"{i}.onnx"
         path.write_bytes(bytes(damaged))

@@ -79,14 +79,14 @@ static LogicalResult emitReshape(Node &node) {
   if (!wanted)
     return failure();
   bool zeroIsSize = node.integer("allowzero", 0);
-  auto keeps = [&](size_t i) {
-    return !zeroIsSize && static_cast<int64_t>(i) < x.rank() &&
-           i < wanted->size() && b.asConstant((*wanted)[i]) == 0;
-  };
   SmallVector<Value> sizes;
-  for (auto [i, size] : llvm::enumerate(*wanted)) {
+  SmallVector<bool> isKept(std::max<int64_t>(x.rank(), wanted->size()), false);
+  for (size_t i = 0; i < wanted->size(); ++i) {
+    Value size = (*wanted)[i];
     // 0 keeps the input's dimension.
-    if (!zeroIsSize && static_cast<int64_t>(i) < x.rank())
+    bool mayKeep = !zeroIsSize && static_cast<int64_t>(i) < x.rank();
+    isKept[i] = mayKeep && b.asConstant(size) == 0;
+    if (mayKeep)
       size = b.select(b.equal(size, b.index(0)), b.dim(x.value, i), size);
     sizes.push_back(size);
   }
@@ -94,11 +94,11 @@ static LogicalResult emitReshape(Node &node) {
   // dimensions are in both, so that open ones needn't make the result open.
   Value others = b.index(1), left = b.index(1);
   for (auto [i, size] : llvm::enumerate(sizes))
-    if (!keeps(i))
+    if (!isKept[i])
       others =
           b.mul(others, b.select(b.less(size, b.index(0)), b.index(1), size));
   for (int64_t i = 0; i < x.rank(); ++i)
-    if (!keeps(i))
+    if (!isKept[i])
       left = b.mul(left, b.dim(x.value, i));
   Value count = countOf(b, b.dims(x.value));
   for (Value &size : sizes) {
