@@ -94,7 +94,7 @@ def test_what_a_reshape_leaves_is_known_beside_an_open_size(tmp_path):
     )
     path = tmp_path / "model.onnx"
     path.write_bytes(model.SerializeToString())
-    assert "qlm.linear" in toolchain.succeed("quantc", path, "--to", "import").stdout
+    assert "qlm.linear" in toolchain.succeed("quantc", path, "--to", "import")
     for batch in (0, 1, 7):
         x = onnx_models.random(rng, batch, 4, 3)
         got = run_package(compile_model(tmp_path, model), x=x)["y"]
