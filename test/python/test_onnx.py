@@ -260,6 +260,20 @@ def test_shapes_that_contradict_each_other_are_refused(tmp_path):
     )
 
 
+def test_types_that_contradict_each_other_are_refused(tmp_path):
+    whole = numpy_helper.from_array(np.ones((2, 3), np.int32), "w")
+    mixed = make_graph(
+        [helper.make_node("Add", ["x", "w"], ["y"], name="mix")], weights=[whole]
+    )
+    text = refuse(tmp_path, mixed)
+    assert "node 'mix' (Add): inputs must have the same element type" in text
+    other = make_graph([helper.make_node("Cast", ["x"], ["y"], to=TensorProto.INT64)])
+    text = refuse(tmp_path, other)
+    assert "output 'y' is declared float32, its node gives int64" in text
+    none = make_graph([helper.make_node("Cast", ["x"], ["y"], name="c", to=99)])
+    assert "node 'c' (Cast): cannot convert float32 to type 99" in refuse(tmp_path, none)
+
+
 @pytest.mark.parametrize("length", [0, 1, 7, 40, 100])
 def test_truncated_files_are_refused(tmp_path, length):
     whole = onnx_models.make_mlp(np.random.default_rng(0)).SerializeToString()
