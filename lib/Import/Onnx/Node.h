@@ -127,6 +127,7 @@ ArrayRef<Operator> normalizationOperators();
 ArrayRef<Operator> quantizationOperators();
 ArrayRef<Operator> attentionOperators();
 ArrayRef<Operator> contributedOperators();
+ArrayRef<Operator> conversionOperators();
 ArrayRef<Operator> lossOperators();
 
 /// Why a node needs its input \p i to be known.

@@ -34,7 +34,8 @@ static const llvm::StringMap<const Operator *> &getOperators() {
          {elementwiseOperators(), shapeOperators(), indexingOperators(),
           reductionOperators(), productOperators(), poolingOperators(),
           normalizationOperators(), quantizationOperators(),
-          attentionOperators(), contributedOperators(), lossOperators()})
+          attentionOperators(), contributedOperators(), lossOperators(),
+          conversionOperators()})
       for (const Operator &op : list)
         map->try_emplace((llvm::Twine(op.domain) + "." + op.name).str(), &op);
     return map;
