@@ -13,6 +13,7 @@
 #include <algorithm>
 #include <atomic>
 #include <memory>
+#include <mutex>
 #include <nlohmann/json.hpp>
 #include <thread>
 
@@ -67,6 +68,7 @@ private:
   Status addRows(std::vector<LinearObserver *> observers);
 
   const CalibrationOptions &options;
+  std::unique_ptr<GpuMoments> gpu; ///< null: moments are summed here
   std::unique_ptr<Model> model;
   int64_t window = 0;
   std::vector<std::vector<int32_t>> windows;
@@ -135,11 +137,14 @@ Status Calibration::findLabels() {
 /// Adds what \p observers were given, on all threads.
 Status Calibration::addRows(std::vector<LinearObserver *> observers) {
   std::atomic<size_t> next{0};
-  std::atomic<LinearObserver *> bad{nullptr};
+  std::mutex mutex;
+  Status failure;
   auto work = [&] {
     for (size_t i = next++; i < observers.size(); i = next++)
-      if (!observers[i]->addRows())
-        bad = observers[i];
+      if (Status status = observers[i]->addRows(); !status.ok()) {
+        std::lock_guard<std::mutex> lock(mutex);
+        failure = status;
+      }
   };
   std::vector<std::thread> helpers;
   for (int i = 1; i < model->threads(); ++i)
@@ -147,10 +152,7 @@ Status Calibration::addRows(std::vector<LinearObserver *> observers) {
   work();
   for (std::thread &helper : helpers)
     helper.join();
-  if (LinearObserver *observer = bad)
-    return Status(StatusCode::Internal,
-                  "inputs of " + observer->getLabel() + " must be finite");
-  return Status();
+  return failure;
 }
 
 /// Runs all windows with observers for the labels of \p pass.
@@ -158,8 +160,8 @@ Status Calibration::runPass(const std::vector<size_t> &pass) {
   std::vector<std::unique_ptr<LinearObserver>> observers(labels.size());
   std::vector<LinearObserver *> active;
   for (size_t label : pass) {
-    observers[label] = std::make_unique<LinearObserver>(labels[label].first,
-                                                        labels[label].second);
+    observers[label] = std::make_unique<LinearObserver>(
+        labels[label].first, labels[label].second, gpu.get());
     active.push_back(observers[label].get());
   }
   model->getExecutor().setObserver(
@@ -190,6 +192,9 @@ Status Calibration::runPass(const std::vector<size_t> &pass) {
   for (LinearObserver *observer : active) {
     if (!status.ok())
       break;
+    status = observer->fetchMoments();
+    if (!status.ok())
+      break;
     std::vector<Statistic> statistics = observer->getStatistics();
     status = file->write(observer->getLabel(), statistics, observer->finish());
   }
@@ -197,6 +202,14 @@ Status Calibration::runPass(const std::vector<size_t> &pass) {
 }
 
 Result<CalibrationSummary> Calibration::run() {
+  if (options.device != "cpu") {
+    Result<std::unique_ptr<GpuMoments>> opened =
+        GpuMoments::open(options.cudaDriver,
+                         options.blas.empty() ? getBlasNames() : options.blas);
+    if (!opened.ok())
+      return opened.status();
+    gpu = opened.take();
+  }
   QLM_RETURN_IF_ERROR(load());
   QLM_RETURN_IF_ERROR(cutWindows());
   QLM_RETURN_IF_ERROR(findLabels());
@@ -245,5 +258,7 @@ Result<CalibrationSummary> Calibration::run() {
 Result<CalibrationSummary> qlm::calibrate(const CalibrationOptions &options) {
   if (options.memoryLimit <= 0 || options.window < 0 || options.maxTokens < 0)
     return invalid("memory limit, window and tokens must be positive");
+  if (options.device != "cpu" && options.device != "cuda")
+    return invalid("device must be cpu or cuda, got '" + options.device + "'");
   return Calibration(options).run();
 }

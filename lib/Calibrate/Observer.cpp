@@ -19,9 +19,10 @@ using namespace qlm;
 /// Weight of what was seen before in an averaged range.
 static constexpr double kMomentum = 0.99;
 
-LinearObserver::LinearObserver(std::string label, int64_t features)
+LinearObserver::LinearObserver(std::string label, int64_t features,
+                               GpuMoments *gpu)
     : label(std::move(label)), features(features),
-      moments(static_cast<size_t>(features * features)),
+      moments(static_cast<size_t>(gpu ? 0 : features * features)), gpu(gpu),
       absmax(static_cast<size_t>(features)),
       magnitudes(static_cast<size_t>(features)),
       histogram(static_cast<size_t>(kBins)) {}
@@ -35,20 +36,44 @@ void LinearObserver::put(int64_t row, const float *values, int64_t count) {
               static_cast<size_t>(count * features) * sizeof(float));
 }
 
-bool LinearObserver::addRows() {
+Status LinearObserver::addMoments(int64_t rows) {
+  if (!gpu) {
+    numerics::addProduct<float>(features, features, rows, 1,
+                                {pending.data(), 1, features},
+                                {pending.data(), features, 1}, moments.data(),
+                                features, numerics::ProductPart::Lower);
+    return Status();
+  }
+  if (!gpuSums.features) {
+    Result<GpuMoments::Sums> made = gpu->makeSums(features);
+    if (!made.ok())
+      return made.status();
+    gpuSums = made.take();
+  }
+  return gpu->add(gpuSums, pending.data(), rows);
+}
+
+Status LinearObserver::fetchMoments() {
+  if (!gpu || !gpuSums.features)
+    return Status();
+  moments.resize(static_cast<size_t>(features * features));
+  QLM_RETURN_IF_ERROR(gpu->fetch(gpuSums, moments.data()));
+  gpuSums = {};
+  return Status();
+}
+
+Status LinearObserver::addRows() {
   int64_t rows = static_cast<int64_t>(pending.size()) / features;
   if (!std::all_of(pending.begin(), pending.end(),
                    [](float value) { return std::isfinite(value); }))
-    return false;
-  numerics::addProduct<float>(features, features, rows, 1,
-                              {pending.data(), 1, features},
-                              {pending.data(), features, 1}, moments.data(),
-                              features, numerics::ProductPart::Lower);
+    return Status(StatusCode::Internal,
+                  "inputs of " + label + " must be finite");
+  QLM_RETURN_IF_ERROR(addMoments(rows));
   addRanges(rows);
   rowsSeen += rows;
   ++stepsSeen;
   pending.clear();
-  return true;
+  return Status();
 }
 
 void LinearObserver::addRanges(int64_t rows) {

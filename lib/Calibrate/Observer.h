@@ -8,6 +8,8 @@
 #ifndef QLM_LIB_CALIBRATE_OBSERVER_H
 #define QLM_LIB_CALIBRATE_OBSERVER_H
 
+#include "GpuMoments.h"
+
 #include <cstdint>
 #include <string>
 #include <vector>
@@ -33,7 +35,9 @@ class LinearObserver {
 public:
   static constexpr int64_t kBins = 2048;
 
-  LinearObserver(std::string label, int64_t features);
+  /// Second moments are summed on \p gpu, which must outlive it, if any.
+  LinearObserver(std::string label, int64_t features,
+                 GpuMoments *gpu = nullptr);
 
   const std::string &getLabel() const { return label; }
   int64_t getFeatures() const { return features; }
@@ -42,14 +46,18 @@ public:
   /// `addRows` from one.
   void reserveRows(int64_t rows);
   void put(int64_t row, const float *values, int64_t count);
-  /// Adds the rows put since `reserveRows`. False when one isn't finite.
-  bool addRows();
+  /// Adds the rows put since `reserveRows`. Errors: Internal, when one isn't
+  /// finite; those of the GPU.
+  Status addRows();
+  /// Brings the moments here that a GPU has; before `finish`.
+  Status fetchMoments();
 
   /// The tensors that `finish` gives, in its order.
   std::vector<Statistic> getStatistics() const;
   std::vector<std::vector<float>> finish();
 
 private:
+  Status addMoments(int64_t rows);
   void addRanges(int64_t rows);
   std::vector<float> findThresholds() const;
 
@@ -58,6 +66,8 @@ private:
   int64_t rowsSeen = 0, stepsSeen = 0;
   std::vector<float> pending; ///< [rows, features]
   std::vector<float> moments; ///< sums, lower triangle
+  GpuMoments *gpu;
+  GpuMoments::Sums gpuSums; ///< made with the first rows
   std::vector<float> absmax;
   std::vector<double> magnitudes;
   float smallest = 0, largest = 0;

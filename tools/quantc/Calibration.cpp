@@ -83,6 +83,7 @@ llvm::Error calibrateModel(CompileOptions &options,
   calibration.output = statistics;
   calibration.window = arguments.window;
   calibration.maxTokens = arguments.maxTokens;
+  calibration.device = arguments.device;
   if (arguments.memoryLimit)
     calibration.memoryLimit = arguments.memoryLimit;
   calibration.threads = static_cast<int>(options.threads);

@@ -19,7 +19,8 @@ struct CalibrationArguments {
   std::string statistics; ///< where they are kept; empty: beside the output
   int64_t window = 0;
   int64_t maxTokens = 0;
-  int64_t memoryLimit = 0; ///< bytes
+  int64_t memoryLimit = 0;    ///< bytes
+  std::string device = "cpu"; ///< where second moments are summed
   /// Gets one line about the work.
   std::function<void(const std::string &)> progress;
 };

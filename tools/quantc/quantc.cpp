@@ -144,6 +144,12 @@ struct Arguments {
       cl::value_desc("N"),
       cl::desc("Tokens that calibration sees together (default: those of a "
                "step)")};
+  cl::opt<std::string> calibrateOn{
+      "calibrate-on", cl::init("cpu"), cl::cat(category),
+      cl::value_desc("NAME"),
+      cl::desc(
+          "Where second moments are summed: cpu, or cuda, by cuBLAS (their "
+          "last bits differ)")};
   NumberOption memoryLimit{
       "memory-limit", cl::init("0"), cl::cat(category), cl::value_desc("MB"),
       cl::desc("Most memory for statistics; more passes are made where it is "
@@ -322,6 +328,7 @@ static int checkArguments(const Arguments &arguments) {
        arguments.range,
        {"minmax", "average", "percentile", "entropy"},
        {}},
+      {"calibrate-on", arguments.calibrateOn, {"cpu", "cuda"}, {}},
       {"activations",
        arguments.activations,
        {"none", "bf16", "int8-dynamic", "int8-static"},
@@ -523,6 +530,7 @@ static CalibrationArguments makeCalibration(const Arguments &arguments,
   calibration.statistics = arguments.statistics;
   calibration.window = getNumber(arguments.calibrationWindow);
   calibration.maxTokens = getNumber(arguments.calibrationTokens);
+  calibration.device = arguments.calibrateOn;
   calibration.memoryLimit = getNumber(arguments.memoryLimit) * 1000000;
   calibration.progress = [&](const std::string &text) { line.show(text); };
   return calibration;

@@ -35,6 +35,7 @@
 #include <cstdint>
 #include <functional>
 #include <string>
+#include <vector>
 
 namespace qlm {
 
@@ -56,6 +57,10 @@ struct CalibrationOptions {
   /// passes over the text, each for some of the linears.
   int64_t memoryLimit = int64_t(4) << 30;
   int threads = 0; ///< 0 takes all cores
+  /// Where second moments are summed: cpu, or cuda, by cuBLAS.
+  std::string device = "cpu";
+  std::string cudaDriver = "libcuda.so.1";
+  std::vector<std::string> blas; ///< cuBLAS's library; empty: as it is named
   std::function<void(const CalibrationProgress &)> progress;
   std::function<bool()> cancelled;
 };
