@@ -2,13 +2,14 @@
 # SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
 """Trains the tiny LLaMA's linears to be rounded, with qlm.qat.
 
-    train_qat.py train MODEL -o DIR [--steps N] [--group-size G]
+    train_qat.py train MODEL -o DIR [--steps N | --seconds S]
+        [--corpus corpus.jsonl.xz] [--group-size G]
     train_qat.py merge MODEL DIR -o FOLDER
 
 The teacher is the model itself in float32; the student computes with int4
-weights and learns the teacher's probabilities on the training split of this
-Python's standard library (models/python_corpus.py), which keeps the text of
-models/heldout.txt out. Only linears are trained. `train` writes their weights
+weights and learns the teacher's probabilities on the training split of a corpus
+(models/python_corpus.py; without one, of this Python's standard library), which
+keeps the text of models/heldout.txt out. Only linears are trained. `train` writes their weights
 in float32, a file for half the layers; `merge` makes a folder that quantc
 takes with ``--keep-lm-head`` and the same group size.
 """
@@ -56,12 +57,13 @@ def load(folder: Path) -> Llama:
     return model
 
 
-def train_tokens(folder: Path) -> torch.Tensor:
+def train_tokens(folder: Path, corpus: Path | None) -> torch.Tensor:
     """Tokens of the training split."""
     from tokenizers import Tokenizer
 
     tokenizer = Tokenizer.from_file(str(folder / "tokenizer.json"))
-    documents = python_corpus.collect(python_corpus.default_stdlib(), None)
+    documents = (python_corpus.load(corpus) if corpus else
+                 python_corpus.collect(python_corpus.default_stdlib(), None))
     texts = [d.text for d in documents if d.split == "train"]
     ids: list[int] = []
     for encoding in tokenizer.encode_batch(texts):
@@ -96,7 +98,7 @@ def train(args) -> None:
     device = args.device
     teacher = load(args.model).to(device).eval()
     student = load(args.model).to(device)
-    tokens = train_tokens(args.model).to(device)
+    tokens = train_tokens(args.model, args.corpus).to(device)
     print(f"{len(tokens)} training tokens")
     for parameter in student.parameters():
         parameter.requires_grad_(False)
@@ -109,12 +111,16 @@ def train(args) -> None:
         before = distance(teacher, student, args.model, args.text, 16384)
         print(f"rounded to nearest: kl {before:.5f} on {args.text.name}")
     optimizer = torch.optim.AdamW(weights, lr=args.lr, weight_decay=0)
+    torch.set_float32_matmul_precision(args.precision)
     start = time.time()
     for step in range(args.steps):
         warm = min(1.0, (step + 1) / 50)
-        optimizer.param_groups[0]["lr"] = (
-            args.lr * warm * (1 - step / args.steps)
-        )
+        done = step / args.steps
+        if args.seconds:
+            done = max(done, (time.time() - start) / args.seconds)
+            if done >= 1:
+                break
+        optimizer.param_groups[0]["lr"] = args.lr * warm * (1 - done)
         first = torch.randint(
             len(tokens) - args.tokens, (args.batch, 1), device=device
         )
@@ -132,6 +138,8 @@ def train(args) -> None:
         if step % args.log_every == 0 or step + 1 == args.steps:
             spent = time.time() - start
             print(f"step {step}: kl {loss.item():.5f}, {spent:.0f} s", flush=True)
+    torch.set_float32_matmul_precision("highest")
+    print(f"{step} steps in {time.time() - start:.0f} s")
     if args.text:
         after = distance(teacher, student, args.model, args.text, 16384)
         print(f"trained: kl {after:.5f} on {args.text.name}")
@@ -163,7 +171,13 @@ def main() -> None:
     training.add_argument("model", type=Path)
     training.add_argument("-o", "--output", type=Path, required=True)
     training.add_argument("--text", type=Path)
+    training.add_argument("--corpus", type=Path)
     training.add_argument("--steps", type=int, default=1000)
+    training.add_argument("--seconds", type=float, default=0,
+                          help="stop here, and let the rate fall towards it")
+    training.add_argument("--precision", default="highest",
+                          choices=("highest", "high"),
+                          help="of products in training; high is TF32")
     training.add_argument("--batch", type=int, default=32)
     training.add_argument("--tokens", type=int, default=256)
     training.add_argument("--group-size", type=int, default=128)
