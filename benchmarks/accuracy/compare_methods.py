@@ -77,6 +77,9 @@ def methods(group: int, calibration: Path) -> dict[str, list[str]]:
         "int4 AWQ + GPTQ, refined": ["--weights", "int4", *g, *both, *refined],
         "int4 AWQ + GPTQ, zero points, refined": [
             "--weights", "int4", *g, *both, "--zero-points", *refined],
+        "int4 GPTQ, searched scales, act order, zero points, head kept": [
+            "--weights", "int4", *g, *gptq, "--search-scales", "--act-order",
+            "--zero-points", "--keep-lm-head"],
         "int4 AWQ + GPTQ, zero points, head kept": [
             "--weights", "int4", *g, *both, "--zero-points", "--keep-lm-head"],
         "int4 AWQ, zero points, head kept": [

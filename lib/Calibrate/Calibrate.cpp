@@ -239,7 +239,8 @@ Result<CalibrationSummary> Calibration::run() {
   for (size_t i = 0; i < labels.size(); ++i) {
     if (file->isDone(labels[i].first))
       continue;
-    int64_t needed = 4 * labels[i].second * labels[i].second;
+    int64_t needed = LinearObserver::getMomentBytes(labels[i].second,
+                                                    /*onGpu=*/gpu != nullptr);
     if (passes.empty() || bytes + needed > options.memoryLimit) {
       passes.emplace_back();
       bytes = 0;

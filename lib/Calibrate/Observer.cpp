@@ -19,10 +19,23 @@ using namespace qlm;
 /// Weight of what was seen before in an averaged range.
 static constexpr double kMomentum = 0.99;
 
+int64_t LinearObserver::countHeld(int64_t features) {
+  int64_t held = 0;
+  for (int64_t first = 0; first < features; first += kPanel) {
+    int64_t last = std::min(first + kPanel, features);
+    held += (last - first) * last;
+  }
+  return held;
+}
+
+int64_t LinearObserver::getMomentBytes(int64_t features, bool onGpu) {
+  return 4 * (onGpu ? features * features : countHeld(features));
+}
+
 LinearObserver::LinearObserver(std::string label, int64_t features,
                                GpuMoments *gpu)
     : label(std::move(label)), features(features),
-      moments(static_cast<size_t>(gpu ? 0 : features * features)), gpu(gpu),
+      moments(static_cast<size_t>(gpu ? 0 : countHeld(features))), gpu(gpu),
       absmax(static_cast<size_t>(features)),
       magnitudes(static_cast<size_t>(features)),
       histogram(static_cast<size_t>(kBins)) {}
@@ -37,13 +50,16 @@ void LinearObserver::put(int64_t row, const float *values, int64_t count) {
 }
 
 Status LinearObserver::addMoments(int64_t rows) {
-  if (!gpu) {
-    numerics::addProduct<float>(features, features, rows, 1,
-                                {pending.data(), 1, features},
-                                {pending.data(), features, 1}, moments.data(),
-                                features, numerics::ProductPart::Lower);
-    return Status();
+  float *panel = moments.data();
+  for (int64_t first = 0; !gpu && first < features; first += kPanel) {
+    int64_t last = std::min(first + kPanel, features);
+    numerics::addProduct<float>(last - first, last, rows, 1,
+                                {pending.data() + first, 1, features},
+                                {pending.data(), features, 1}, panel, last);
+    panel += (last - first) * last;
   }
+  if (!gpu)
+    return Status();
   if (!gpuSums.features) {
     Result<GpuMoments::Sums> made = gpu->makeSums(features);
     if (!made.ok())
@@ -172,19 +188,35 @@ std::vector<Statistic> LinearObserver::getStatistics() const {
           {label + ".thresholds", {3}}};
 }
 
+/// The sums as a matrix [features, features], its upper triangle not yet set.
+std::vector<float> LinearObserver::takeSums() {
+  if (gpu)
+    return std::move(moments);
+  std::vector<float> sums(static_cast<size_t>(features * features));
+  const float *panel = moments.data();
+  for (int64_t first = 0; first < features; first += kPanel) {
+    int64_t last = std::min(first + kPanel, features);
+    for (int64_t row = first; row < last; ++row, panel += last)
+      std::copy_n(panel, row + 1, sums.data() + row * features);
+  }
+  moments = {};
+  return sums;
+}
+
 std::vector<std::vector<float>> LinearObserver::finish() {
+  std::vector<float> sums = takeSums();
   double rows = static_cast<double>(std::max<int64_t>(rowsSeen, 1));
   auto factor = static_cast<float>(1 / rows);
   for (int64_t i = 0; i < features; ++i)
     for (int64_t j = 0; j <= i; ++j) {
-      float mean = moments[i * features + j] * factor;
-      moments[i * features + j] = moments[j * features + i] = mean;
+      float mean = sums[i * features + j] * factor;
+      sums[i * features + j] = sums[j * features + i] = mean;
     }
   std::vector<float> means;
   for (double sum : magnitudes)
     means.push_back(static_cast<float>(sum / rows));
   return {
-      std::move(moments),
+      std::move(sums),
       absmax,
       std::move(means),
       {smallest, largest},

@@ -56,7 +56,15 @@ public:
   std::vector<Statistic> getStatistics() const;
   std::vector<std::vector<float>> finish();
 
+  /// Bytes of the sums that an observer of \p features holds.
+  static int64_t getMomentBytes(int64_t features, bool onGpu);
+
 private:
+  /// Rows of the triangle that are held together, as long as the last of them.
+  static constexpr int64_t kPanel = 256;
+
+  static int64_t countHeld(int64_t features);
+  std::vector<float> takeSums();
   Status addMoments(int64_t rows);
   void addRanges(int64_t rows);
   std::vector<float> findThresholds() const;
@@ -65,7 +73,9 @@ private:
   int64_t features;
   int64_t rowsSeen = 0, stepsSeen = 0;
   std::vector<float> pending; ///< [rows, features]
-  std::vector<float> moments; ///< sums, lower triangle
+  /// Sums: the lower triangle in panels of kPanel rows, one after the other,
+  /// or a matrix that a GPU gave.
+  std::vector<float> moments;
   GpuMoments *gpu;
   GpuMoments::Sums gpuSums; ///< made with the first rows
   std::vector<float> absmax;
