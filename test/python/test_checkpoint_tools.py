@@ -13,6 +13,7 @@ from __future__ import annotations
 import json
 import os
 import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -36,7 +37,9 @@ def write(packages, tmp_path_factory):
         if not folder.exists():
             subprocess.run(
                 [toolchain.BIN / "quantc", "quantize", model, "-o", folder,
-                 "--format", form, *options, "--quiet"], check=True)
+                 "--format", form, *options, "--quiet"], check=True,
+                env={**os.environ, "PATH": ":".join(
+                    [str(Path(sys.executable).parent), os.environ["PATH"]])})
         return folder
 
     return write

@@ -10,6 +10,9 @@ are unpacked by loops written from their descriptions.
 from __future__ import annotations
 
 import json
+import os
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -244,11 +247,64 @@ def test_compressed_tensors_reads(written, weights, options):
     ("gptq", "nf4", [], "gptq stores int4, got 'nf4'"),
     ("gptq", "int4", ["--group-size", "100"], "group size must divide"),
     ("awq", "int4", ["--method", "awq"], "needs statistics of a calibration"),
+    ("gptq", "int4", ["--activations", "int8-dynamic"],
+     "gptq with weights int4 can't say activations int8-dynamic"),
+    ("compressed-tensors", "fp8", ["--activations", "bf16"],
+     "with weights fp8 can't say activations bf16"),
 ])
 def test_refused(model, tmp_path, form, weights, options, message):
     with pytest.raises(checkpoints.CheckpointError, match=message):
         writer.quantize(model, tmp_path / "out", form, weights, options)
     assert not list(tmp_path.iterdir())
+
+
+# The python3 that has what these tests have.
+PYTHON = str(Path(sys.executable).parent)
+
+
+def quantize_by_command(*words, PATH=PYTHON + ":" + os.environ["PATH"]):
+    return subprocess.run(
+        [toolchain.BIN / "quantc", "quantize", *map(str, words)],
+        capture_output=True, text=True, check=False,
+        env={**os.environ, "PATH": PATH})  # fmt: skip
+
+
+def test_the_command_writes_the_same(model, written, tmp_path):
+    done = quantize_by_command(model, "-o", tmp_path / "out", "--format",
+                               "awq", "--group-size", 64, "--quiet")
+    assert (done.returncode, done.stderr) == (0, "")
+    folder = written("awq", "int4", "--group-size", "64")
+    for path in folder.iterdir():
+        assert (tmp_path / "out" / path.name).read_bytes() == path.read_bytes()
+
+
+def test_the_command_fails_as_quantc_does(model, tmp_path):
+    """Its own message once, and its code."""
+    words = [model, "-o", tmp_path / "out", "--format", "gptq"]
+    done = quantize_by_command(*words, "--method", "none")
+    assert done.returncode == 2
+    assert done.stderr.startswith("quantc: error: --method has no value 'none'")
+    assert done.stderr.count("\n") == 1
+    done = quantize_by_command(*words, "--weights", "nf4")
+    assert (done.returncode, done.stderr) == (
+        1, "quantc quantize: error: gptq stores int4, got 'nf4'\n")
+    done = quantize_by_command(*words, PATH=str(tmp_path))
+    assert (done.returncode, done.stderr) == (
+        1, "quantc quantize: error: needs python3 on PATH\n")
+    assert not list(tmp_path.iterdir())
+
+
+def test_the_command_needs_the_package(model, tmp_path):
+    """A python3 that can't import it is told so."""
+    python = tmp_path / "python3"
+    python.write_text(f"#!/bin/sh\nexec {sys.executable} -S -I \"$@\"\n")
+    python.chmod(0o755)
+    done = quantize_by_command(model, "-o", tmp_path / "out", "--format",
+                               "gptq", PATH=str(tmp_path))
+    assert done.returncode == 1
+    assert done.stderr.startswith(
+        "quantc quantize: error: needs a python3 with NumPy and the package "
+        "qlm, got: No module named 'numpy'")
 
 
 def test_a_folder_that_exists_is_kept(model, tmp_path):
