@@ -369,6 +369,8 @@ def main(arguments: list[str], program: str = "qlm.quantize") -> int:
     except (CheckpointError, OSError) as error:
         print(f"{program}: error: {error}", file=sys.stderr)
         return 1
+    if "--quiet" not in rest:
+        print(f"{program}: wrote {known.output}", file=sys.stderr)
     return 0
 
 
