@@ -68,15 +68,24 @@ static void addTile(int64_t depth, T factor, const T *a, const T *b, T *c,
   if (rows == TileRows && columns == 2 * kLanes) {
 #pragma clang loop unroll(full)
     for (int i = 0; i < TileRows; ++i)
+#pragma clang loop unroll(full)
       for (int half = 0; half < 2; ++half) {
         auto *at = reinterpret_cast<Stored *>(c + i * stride + half * kLanes);
         *at = *at + factor * sums[i][half];
       }
     return;
   }
+  // An index that isn't constant would keep the sums themselves in memory.
+  T tile[TileRows * 2 * kLanes];
+#pragma clang loop unroll(full)
+  for (int i = 0; i < TileRows; ++i)
+#pragma clang loop unroll(full)
+    for (int half = 0; half < 2; ++half)
+      *reinterpret_cast<Stored *>(tile + (2 * i + half) * kLanes) =
+          sums[i][half];
   for (int64_t i = 0; i < rows; ++i)
     for (int64_t j = 0; j < columns; ++j)
-      c[i * stride + j] += factor * sums[i][j / kLanes][j % kLanes];
+      c[i * stride + j] += factor * tile[i * 2 * kLanes + j];
 }
 
 #endif // QLM_VECTOR_BYTES
