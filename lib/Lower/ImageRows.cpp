@@ -122,11 +122,16 @@ static OperandKind getKind(linalg::GenericOp op, OpOperand &operand) {
   if (!type)
     return OperandKind::Other;
   AffineMap map = op.getMatchingIndexingMap(&operand);
+  // A size of 1 has the index 0.
+  bool isWhole = isImage(type) && map.getNumResults() == 4 &&
+                 type.getShape() == getRanked(op.getResult(0)).getShape();
+  for (auto [axis, place] : llvm::enumerate(map.getResults()))
+    isWhole &= place == getAffineDimExpr(axis, op.getContext()) ||
+               type.getDimSize(axis) == 1;
+  if (isWhole)
+    return OperandKind::Image;
   if (map.isIdentity())
-    return isImage(type) &&
-                   type.getShape() == getRanked(op.getResult(0)).getShape()
-               ? OperandKind::Image
-               : OperandKind::Other;
+    return OperandKind::Other;
   if (type.hasStaticShape() && type.getNumElements() == 1)
     return OperandKind::One;
   for (auto [axis, place] : llvm::enumerate(map.getResults())) {

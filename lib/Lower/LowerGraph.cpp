@@ -58,8 +58,6 @@ void mlir::qlm::registerGraphDialects(DialectRegistry &registry) {
   tensor::registerBufferizableOpInterfaceExternalModels(registry);
 }
 
-static constexpr int64_t kAlignment = 64;
-
 /// Gives the function that checks rules about sizes its body: where one is
 /// broken, the function that the runtime has put in a global variable is called
 /// and doesn't come back.
@@ -94,47 +92,37 @@ static void defineCheck(ModuleOp module, OpBuilder &b) {
   LLVM::ReturnOp::create(b, loc, ValueRange());
 }
 
-/// Gives the functions that memory comes from and goes to their bodies: C's,
-/// aligned as kernels want it, with the bytes that they may read past its end.
+/// Gives the functions that memory comes from and goes to their bodies: calls
+/// of the functions that the runtime has put in variables.
 static void defineMemory(ModuleOp module, OpBuilder &b) {
   Location loc = module.getLoc();
   auto pointer = LLVM::LLVMPointerType::get(module.getContext());
-  Type i64 = b.getI64Type();
-  auto declare = [&](StringRef name, Type result, ArrayRef<Type> arguments) {
-    if (auto found = module.lookupSymbol<LLVM::LLVMFuncOp>(name))
-      return found;
+  auto nothing = LLVM::LLVMVoidType::get(module.getContext());
+  auto define = [&](StringRef name, StringRef variable, Type result, Type of) {
     b.setInsertionPointToStart(module.getBody());
-    return LLVM::LLVMFuncOp::create(
-        b, loc, name, LLVM::LLVMFunctionType::get(result, arguments));
-  };
-  auto define = [&](StringRef name, function_ref<void(Block *)> body) {
+    auto global =
+        LLVM::GlobalOp::create(b, loc, pointer, /*isConstant=*/false,
+                               LLVM::Linkage::External, variable, Attribute());
+    b.createBlock(&global.getInitializerRegion());
+    LLVM::ReturnOp::create(b, loc,
+                           ValueRange(LLVM::ZeroOp::create(b, loc, pointer)));
     auto function = module.lookupSymbol<LLVM::LLVMFuncOp>(name);
     if (!function || !function.isExternal())
       return;
     Block *entry = function.addEntryBlock(b);
     b.setInsertionPointToEnd(entry);
-    body(entry);
+    Value slot = LLVM::AddressOfOp::create(b, loc, global);
+    Value callee = LLVM::LoadOp::create(b, loc, pointer, slot);
+    auto call =
+        LLVM::CallOp::create(b, loc, LLVM::LLVMFunctionType::get(result, {of}),
+                             ValueRange{callee, entry->getArgument(0)});
+    LLVM::ReturnOp::create(b, loc, call.getResults());
     function.setLinkage(LLVM::Linkage::Internal);
   };
-  auto release =
-      declare("free", LLVM::LLVMVoidType::get(module.getContext()), {pointer});
-  auto allocate = declare("aligned_alloc", pointer, {i64, i64});
-  define("_mlir_memref_to_llvm_free", [&](Block *entry) {
-    LLVM::CallOp::create(b, loc, release, entry->getArguments());
-    LLVM::ReturnOp::create(b, loc, ValueRange());
-  });
-  define("_mlir_memref_to_llvm_alloc", [&](Block *entry) {
-    auto constant = [&](int64_t value) -> Value {
-      return LLVM::ConstantOp::create(b, loc, i64, b.getI64IntegerAttr(value));
-    };
-    Value size = LLVM::AddOp::create(b, loc, entry->getArgument(0),
-                                     constant(2 * kAlignment - 1));
-    size = LLVM::AndOp::create(b, loc, size, constant(-kAlignment));
-    Value memory = LLVM::CallOp::create(b, loc, allocate,
-                                        ValueRange{constant(kAlignment), size})
-                       .getResult();
-    LLVM::ReturnOp::create(b, loc, ValueRange(memory));
-  });
+  define("_mlir_memref_to_llvm_free", ::qlm::format::kGraphRelease, nothing,
+         pointer);
+  define("_mlir_memref_to_llvm_alloc", ::qlm::format::kGraphAllocate, pointer,
+         b.getI64Type());
 }
 
 LogicalResult mlir::qlm::emitGraphEntry(ModuleOp module, StringRef targetCpu) {

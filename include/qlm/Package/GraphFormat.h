@@ -37,7 +37,8 @@ inline constexpr const char kGraphFormatName[] = "qlm-graph";
 /// the results' descriptors (all in one buffer: one pointer), of each input's,
 /// then of each weight's. A descriptor of rank R is
 /// `{void *allocated, *aligned; int64 offset, sizes[R], strides[R]}`; the
-/// results' are written by the function, and the caller frees `allocated`.
+/// results' are written by the function, their memory comes from
+/// kGraphAllocate and is the run's.
 inline constexpr const char kGraphFunction[] = "qlm_graph";
 /// A variable `void (*)()` of the module, which may be missing: called, and
 /// must not return, where sizes of the inputs contradict each other.
@@ -51,6 +52,12 @@ using GraphLaunchFunction = void (*)(KernelFunction kernel,
                                      void *const *buffers,
                                      const StepSizes *sizes, int64_t tiles,
                                      int64_t scratchBytes);
+
+/// Variables of the module for the addresses of `void *(int64 bytes)`, which
+/// gives memory, 64-byte aligned and readable 63 bytes past its end, or doesn't
+/// come back, and of `void (void *)`, which takes it again.
+inline constexpr const char kGraphAllocate[] = "qlm_graph_allocate";
+inline constexpr const char kGraphRelease[] = "qlm_graph_release";
 
 } // namespace qlm::format
 

@@ -20,7 +20,6 @@
 #include <cstring>
 #include <deque>
 #include <dlfcn.h>
-#include <set>
 
 using namespace qlm;
 using tokenizer::Json;
@@ -244,6 +243,13 @@ Status Graph::openModule(const std::string &file, int64_t bytes,
     *static_cast<void (**)()>(trap) = leaveRun;
   if (void *launch = dlsym(module, format::kGraphLaunch))
     *static_cast<format::GraphLaunchFunction *>(launch) = GraphThreads::launch;
+  void *allocate = dlsym(module, format::kGraphAllocate),
+       *release = dlsym(module, format::kGraphRelease);
+  if (!allocate || !release)
+    return Status(StatusCode::Unsupported,
+                  file + ": takes its memory in another way; compile it again");
+  *static_cast<void *(**)(int64_t)>(allocate) = GraphThreads::allocate;
+  *static_cast<void (**)(void *)>(release) = GraphThreads::release;
   return Status();
 }
 
@@ -268,8 +274,8 @@ Graph::~Graph() {
 // Running
 //===----------------------------------------------------------------------===//
 
-/// Calls the graph. Where it was left early, the buffers it had then are lost:
-/// compiled code has no way to unwind.
+/// Calls the graph. Where it was left early, the end of the run takes the
+/// buffers back that it had then.
 static GraphExit callGraph(void (*function)(void **), void **pointers) {
   jmp_buf here;
   jmp_buf *outer = wayOut;
@@ -420,15 +426,10 @@ Graph::run(const std::vector<GraphArray> &inputs) const {
                   "no memory for the scratch of the graph's kernels");
 
   std::vector<GraphArray> outputs;
-  std::set<int64_t> allocated;
   const int64_t *next = results.data();
   for (const GraphTensor &output : outputList) {
     outputs.push_back(copyResult(output, next));
-    allocated.insert(next[0]);
     next += 3 + 2 * output.shape.size();
   }
-  // What the function returns is the caller's, never an input or a constant.
-  for (int64_t address : allocated)
-    std::free(reinterpret_cast<void *>(address));
   return outputs;
 }

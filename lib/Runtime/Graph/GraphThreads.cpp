@@ -10,7 +10,8 @@
 using namespace qlm;
 
 /// Chunks of each thread's part of a launch: an idle thread takes the second.
-static constexpr int64_t kChunks = 2;
+/// Few tiles stay together, since what they share is made once a chunk.
+static constexpr int64_t kChunks = 2, kManyTiles = 8;
 
 static thread_local GraphThreads *current = nullptr;
 
@@ -21,7 +22,21 @@ GraphThreads::Use::Use(GraphThreads &threads)
   current = own ? own.get() : &threads;
 }
 
-GraphThreads::Use::~Use() { current = outer; }
+GraphThreads::Use::~Use() {
+  current->memory.finish();
+  current = outer;
+}
+
+void *GraphThreads::allocate(int64_t bytes) {
+  void *memory = bytes < 0
+                     ? nullptr
+                     : current->memory.allocate(static_cast<size_t>(bytes));
+  if (!memory)
+    leaveGraph(GraphExit::OutOfMemory);
+  return memory;
+}
+
+void GraphThreads::release(void *memory) { current->memory.release(memory); }
 
 /// Kernels read up to 63 bytes past what they are given.
 bool GraphThreads::reserve(int64_t bytes) {
@@ -41,7 +56,7 @@ void GraphThreads::run(format::KernelFunction kernel, void *const *buffers,
                        const format::StepSizes *sizes, int64_t tiles) {
   if (pool.size() == 1 || tiles == 1)
     return kernel(buffers, sizes, 0, tiles, scratch[0].memory.get());
-  queue.reset(tiles, kChunks);
+  queue.reset(tiles, tiles > kManyTiles * pool.size() ? kChunks : 1);
   pool.run([&](int index) {
     char *memory = scratch[static_cast<size_t>(index)].memory.get();
     for (;;) {

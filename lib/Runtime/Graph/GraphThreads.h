@@ -8,6 +8,7 @@
 #ifndef QLM_LIB_RUNTIME_GRAPHTHREADS_H
 #define QLM_LIB_RUNTIME_GRAPHTHREADS_H
 
+#include "GraphMemory.h"
 #include "qlm/Package/GraphFormat.h"
 #include "qlm/Runtime/ThreadPool.h"
 #include "qlm/Runtime/TileQueue.h"
@@ -38,10 +39,16 @@ public:
                      const format::StepSizes *sizes, int64_t tiles,
                      int64_t scratchBytes);
 
+  /// What format::kGraphAllocate and format::kGraphRelease hold: memory of the
+  /// Use that this thread is in.
+  static void *allocate(int64_t bytes);
+  static void release(void *memory);
+
   /// Launches of this thread use \p threads while it lives.
   class Use {
   public:
     explicit Use(GraphThreads &threads);
+    /// Ends the run: its memory is taken back.
     ~Use();
     Use(const Use &) = delete;
     Use &operator=(const Use &) = delete;
@@ -69,6 +76,7 @@ private:
   ThreadPool pool;
   TileQueue queue;
   std::vector<Scratch> scratch;
+  GraphMemory memory;
   std::mutex mutex;
 };
 
