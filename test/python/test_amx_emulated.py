@@ -80,6 +80,9 @@ CASES = [
     Case(8, 528, 384, 64, zero_points=True),
     Case(8, 1034, 400, zero_points=True, bias=True, outliers=True),
     Case(8, 250, 832, residual=True, outliers=True),
+    # The last step begins before the end of the one before.
+    Case(8, 250, 784, bias=True, residual=True),
+    Case(8, 40, 147, zero_points=True, bias=True),
     Case(0, 1034, 1600, bias=True, residual=True),
     Case(0, 40, 144, residual=True),
     Case(4, 520, 1024, 128, residual=True,

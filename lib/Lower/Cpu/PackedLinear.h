@@ -140,6 +140,25 @@ struct AmxPlan {
   int64_t stepBytes(const LinearShape &shape) const {
     return stepColumns * shape.inputBytes;
   }
+  /// Whether columns that don't fill their last step get one that begins
+  /// earlier, in which rows have zeros for the columns that were multiplied
+  /// before.
+  static bool hasTail(const LinearShape &shape) {
+    return shape.layout == LayoutKind::Int8 && shape.byteActivations &&
+           shape.groups == 1 && shape.columns >= kTileBytes &&
+           shape.columns % kTileBytes != 0;
+  }
+  /// Columns of whole steps, and of an arranged row.
+  int64_t wholeColumns(const LinearShape &shape) const {
+    return shape.columns / stepColumns * stepColumns;
+  }
+  int64_t arrangedColumns(const LinearShape &shape) const {
+    return wholeColumns(shape) + (hasTail(shape) ? stepColumns : 0);
+  }
+  /// The first column of the tail's weights.
+  int64_t tailColumn(const LinearShape &shape) const {
+    return shape.words * shape.wordColumns - stepColumns;
+  }
   static bool isFor(const LinearShape &shape, const Target &target);
   /// Lines of the next pair that a step of many rows fetches.
   static int64_t getFetchedLines(const LinearShape &shape, const AmxPlan &plan);
@@ -282,13 +301,15 @@ private:
   void emitAmxPatches(const AmxPanel &panel);
   SmallVector<Val> emitAmxSteps(const AmxPatch &patch, Val column, Val end,
                                 ArrayRef<Val> sums);
+  SmallVector<Val> emitAmxRest(const AmxPatch &patch, Val column,
+                               ArrayRef<Val> sums);
   void emitAmxOneGroup(const AmxPatch &patch);
   void emitAmxBeside(const AmxPatch &patch, const AmxPatch &before,
                      const AmxFeatures &features);
   void emitAmxGroups(const AmxPatch &patch, const AmxFeatures &features);
   SmallVector<Val> emitAmxZeros(const AmxPatch &patch);
   SmallVector<Val> emitAmxStep(const AmxPatch &patch, Val column,
-                               SmallVector<Val> sums);
+                               Val weightColumn, SmallVector<Val> sums);
   void emitAmxFetch(const AmxPatch &patch, Val column);
   void emitAmxStore(const AmxPatch &patch, ArrayRef<Val> tiles, Ptr to);
   Val getAmxSum(Val sum, Val row, Val group, Val zeroPoint);

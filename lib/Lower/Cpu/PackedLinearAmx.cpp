@@ -32,6 +32,9 @@
 // one patch alone meet each pair once: they unpack `chunkColumns` at a time,
 // which stay in the first level, and fetch weights a fixed distance ahead.
 //
+// Columns that end within a step have a last step of their last 64 columns:
+// rows are zero there where the step before has been.
+//
 // int8: the int32 sums of a group are exact, as VNNI's are, and what follows
 // them is the same in the same order, so results have the same bits and fewer
 // than `minRows` rows may go the vectors' way. bf16: all rows come here, since
@@ -76,7 +79,8 @@ static constexpr int64_t kPassColumns = 128;
 
 bool AmxPlan::isFor(const LinearShape &shape, const Target &target) {
   if (shape.byteActivations)
-    return target.amxInt8 && shape.groupColumns % (kTileBytes / 2) == 0;
+    return target.amxInt8 &&
+           (hasTail(shape) || shape.groupColumns % (kTileBytes / 2) == 0);
   return target.amxBf16 && shape.shortActivations &&
          shape.columns % (kTileBytes / 4) == 0;
 }
@@ -105,7 +109,7 @@ AmxPlan AmxPlan::get(const LinearShape &shape, const LinearTuning &tuning,
                  : shape.layout == LayoutKind::Int4 ? kLeastRowsOfInt4
                                                     : kLeastRows;
   plan.stepColumns = kTileBytes / shape.inputBytes;
-  if (shape.groupColumns % plan.stepColumns != 0)
+  if (!hasTail(shape) && shape.groupColumns % plan.stepColumns != 0)
     plan.stepColumns /= 2;
   plan.columnBytes = kTileRows * shape.inputBytes;
   // Totals are read and written once a pass.
@@ -119,7 +123,7 @@ AmxPlan AmxPlan::get(const LinearShape &shape, const LinearTuning &tuning,
                             ? tuning.chunkColumns
                             : kChunkBytes / (kBlocks * plan.columnBytes);
   plan.chunkColumns = getPart(shape.columns, unit, mostColumns);
-  int64_t rowBytes = shape.columns * shape.inputBytes;
+  int64_t rowBytes = plan.arrangedColumns(shape) * shape.inputBytes;
   plan.rowBlock = getPart(llvm::alignTo(maxRows, kPatchRows), kPatchRows,
                           kRowBlockBytes / rowBytes);
 
@@ -164,17 +168,27 @@ void LinearEmitter::emitAmxRowBlocks() {
 /// too; what those hold doesn't matter, since no sum crosses rows.
 void LinearEmitter::emitAmxArranged(Val firstRow, Val lastRow) {
   int64_t rowBytes = shape.columns * shape.inputBytes;
-  int64_t stepBytes = amx.stepBytes(shape);
+  int64_t wholeBytes = amx.wholeColumns(shape) * shape.inputBytes;
+  int64_t arrangedBytes = amx.arrangedColumns(shape) * shape.inputBytes;
+  int64_t stepBytes = amx.stepBytes(shape), tail = amx.tailColumn(shape);
   VectorType part = b.vec(stepBytes, b.i8());
+  SmallVector<int64_t> isNew;
+  for (int64_t i = tail; i < tail + stepBytes; ++i)
+    isNew.push_back(i >= wholeBytes && i < rowBytes ? -1 : 0);
   b.forRange(firstRow, lastRow, 1, [&](Val row) {
     Val local = row - firstRow;
     Ptr from = input.at(row * rowBytes);
     Ptr to =
-        rowSums.at(local / kTileRows * (kTileRows * rowBytes) + amx.arranged)
+        rowSums
+            .at(local / kTileRows * (kTileRows * arrangedBytes) + amx.arranged)
             .at(local % kTileRows * stepBytes);
-    b.forRange(b.index(0), b.index(rowBytes), stepBytes, [&](Val byte) {
+    b.forRange(b.index(0), b.index(wholeBytes), stepBytes, [&](Val byte) {
       to.at(byte * kTileRows).store(from.at(byte).load(part, 1), stepBytes);
     });
+    if (AmxPlan::hasTail(shape))
+      to.at(wholeBytes * kTileRows)
+          .store(from.at(tail).load(part, 1) & b.table(b.i8(), isNew),
+                 stepBytes);
   });
 }
 

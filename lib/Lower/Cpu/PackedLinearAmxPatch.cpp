@@ -38,7 +38,7 @@ LinearEmitter::AmxPatch LinearEmitter::getAmxPatch(const AmxPanel &panel,
   AmxPatch patch{panel, rowTiles, {}, {}, {}, {}, {}};
   patch.firstRow = panel.firstRow + rowTile * kTileRows;
   patch.lastRow = b.min(patch.firstRow + rowTiles * kTileRows, rows);
-  int64_t tileBytes = kTileRows * shape.columns * shape.inputBytes;
+  int64_t tileBytes = kTileRows * amx.arrangedColumns(shape) * shape.inputBytes;
   for (int64_t r = 0; r < rowTiles; ++r)
     patch.x[r] = rowSums.at((rowTile + r) * tileBytes + amx.arranged);
   patch.next = getAmxNext(panel, rowTile);
@@ -109,10 +109,20 @@ Ptr LinearEmitter::getAmxNext(const AmxPanel &panel, Val rowTile) {
 
 SmallVector<Val> LinearEmitter::emitAmxSteps(const AmxPatch &patch, Val column,
                                              Val end, ArrayRef<Val> sums) {
-  return b.forRange(column, end, amx.stepColumns, sums,
-                    [&](Val at, ArrayRef<Val> carried) {
-                      return emitAmxStep(patch, at, SmallVector<Val>(carried));
-                    });
+  return b.forRange(
+      column, end, amx.stepColumns, sums, [&](Val at, ArrayRef<Val> carried) {
+        return emitAmxStep(patch, at, at, SmallVector<Val>(carried));
+      });
+}
+
+/// The steps from \p column on, and the tail.
+SmallVector<Val> LinearEmitter::emitAmxRest(const AmxPatch &patch, Val column,
+                                            ArrayRef<Val> sums) {
+  Val whole = b.index(amx.wholeColumns(shape));
+  SmallVector<Val> all = emitAmxSteps(patch, column, whole, sums);
+  if (!AmxPlan::hasTail(shape))
+    return all;
+  return emitAmxStep(patch, whole, b.index(amx.tailColumn(shape)), all);
 }
 
 /// Leaves the int32 or f32 sums of all columns in the place of totals.
@@ -128,7 +138,7 @@ void LinearEmitter::emitAmxOneGroup(const AmxPatch &patch) {
                         return emitAmxSteps(patch, column, end, carried);
                       });
   else
-    sums = emitAmxSteps(patch, none, all, sums);
+    sums = emitAmxRest(patch, none, sums);
   emitAmxStore(patch, sums, patch.totals);
 }
 
@@ -145,14 +155,14 @@ void LinearEmitter::emitAmxBeside(const AmxPatch &patch, const AmxPatch &before,
       b.forRange(b.index(0), busy, amx.stepColumns, emitAmxZeros(patch),
                  [&](Val at, ArrayRef<Val> carried) {
                    auto after =
-                       emitAmxStep(patch, at, SmallVector<Val>(carried));
+                       emitAmxStep(patch, at, at, SmallVector<Val>(carried));
                    Val row = at / amx.stepColumns * rowsAtOnce;
                    for (int64_t i = 0; i < rowsAtOnce; ++i)
                      emitAmxResultRow(before, features, row + i,
                                       getAmxTotals(before, features, row + i));
                    return after;
                  });
-  sums = emitAmxSteps(patch, busy, b.index(shape.columns), sums);
+  sums = emitAmxRest(patch, busy, sums);
   emitAmxStore(patch, sums, patch.totals);
 }
 
@@ -194,8 +204,10 @@ void LinearEmitter::emitAmxGroups(const AmxPatch &patch,
 void LinearEmitter::emitAmxPass(const AmxPatch &patch, Val column, Ptr sums) {
   for (int64_t g = 0; g < amx.passGroups; ++g) {
     SmallVector<Val> group = emitAmxZeros(patch);
-    for (int64_t c = 0; c < shape.groupColumns; c += amx.stepColumns)
-      group = emitAmxStep(patch, column + (g * shape.groupColumns + c), group);
+    for (int64_t c = 0; c < shape.groupColumns; c += amx.stepColumns) {
+      Val at = column + (g * shape.groupColumns + c);
+      group = emitAmxStep(patch, at, at, group);
+    }
     emitAmxStore(patch, group, sums.at(g * kPatchSize));
   }
 }
@@ -214,8 +226,10 @@ SmallVector<Val> LinearEmitter::emitAmxZeros(const AmxPatch &patch) {
   return zeros;
 }
 
-/// Adds the products of a step's columns, from \p column on, to \p sums.
+/// Adds the products of a step's columns to \p sums: the rows' from \p column
+/// on, as they are arranged, with the weights' from \p weightColumn on.
 SmallVector<Val> LinearEmitter::emitAmxStep(const AmxPatch &patch, Val column,
+                                            Val weightColumn,
                                             SmallVector<Val> sums) {
   Type tile = getTileType(b);
   int64_t stepBytes = amx.stepBytes(shape), lineCount = stepBytes / 4;
@@ -224,6 +238,7 @@ SmallVector<Val> LinearEmitter::emitAmxStep(const AmxPatch &patch, Val column,
   Val depth = b.constant(b.i16(), stepBytes);
   Val lines = b.constant(b.i16(), lineCount);
   Val offset = column * amx.columnBytes;
+  Val weightOffset = weightColumn * amx.columnBytes;
   auto load = [&](Ptr from, Val rowCount, Val bytes, int64_t stride) {
     return b.intrinsic("llvm.x86.tileloadd64.internal", tile,
                        {rowCount, bytes, b.val(from.get()), b.index(stride)});
@@ -237,7 +252,7 @@ SmallVector<Val> LinearEmitter::emitAmxStep(const AmxPatch &patch, Val column,
     as.push_back(load(patch.x[r].at(offset), height, depth, stepBytes));
   for (int64_t s = 0; s < kBlocks; ++s)
     bs.push_back(
-        load(patch.panel.codes[s].at(offset), lines, width, kTileBytes));
+        load(patch.panel.codes[s].at(weightOffset), lines, width, kTileBytes));
   emitAmxFetch(patch, column);
   for (int64_t r = 0; r < patch.rowTiles; ++r)
     for (int64_t s = 0; s < kBlocks; ++s) {
