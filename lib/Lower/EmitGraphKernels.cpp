@@ -245,8 +245,12 @@ static void moveFunctions(ModuleOp kernels, ModuleOp module) {
   for (Operation &op : llvm::make_early_inc_range(*kernels.getBody())) {
     op.moveBefore(&module.getBody()->front());
     if (auto function = dyn_cast<LLVM::LLVMFuncOp>(op);
-        function && !function.isExternal())
+        function && !function.isExternal()) {
       function.setLinkage(LLVM::Linkage::Internal);
+      // Kernels promise that nothing writes what they read: that holds for a
+      // call, not for the loop over blocks around it.
+      function.setNoInline(true);
+    }
   }
   kernels.erase();
 }

@@ -437,7 +437,9 @@ void RowBlocksEmitter::emitBlock(const Part &part) {
 //===----------------------------------------------------------------------===//
 
 /// Says how \p op is cut: its tiles, and whether its results are read next.
-static int64_t tune(PackedLinearOp op, bool isRead) {
+/// Matrix registers take all numbers of rows: a second way for a few would be
+/// half of the code.
+static int64_t tune(PackedLinearOp op, bool isRead, bool hasMatrices) {
   int64_t count = llvm::divideCeil(op.getOutFeatures(), 16), tileBlocks = 2;
   while (tileBlocks < 64 && count > tileBlocks * kBlockTiles)
     tileBlocks *= 2;
@@ -448,6 +450,8 @@ static int64_t tune(PackedLinearOp op, bool isRead) {
     choices.push_back(
         b.getNamedAttr("result_stores",
                        b.getI64IntegerAttr(cpu::LinearTuning::kCachedStores)));
+  if (hasMatrices)
+    choices.push_back(b.getNamedAttr("amx_rows", b.getI64IntegerAttr(1)));
   op->setAttr(cpu::kTuningAttr, b.getDictionaryAttr(choices));
   return tileBlocks;
 }
@@ -469,7 +473,7 @@ FailureOr<RowBlocksKernel> mlir::qlm::emitRowBlocks(ModuleOp kernels,
   RowBlocksKernel kernel;
   kernel.blocks.rows =
       std::clamp(kBlockBytes / bytes, kFewestRows, kMostRows) / 16 * 16;
-  kernel.blocks.tileColumns = 16 * tune(op, !fused.after.empty());
+  kernel.blocks.tileColumns = 16 * tune(op, !fused.after.empty(), target.amxInt8);
   cpu::StepLimits limits{kernel.blocks.rows, 1, 1};
   FailureOr<cpu::KernelInfo> info =
       cpu::emitKernel(kernels, op, target, SizeKind::Tokens, limits);
