@@ -22,3 +22,16 @@ func.func @dequantize(%q: tensor<4xi32>, %s: tensor<f32>, %z: tensor<i32>) -> te
   %x = graph.dequantize %q, %s, %z : (tensor<4xi32>, tensor<f32>, tensor<i32>) -> tensor<4xf32>
   return %x : tensor<4xf32>
 }
+
+// Windows are taken of the rounded pixels.
+// CHECK-LABEL: func @static
+// CHECK-SAME: %[[X:.*]]: tensor<16x8xf32>, %[[S:.*]]: tensor<1xf32>
+// CHECK: %[[Q:.*]] = linalg.generic {{.*}} ins(%[[X]], %[[S]] :
+// CHECK: arith.divf
+// CHECK: graph.windows %[[Q]] {{.*}} : tensor<16x8xi8> -> tensor<16x72xi8>
+// CHECK: linalg.generic {{.*}} ins(%[[S]] : tensor<1xf32>) outs(%{{.*}} : tensor<16xf32>)
+func.func @static(%x: tensor<16x8xf32>, %s: tensor<1xf32>) -> (tensor<16x72xi8>, tensor<16xf32>) {
+  %p = graph.windows %x {size = array<i64: 4, 4>, kernel = array<i64: 3, 3>, places = array<i64: 4, 4>, pads = array<i64: 1, 1>, strides = array<i64: 1, 1>, dilations = array<i64: 1, 1>} : tensor<16x8xf32> -> tensor<16x72xf32>
+  %c, %k = qlm.static_quantize %p scale %s {scheme = #qlm.scheme<i8, row, range [-127, 127], bound 127.0, scales f32>} : tensor<16x72xf32>, tensor<1xf32> -> tensor<16x72xi8>, tensor<16xf32>
+  return %c, %k : tensor<16x72xi8>, tensor<16xf32>
+}

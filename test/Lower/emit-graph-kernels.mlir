@@ -1,0 +1,54 @@
+// RUN: quant-opt %s --qlm-emit-graph-kernels=target-cpu=x86-64-v3 --split-input-file | FileCheck %s
+
+// One launch gathers the windows, multiplies, adds the residual and rounds; the
+// sums themselves nobody wants.
+// CHECK-LABEL: func.func @graph
+// CHECK-SAME: %[[X:.*]]: tensor<?x8xf32>, %[[W:.*]]: tensor<1x72x16xf32>, %[[A:.*]]: tensor<?x16xf32>
+// CHECK-NOT: graph.windows
+// CHECK: graph.launch @packed_linear_rows {{.*}} ins(%[[X]], %[[W]], %[[A]] : {{.*}}) outs(%{{.*}}, %{{.*}} : tensor<?x16xf32>, tensor<?x16xi8>)
+// CHECK-NOT: linalg.generic
+// CHECK: return
+#id = affine_map<(d0, d1) -> (d0, d1)>
+func.func @graph(%x: tensor<?x8xf32>, %w: tensor<1x72x16xf32>, %a: tensor<?x16xf32>) -> (tensor<?x16xf32>, tensor<?x16xi8>) {
+  %c0 = arith.constant 0 : index
+  %p = graph.windows %x {size = array<i64: 4, 4>, kernel = array<i64: 3, 3>, places = array<i64: 4, 4>, pads = array<i64: 1, 1>, strides = array<i64: 1, 1>, dilations = array<i64: 1, 1>} : tensor<?x8xf32> -> tensor<?x72xf32>
+  %y = qlm.packed_linear %p, %w {inFeatures = 72 : i64, outFeatures = 16 : i64, layout = #qlm.layout<f32x16>} : (tensor<?x72xf32>, tensor<1x72x16xf32>) -> tensor<?x16xf32>
+  %n = tensor.dim %a, %c0 : tensor<?x16xf32>
+  %e = tensor.empty(%n) : tensor<?x16xf32>
+  %s = linalg.generic {indexing_maps = [#id, #id, #id], iterator_types = ["parallel", "parallel"]} ins(%y, %a : tensor<?x16xf32>, tensor<?x16xf32>) outs(%e : tensor<?x16xf32>) {
+  ^bb0(%i: f32, %j: f32, %o: f32):
+    %k = arith.addf %i, %j : f32
+    linalg.yield %k : f32
+  } -> tensor<?x16xf32>
+  %f = tensor.empty(%n) : tensor<?x16xi8>
+  %q = linalg.generic {indexing_maps = [#id, #id], iterator_types = ["parallel", "parallel"]} ins(%s : tensor<?x16xf32>) outs(%f : tensor<?x16xi8>) {
+  ^bb0(%i: f32, %o: i8):
+    %k = arith.fptosi %i : f32 to i8
+    linalg.yield %k : i8
+  } -> tensor<?x16xi8>
+  return %s, %q : tensor<?x16xf32>, tensor<?x16xi8>
+}
+
+// -----
+
+// What needs a library stays a loop of its own, and windows and pools without a
+// linear are launches.
+// CHECK-LABEL: func.func @graph
+// CHECK: graph.launch @packed_linear_rows
+// CHECK: linalg.generic
+// CHECK: math.exp
+// CHECK: graph.launch @windows
+// CHECK: graph.launch @pool_rows
+#id = affine_map<(d0, d1) -> (d0, d1)>
+func.func @graph(%x: tensor<16x8xf32>, %w: tensor<1x8x16xf32>) -> (tensor<16x16xf32>, tensor<16x72xf32>, tensor<4x8xf32>) {
+  %y = qlm.packed_linear %x, %w {inFeatures = 8 : i64, outFeatures = 16 : i64, layout = #qlm.layout<f32x16>} : (tensor<16x8xf32>, tensor<1x8x16xf32>) -> tensor<16x16xf32>
+  %e = tensor.empty() : tensor<16x16xf32>
+  %s = linalg.generic {indexing_maps = [#id, #id], iterator_types = ["parallel", "parallel"]} ins(%y : tensor<16x16xf32>) outs(%e : tensor<16x16xf32>) {
+  ^bb0(%i: f32, %o: f32):
+    %k = math.exp %i : f32
+    linalg.yield %k : f32
+  } -> tensor<16x16xf32>
+  %p = graph.windows %x {size = array<i64: 4, 4>, kernel = array<i64: 3, 3>, places = array<i64: 4, 4>, pads = array<i64: 1, 1>, strides = array<i64: 1, 1>, dilations = array<i64: 1, 1>} : tensor<16x8xf32> -> tensor<16x72xf32>
+  %m = graph.pool_rows %x {size = array<i64: 4, 4>, kernel = array<i64: 2, 2>, places = array<i64: 2, 2>, pads = array<i64: 0, 0, 0, 0>, strides = array<i64: 2, 2>, dilations = array<i64: 1, 1>} : tensor<16x8xf32> -> tensor<4x8xf32>
+  return %s, %p, %m : tensor<16x16xf32>, tensor<16x72xf32>, tensor<4x8xf32>
+}
