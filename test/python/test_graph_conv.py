@@ -229,3 +229,30 @@ def test_codes_are_summed_in_int32(tmp_path, zero, kind, per_channel):
     text = toolchain.succeed("quantc", path, "--to", "quantize")
     assert text.count("qlm.quantized_linear") + text.count("qlm.packed_linear") == 2
     assert "graph.conv" not in text and "qlm.linear " not in text
+
+
+def test_products_of_codes_are_linears(tmp_path):
+    rng = np.random.default_rng(5)
+    weights = {
+        "w": rng.integers(-127, 128, (100, 21)).astype(np.int8),
+        "ws": (rng.random(21) / 50 + 0.01).astype(np.float32),
+        "wz": np.zeros(21, np.int8), "xs": np.float32(0.02), "xz": np.uint8(113),
+        "ys": np.float32(0.1), "yz": np.uint8(140),
+    }  # fmt: skip
+    nodes = [
+        helper.make_node("QuantizeLinear", ["x", "xs", "xz"], ["q"]),
+        helper.make_node("QLinearMatMul", ["q", "xs", "xz", "w", "ws", "wz", "ys", "yz"],
+                         ["y"], name="codes"),
+    ]  # fmt: skip
+    model = onnx_models.make_model(
+        nodes, {"x": ("rows", 100)}, {"y": ("rows", 21)}, weights,
+        types={"y": onnx.TensorProto.UINT8},
+    )  # fmt: skip
+    package = compile_model(tmp_path, model)
+    for rows in (1, 70):
+        x = onnx_models.random(rng, rows, 100)
+        [expected] = ReferenceEvaluator(model).run(None, {"x": x})
+        apart = np.abs(run_package(package, x=x)["y"].astype(int) - expected)
+        assert apart.max() <= 1 and (apart > 0).mean() < 0.01
+    text = toolchain.succeed("quantc", tmp_path / "model.onnx", "--to", "quantize")
+    assert "qlm.packed_linear" in text or "qlm.quantized_linear" in text

@@ -122,6 +122,14 @@ Value mlir::qlm::onnx_import::emitLinear(TensorBuilder &b, const Tensor &x,
   return x.rank() == 2 ? result : b.reshape(result, sizes);
 }
 
+Value mlir::qlm::onnx_import::multiplyByParameter(TensorBuilder &b,
+                                                  const Tensor &x,
+                                                  const Tensor &weight) {
+  if (x.rank() != 2 || !isLinear(b, x, weight, weight.dim(0)))
+    return {};
+  return emitLinear(b, x, permuteParameter(b, weight.value, {1, 0}), Value());
+}
+
 static LogicalResult emitMatMul(Node &node) {
   const Tensor &x = node.in(0), &y = node.in(1);
   TensorBuilder &b = node.b;

@@ -48,6 +48,11 @@ struct Windows {
   place(TensorBuilder &b, ValueRange window, ValueRange inside) const;
 };
 
+/// qlm.linear of the matrix \p x by \p weight, `[inner, outer]`; null where one
+/// can't say it.
+Value multiplyByParameter(TensorBuilder &b, const Tensor &x,
+                          const Tensor &weight);
+
 // Images.cpp: operations that later stages know. Each gives null, and emits
 // nothing that matters, where the node is not of that kind.
 

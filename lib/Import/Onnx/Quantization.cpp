@@ -350,6 +350,13 @@ static LogicalResult emitQLinearMatMul(Node &node) {
   int32_t to = node.in(7).type;
   if (!codeRange(to) || !codeRange(x.type) || !codeRange(y.type))
     return node.fail("codes that are floats are not handled");
+  if (x.rank() == 2 && y.rank() == 2 && y.dim(0) > 0 && y.dim(1) > 0 &&
+      x.dim(1) == y.dim(0) && CodeProduct::read(node, 3)) {
+    Tensor floats{CodeProduct::input(node), TensorProto::FLOAT, std::nullopt},
+        weight{CodeProduct::weight(node, 1), TensorProto::FLOAT, std::nullopt};
+    if (Value product = multiplyByParameter(b, floats, weight))
+      return node.set(0, CodeProduct::result(node, product), to);
+  }
   auto readX = lessZeroPoint(node, 0, 2, -2),
        readY = lessZeroPoint(node, 3, 5, -1);
   Value result = matmul(
