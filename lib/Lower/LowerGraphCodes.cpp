@@ -5,6 +5,7 @@
 //
 //===----------------------------------------------------------------------===//
 
+#include "ImageRows.h"
 #include "qlm/Dialect/MethodOps.h"
 #include "qlm/Lower/GraphPasses.h"
 
@@ -75,11 +76,31 @@ static Value extend(OpBuilder &b, Location loc, Value code, Type wide,
   return arith::ExtSIOp::create(b, loc, wide, code);
 }
 
+/// x / scale, correctly rounded where it matters to a code, by the reciprocal,
+/// which is one for all: the quotient, less its error. Quotients beyond any
+/// code only have to stay there, infinite ones too.
+static Value divideByOne(OpBuilder &b, Location loc, Value x, Value scale) {
+  auto number = [&](double value) -> Value {
+    return arith::ConstantOp::create(b, loc, b.getF32FloatAttr(value));
+  };
+  Value inverse = arith::DivFOp::create(b, loc, number(1), scale);
+  Value near = arith::MulFOp::create(b, loc, x, inverse);
+  near = arith::MinimumFOp::create(b, loc, near, number(1 << 20));
+  near = arith::MaximumFOp::create(b, loc, near, number(-(1 << 20)));
+  Value minus = arith::NegFOp::create(b, loc, near);
+  Value rest = math::FmaOp::create(b, loc, minus, scale, x);
+  return math::FmaOp::create(b, loc, rest, inverse, near);
+}
+
 static void lower(graph::QuantizeOp op) {
   bool isUnsigned = op.getUnsignedCodes();
   SmallVector<Value> parameters{op.getScale()};
   if (op.getZeroPoint())
     parameters.push_back(op.getZeroPoint());
+  // The reciprocal must be a normal number too.
+  auto scale = dyn_cast_or_null<FloatAttr>(getOnlyElement(op.getScale()));
+  double size = scale ? std::abs(scale.getValueAsDouble()) : 0;
+  bool isOne = size > 1e-30 && size < 1e30;
   Value result = mapElements(
       op, op.getInput(), parameters, op.getAxis(),
       [&](OpBuilder &b, Location loc, ValueRange elements) -> Value {
@@ -87,7 +108,9 @@ static void lower(graph::QuantizeOp op) {
         auto number = [&](double value) -> Value {
           return arith::ConstantOp::create(b, loc, b.getF32FloatAttr(value));
         };
-        Value code = arith::DivFOp::create(b, loc, elements[0], elements[1]);
+        Value code = isOne ? divideByOne(b, loc, elements[0], elements[1])
+                           : Value(arith::DivFOp::create(b, loc, elements[0],
+                                                         elements[1]));
         code = math::RoundEvenOp::create(b, loc, code);
         if (elements.size() > 2) {
           Value zero = extend(b, loc, elements[2], i32, isUnsigned);
@@ -156,7 +179,7 @@ static void lower(StaticQuantizeOp op) {
                    return arith::ConstantOp::create(
                        nested, at, nested.getF32FloatAttr(value));
                  };
-                 Value code = arith::DivFOp::create(nested, at, e[0], e[1]);
+                 Value code = divideByOne(nested, at, e[0], e[1]);
                  code = math::RoundEvenOp::create(nested, at, code);
                  code = arith::MinNumFOp::create(nested, at, code, number(127));
                  code =

@@ -192,3 +192,25 @@ def test_codes_are_folded_and_equal_the_standards(tmp_path, code, perChannel):
         step = 0.02 * 128 * 0.02
         assert np.abs(got - expected).max() <= 2 * step
         assert (np.abs(got - expected) > 1e-4).mean() < 0.02
+
+
+@pytest.mark.parametrize("scale", [0.1, 0.0307, 3.0, 1e-20, 1e20])
+def test_codes_round_the_quotient_that_division_gives(tmp_path, scale):
+    scale = np.float32(scale)
+    rng = np.random.default_rng(6)
+    halves = (np.arange(-130, 130) + 0.5).astype(np.float32) * scale
+    x = np.concatenate([
+        halves, np.nextafter(halves, np.float32(np.inf)),
+        np.nextafter(halves, np.float32(-np.inf)),
+        onnx_models.random(rng, 3000) * 60 * scale,
+        np.float32([0, -0.0, np.inf, -np.inf, 1e38, -1e38]),
+    ]).astype(np.float32).reshape(1, -1)  # fmt: skip
+    model = onnx_models.make_model(
+        [helper.make_node("QuantizeLinear", ["x", "s", "z"], ["y"])],
+        {"x": ("rows", x.size)}, {"y": ("rows", x.size)},
+        {"s": scale, "z": np.int8(3)}, types={"y": TensorProto.INT8},
+    )  # fmt: skip
+    got = run_package(compile_model(tmp_path, model), x=x)["y"]
+    with np.errstate(over="ignore"):
+        expected = np.clip(np.rint(x / scale) + np.float32(3), -128, 127)
+    np.testing.assert_array_equal(got, expected.astype(np.int8))
