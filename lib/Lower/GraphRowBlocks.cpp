@@ -473,7 +473,8 @@ FailureOr<RowBlocksKernel> mlir::qlm::emitRowBlocks(ModuleOp kernels,
   RowBlocksKernel kernel;
   kernel.blocks.rows =
       std::clamp(kBlockBytes / bytes, kFewestRows, kMostRows) / 16 * 16;
-  kernel.blocks.tileColumns = 16 * tune(op, !fused.after.empty(), target.amxInt8);
+  kernel.blocks.tileColumns =
+      16 * tune(op, !fused.after.empty(), target.amxInt8);
   cpu::StepLimits limits{kernel.blocks.rows, 1, 1};
   FailureOr<cpu::KernelInfo> info =
       cpu::emitKernel(kernels, op, target, SizeKind::Tokens, limits);

@@ -266,47 +266,49 @@ Value ImageRows::getSigned(Value codes, bool isUnsigned) {
   return signedRows[codes] = result;
 }
 
-/// The rows that \p op makes of its operands' rows.
-Value ImageRows::map(Operation *op) {
-  Location loc = op->getLoc();
-  if (auto quantize = dyn_cast<graph::QuantizeOp>(op)) {
-    if (quantize.getUnsignedCodes())
-      return flip(getSigned(quantize, /*isUnsigned=*/true));
-    Value input = get(quantize.getInput());
-    if (Value codes = getSameCodes(input, quantize, quantize.getZeroPoint()))
-      return codes;
-    b.setInsertionPointAfter(op);
-    return graph::QuantizeOp::create(
-        b, loc, getRanked(input).clone(b.getI8Type()), input,
-        quantize.getScale(), quantize.getZeroPoint(), quantize.getAxisAttr(),
-        UnitAttr());
-  }
-  if (auto dequantize = dyn_cast<graph::DequantizeOp>(op)) {
-    bool isUnsigned = dequantize.getUnsignedCodes();
-    Value codes = getSigned(dequantize.getInput(), isUnsigned);
-    b.setInsertionPointAfter(op);
-    Value zero = dequantize.getZeroPoint();
-    if (isUnsigned)
-      zero = shiftZeroPoint(b, zero, dequantize.getScale());
-    return graph::DequantizeOp::create(
-        b, loc, getRanked(codes).clone(b.getF32Type()), codes,
-        dequantize.getScale(), zero, dequantize.getAxisAttr(), UnitAttr());
-  }
-  auto generic = cast<linalg::GenericOp>(op);
+/// The rows of codes that \p op rounds rows to.
+Value ImageRows::mapQuantize(graph::QuantizeOp op) {
+  if (op.getUnsignedCodes())
+    return flip(getSigned(op, /*isUnsigned=*/true));
+  Value input = get(op.getInput());
+  if (Value codes = getSameCodes(input, op, op.getZeroPoint()))
+    return codes;
+  b.setInsertionPointAfter(op);
+  return graph::QuantizeOp::create(
+      b, op.getLoc(), getRanked(input).clone(b.getI8Type()), input,
+      op.getScale(), op.getZeroPoint(), op.getAxisAttr(), UnitAttr());
+}
+
+/// The rows that codes stand for, which are signed from here on.
+Value ImageRows::mapDequantize(graph::DequantizeOp op) {
+  bool isUnsigned = op.getUnsignedCodes();
+  Value codes = getSigned(op.getInput(), isUnsigned);
+  b.setInsertionPointAfter(op);
+  Value zero = op.getZeroPoint();
+  if (isUnsigned)
+    zero = shiftZeroPoint(b, zero, op.getScale());
+  return graph::DequantizeOp::create(
+      b, op.getLoc(), getRanked(codes).clone(b.getF32Type()), codes,
+      op.getScale(), zero, op.getAxisAttr(), UnitAttr());
+}
+
+/// The rows that a map makes of its operands' rows.
+Value ImageRows::mapGeneric(linalg::GenericOp generic) {
+  Location loc = generic.getLoc();
   SmallVector<Value> inputs;
   SmallVector<AffineMap> maps;
   Value like;
   for (OpOperand *operand : generic.getDpsInputOperands())
     if (getKind(generic, *operand) == OperandKind::Image)
       like = get(operand->get());
-  b.setInsertionPointAfter(op);
+  b.setInsertionPointAfter(generic);
   for (OpOperand *operand : generic.getDpsInputOperands()) {
     Value value = operand->get();
     RankedTensorType type = getRanked(value);
     switch (getKind(generic, *operand)) {
     case OperandKind::Image:
       value = get(value);
-      b.setInsertionPointAfter(op);
+      b.setInsertionPointAfter(generic);
       maps.push_back(b.getMultiDimIdentityMap(2));
       break;
     case OperandKind::Channel:
@@ -341,7 +343,13 @@ Value ImageRows::get(Value image) {
   Operation *op = image.getDefiningOp();
   if (!op || !isElementwise(op))
     return rows[image] = turn(image);
-  Value result = map(op);
+  Value result;
+  if (auto quantize = dyn_cast<graph::QuantizeOp>(op))
+    result = mapQuantize(quantize);
+  else if (auto dequantize = dyn_cast<graph::DequantizeOp>(op))
+    result = mapDequantize(dequantize);
+  else
+    result = mapGeneric(cast<linalg::GenericOp>(op));
   set(image, result);
   return result;
 }

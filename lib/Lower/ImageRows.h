@@ -15,6 +15,7 @@
 #ifndef QLM_LIB_LOWER_IMAGEROWS_H
 #define QLM_LIB_LOWER_IMAGEROWS_H
 
+#include "mlir/Dialect/Linalg/IR/Linalg.h"
 #include "mlir/IR/Builders.h"
 #include "mlir/IR/BuiltinTypes.h"
 #include "qlm/Dialect/Graph.h"
@@ -51,7 +52,9 @@ private:
   Value turn(Value image);
   Value turnBack(Value image, Value from);
   Value makeEmpty(Value like, RankedTensorType type);
-  Value map(Operation *op);
+  Value mapQuantize(graph::QuantizeOp op);
+  Value mapDequantize(graph::DequantizeOp op);
+  Value mapGeneric(linalg::GenericOp generic);
   Value flip(Value codes);
 
   OpBuilder b;

@@ -261,6 +261,27 @@ static Value sumGroups(OpBuilder &b, graph::ConvOp op, Value images,
       .getResult(0);
 }
 
+/// Adds a channel's number to each of its pixels.
+static Value addBias(OpBuilder &b, Location loc, Value rows, Value bias) {
+  RankedTensorType type = getRanked(rows);
+  SmallVector<Value> count;
+  if (type.isDynamicDim(0))
+    count.push_back(tensor::DimOp::create(b, loc, rows, 0));
+  Value init =
+      tensor::EmptyOp::create(b, loc, type.getShape(), b.getF32Type(), count);
+  AffineMap identity = b.getMultiDimIdentityMap(2);
+  AffineMap channel = AffineMap::get(2, 0, b.getAffineDimExpr(1));
+  SmallVector<utils::IteratorType> loops(2, utils::IteratorType::parallel);
+  return linalg::GenericOp::create(
+             b, loc, type, ValueRange{rows, bias}, init,
+             ArrayRef<AffineMap>{identity, channel, identity}, loops,
+             [](OpBuilder &nested, Location at, ValueRange e) {
+               Value sum = arith::AddFOp::create(nested, at, e[0], e[1]);
+               linalg::YieldOp::create(nested, at, sum);
+             })
+      .getResult(0);
+}
+
 static void lowerGroups(graph::ConvOp op, ImageRows &images) {
   OpBuilder b(op);
   Location loc = op.getLoc();
@@ -297,27 +318,8 @@ static void lowerGroups(graph::ConvOp op, ImageRows &images) {
   sums = sumGroups(b, op, input, kernels, sums);
   Value flat = tensor::CollapseShapeOp::create(
       b, loc, sums, ArrayRef<ReassociationIndices>{{0, 1, 2}, {3, 4}});
-  if (Value bias = op.getBias()) {
-    RankedTensorType type = getRanked(flat);
-    SmallVector<Value> count;
-    if (type.isDynamicDim(0))
-      count.push_back(tensor::DimOp::create(b, loc, flat, 0));
-    Value init =
-        tensor::EmptyOp::create(b, loc, type.getShape(), b.getF32Type(), count);
-    AffineMap identity = b.getMultiDimIdentityMap(2);
-    SmallVector<utils::IteratorType> loops(2, utils::IteratorType::parallel);
-    flat = linalg::GenericOp::create(
-               b, loc, type, ValueRange{flat, bias}, init,
-               ArrayRef<AffineMap>{identity,
-                                   AffineMap::get(2, 0, b.getAffineDimExpr(1)),
-                                   identity},
-               loops,
-               [](OpBuilder &nested, Location at, ValueRange e) {
-                 Value sum = arith::AddFOp::create(nested, at, e[0], e[1]);
-                 linalg::YieldOp::create(nested, at, sum);
-               })
-               .getResult(0);
-  }
+  if (Value bias = op.getBias())
+    flat = addBias(b, loc, flat, bias);
   images.set(op, flat);
 }
 
