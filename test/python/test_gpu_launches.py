@@ -23,27 +23,34 @@ ASKED = np.dtype([("temperature", "f4"), ("top_p", "f4"), ("min_p", "f4"),
 
 
 @pytest.mark.skipif(not has_ptxas(), reason="there is no ptxas")
-@pytest.mark.parametrize("options, bound", [
-    (("--weights", "int4", "--group-size", "32", "--kv-cache", "fp8"), 1 / 15),
-    (("--weights", "bf16", "--kv-cache", "bf16"), 0),
+@pytest.mark.parametrize("options, columns, bound", [
+    (("--weights", "int4", "--group-size", "32", "--kv-cache", "fp8"), 32,
+     1 / 15),
+    (("--weights", "bf16", "--kv-cache", "bf16"), 32, 0),
+    # The widest gap of the table is 0.3 of a group's largest value; scales
+    # are codes.
+    (("--weights", "nf4", "--group-size", "32", "--double-quant"), 32, 0.18),
+    (("--weights", "fp8"), 256, 16 / 448),
+    (("--weights", "int8", "--activations", "int8-dynamic"), 256, 1 / 254),
 ])
 def test_unpacks_what_quantc_packed(packages: toolchain.Packages, options,
-                                    bound: float) -> None:
+                                    columns: int, bound: float) -> None:
     package = packages.compile("tiny-llama", "--target",
                                "cuda:sm_80,sm_89,sm_90a", *options)
     manifest = json.loads((package / "manifest.json").read_text())
     weights = gpu_launches.Weights(package / "weights.safetensors",
-                                   manifest["quantization"]["scheme"])
+                                   manifest["quantization"])
     table = gpu_launches.Weights(
-        ROOT / "models" / "tiny-llama" / "model.safetensors", "")
+        ROOT / "models" / "tiny-llama" / "model.safetensors",
+        {"scheme": "", "weights": "bf16", "activations": "none"})
     stem = "model.layers.3.self_attn."
     want = np.concatenate([table.plain(f"{stem}{part}_proj.weight")
                            for part in "qkv"])
     got = weights.matrix("layers.3.qkv.weight", *want.shape)
-    # A code is at most half a step from its value; a step is a fifteenth of
-    # the group's range, and an f16.
-    span = 2 * np.abs(want.reshape(len(want), -1, 32)).max(2)
-    most = np.repeat(span * bound * 0.51, 32, axis=1)
+    # A code is at most half a step from its value; a step is `bound` of the
+    # range of what shares a scale, which is an f16.
+    span = 2 * np.abs(want.reshape(len(want), -1, columns)).max(2)
+    most = np.repeat(span * bound * 0.51, columns, axis=1)
     assert (np.abs(got - want) <= most).all()
 
 
