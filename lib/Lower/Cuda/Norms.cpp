@@ -9,8 +9,9 @@
 //                    result [rows, features].
 // rms_norm_quantize: input f32, weight, rows i32 [logitRows] if any,
 //                    codes i8 [rows, features], scales f32 [rows].
-// A block normalizes one row: squares are summed, then the row is read again
-// (from the first-level cache) and scaled.
+// A block normalizes one row. Of rows of up to 4 vectors a thread the row and
+// the weights stay in registers; of longer ones they are read again (from the
+// first-level cache).
 //
 //===----------------------------------------------------------------------===//
 
@@ -21,53 +22,44 @@ using namespace mlir::qlm;
 using namespace mlir::qlm::cuda;
 using namespace mlir::qlm::kernel;
 
-namespace {
-/// A norm's operands in a kernel whose first two buffers are they.
-class BlockNorm {
-public:
-  BlockNorm(GpuKernelFrame &frame, const RowSplit &split, Value input,
-            Value weight, Val row, double epsilon)
-      : frame(frame), split(split), inputType(getElement(input)),
-        weightType(getElement(weight)),
-        input(RowSplit::row(frame, frame.buffer(0), inputType, row,
-                            split.getFeatures())) {
-    factor = frame.builder().broadcast(
-        emitNormFactor(
-            frame, split, [&](Val first) { return load(first); }, epsilon),
-        split.getLanes());
-  }
+/// The norm of row \p row; input and weights are the kernel's first two
+/// buffers.
+static HeldRow emitNorm(GpuKernelFrame &frame, const RowSplit &split,
+                        const HeldRow &weights, Value input, Val row,
+                        double epsilon) {
+  Type type = getElement(input);
+  Ptr from =
+      RowSplit::row(frame, frame.buffer(0), type, row, split.getFeatures());
+  HeldRow x(frame, split, [&frame, split, from, type](Val first) {
+    return split.load(frame, from, type, first);
+  });
+  Val factor = frame.builder().broadcast(
+      emitNormFactor(frame, split, x, epsilon), split.getLanes());
+  return weights.zip(x, [factor](Val w, Val x) { return w * (x * factor); });
+}
 
-  /// The normalized vector at \p first.
-  Val get(Val first) const {
-    Val w = split.load(frame, frame.buffer(1).readOnly(), weightType, first);
-    return w * (load(first) * factor);
-  }
-
-private:
-  Val load(Val first) const {
-    return split.load(frame, input, inputType, first);
-  }
-
-  GpuKernelFrame &frame;
-  const RowSplit &split;
-  Type inputType, weightType;
-  Ptr input;
-  Val factor;
-};
-} // namespace
+/// The norm's weights: on their way before the kernel waits for others.
+static HeldRow loadWeights(GpuKernelFrame &frame, const RowSplit &split,
+                           Value weight) {
+  Type type = getElement(weight);
+  return HeldRow(frame, split, [&frame, split, type](Val first) {
+    return split.load(frame, frame.buffer(1).readOnly(), type, first);
+  });
+}
 
 FailureOr<CudaKernel> mlir::qlm::cuda::emitRmsNorm(RmsNormOp op,
                                                    const CudaRequest &request) {
   RowSplit split(getFeatures(op.getInput()));
   GpuKernelFrame frame(request.createKernel(split.threads(512)));
   Type element = getElement(op.getResult());
+  HeldRow weights = loadWeights(frame, split, op.getWeight());
   forBlockRow(frame, request.rows, [&](Val row) {
-    BlockNorm norm(frame, split, op.getInput(), op.getWeight(), row,
-                   op.getEpsilon().convertToFloat());
+    HeldRow norm = emitNorm(frame, split, weights, op.getInput(), row,
+                            op.getEpsilon().convertToFloat());
     Ptr result = RowSplit::row(frame, frame.buffer(2), element, row,
                                split.getFeatures());
-    split.forEach(frame, [&](Val first) {
-      split.store(frame, result, element, first, norm.get(first));
+    norm.forEach([&](Val first, Val value) {
+      split.store(frame, result, element, first, value);
     });
   });
   CudaKernel kernel;
@@ -83,17 +75,16 @@ mlir::qlm::cuda::emitRmsNormQuantize(RmsNormQuantizeOp op,
   GpuKernelFrame frame(request.createKernel(split.threads(512)));
   KernelBuilder &b = frame.builder();
   int64_t codes = op.getRows() ? 3 : 2;
+  HeldRow weights = loadWeights(frame, split, op.getWeight());
   forBlockRow(frame, request.rows, [&](Val row) {
     Val source = row;
     if (op.getRows())
       source = frame.buffer(2).element(b.i32(), row).load(b.i32());
-    BlockNorm norm(frame, split, op.getInput(), op.getWeight(), source,
-                   op.getEpsilon().convertToFloat());
-    emitRowCodes(
-        frame, split, op.getScheme(), op.getThreshold(),
-        [&](Val first) { return norm.get(first); },
-        RowPlaces::get(frame, codes, row, split.getFeatures(),
-                       op.getThreshold()));
+    HeldRow norm = emitNorm(frame, split, weights, op.getInput(), source,
+                            op.getEpsilon().convertToFloat());
+    emitRowCodes(frame, split, op.getScheme(), op.getThreshold(), norm,
+                 RowPlaces::get(frame, codes, row, split.getFeatures(),
+                                op.getThreshold()));
   });
   CudaKernel kernel;
   kernel.grid = request.blocksPerRow(1);

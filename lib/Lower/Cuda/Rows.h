@@ -64,6 +64,49 @@ private:
   int64_t features, lanes;
 };
 
+/// A row of f32 vectors, used several times: a thread computes its own once and
+/// keeps them in registers, if they are few; else each time.
+class HeldRow {
+public:
+  using Source = std::function<kernel::Val(kernel::Val first)>;
+
+  /// \p source gives the vector at an element (i32) of the row.
+  HeldRow(kernel::GpuKernelFrame &frame, const RowSplit &split, Source source);
+
+  /// Calls \p body with the first element and value of each of the thread's
+  /// vectors.
+  void forEach(function_ref<void(kernel::Val first, kernel::Val x)> body) const;
+  /// Folds the thread's vectors in order; vectors of zeros may stand between.
+  kernel::Val
+  fold(kernel::Val init,
+       function_ref<kernel::Val(kernel::Val, kernel::Val)> add) const;
+  /// Folds all vectors of a round, in which every thread takes part with one
+  /// or, past the row's end, with zeros. \p first is the thread's.
+  kernel::Val
+  foldRounds(kernel::Val init,
+             function_ref<kernel::Val(kernel::Val carried, kernel::Val first,
+                                      kernel::Val x)>
+                 add) const;
+  /// What \p change makes of each vector; zeros of zeros.
+  HeldRow map(std::function<kernel::Val(kernel::Val x)> change) const;
+  /// What \p join makes of each vector and that of \p other, a row of the same
+  /// split; zeros of zeros.
+  HeldRow zip(const HeldRow &other,
+              std::function<kernel::Val(kernel::Val, kernel::Val)> join) const;
+
+private:
+  int64_t rounds() const;
+  /// Whether each thread has a vector in round \p round.
+  bool isFull(int64_t round) const;
+  kernel::Val firstOf(int64_t round) const;
+  kernel::Val valueOrZero(kernel::Val first, const Source &from) const;
+
+  kernel::GpuKernelFrame &frame;
+  RowSplit split;
+  Source source;
+  SmallVector<kernel::Val> held; ///< empty, or one a round
+};
+
 /// Element type of a ranked tensor.
 inline Type getElement(Value value) {
   return cast<RankedTensorType>(value.getType()).getElementType();
@@ -76,11 +119,10 @@ inline int64_t getFeatures(Value value) {
 /// Sum of the lanes of a vector, by halves; a scalar itself.
 kernel::Val sumLanes(kernel::KernelBuilder &b, kernel::Val value);
 
-/// 1 / sqrt(mean of squares + epsilon) of the f32 row that \p load gives; the
-/// order of the sum depends on nothing but the length and the block.
+/// 1 / sqrt(mean of squares + epsilon) of a row; the order of the sum depends
+/// on nothing but the length and the block.
 kernel::Val emitNormFactor(kernel::GpuKernelFrame &frame, const RowSplit &split,
-                           function_ref<kernel::Val(kernel::Val)> load,
-                           double epsilon);
+                           const HeldRow &row, double epsilon);
 
 /// silu(gate) * up.
 kernel::Val emitGate(kernel::GpuKernelFrame &frame, kernel::Val gate,
@@ -99,12 +141,10 @@ struct RowPlaces {
                        std::optional<llvm::APFloat> threshold);
 };
 
-/// `qlm.dynamic_quantize` of the row that \p values gives: writes codes and
-/// scale.
+/// `qlm.dynamic_quantize` of a row: writes codes, scale and outliers.
 void emitRowCodes(kernel::GpuKernelFrame &frame, const RowSplit &split,
                   SchemeAttr scheme, std::optional<llvm::APFloat> threshold,
-                  function_ref<kernel::Val(kernel::Val)> values,
-                  const RowPlaces &places);
+                  const HeldRow &values, const RowPlaces &places);
 
 /// Begins a kernel with a block for each row: waits for the kernels before,
 /// then calls \p body with the row where it is one of the step's.

@@ -61,13 +61,12 @@ mlir::qlm::cuda::emitSwigluQuantize(SwigluQuantizeOp op,
   forBlockRow(frame, request.rows, [&](Val row) {
     Ptr gate = RowSplit::row(frame, frame.buffer(0), from, row, 2 * features);
     Ptr up = gate.at(features * from.getIntOrFloatBitWidth() / 8);
-    emitRowCodes(
-        frame, split, op.getScheme(), op.getThreshold(),
-        [&](Val first) {
-          return emitGate(frame, split.load(frame, gate, from, first),
-                          split.load(frame, up, from, first));
-        },
-        RowPlaces::get(frame, 1, row, features, op.getThreshold()));
+    HeldRow values(frame, split, [&](Val first) {
+      return emitGate(frame, split.load(frame, gate, from, first),
+                      split.load(frame, up, from, first));
+    });
+    emitRowCodes(frame, split, op.getScheme(), op.getThreshold(), values,
+                 RowPlaces::get(frame, 1, row, features, op.getThreshold()));
   });
   CudaKernel kernel;
   kernel.grid = request.blocksPerRow(1);
@@ -84,10 +83,11 @@ mlir::qlm::cuda::emitDynamicQuantize(DynamicQuantizeOp op,
   GpuKernelFrame frame(request.createKernel(split.threads(512)));
   forBlockRow(frame, request.rows, [&](Val row) {
     Ptr input = RowSplit::row(frame, frame.buffer(0), from, row, features);
-    emitRowCodes(
-        frame, split, op.getScheme(), op.getThreshold(),
-        [&](Val first) { return split.load(frame, input, from, first); },
-        RowPlaces::get(frame, 1, row, features, op.getThreshold()));
+    HeldRow values(frame, split, [&](Val first) {
+      return split.load(frame, input, from, first);
+    });
+    emitRowCodes(frame, split, op.getScheme(), op.getThreshold(), values,
+                 RowPlaces::get(frame, 1, row, features, op.getThreshold()));
   });
   CudaKernel kernel;
   kernel.grid = request.blocksPerRow(1);
