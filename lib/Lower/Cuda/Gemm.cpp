@@ -5,9 +5,7 @@
 //
 //===----------------------------------------------------------------------===//
 
-#include "Gemm.h"
-#include "LinearEpilogue.h"
-#include "LinearTables.h"
+#include "GemmEmitter.h"
 
 #include <limits>
 
@@ -18,7 +16,6 @@ using namespace mlir::qlm::kernel;
 
 /// Bytes of a row of x in shared memory: one swizzled line.
 static constexpr int64_t kAtomBytes = 128;
-static constexpr int64_t kPieceBytes = 16;
 static constexpr int64_t kPieces = kAtomBytes / kPieceBytes;
 /// Registers of 65,536 that the warpgroups take: 56 and 224 of one block
 /// a multiprocessor, 56 and 88 of two.
@@ -100,7 +97,7 @@ GemmPlan GemmPlan::get(const LinearShape &shape, int64_t rows,
   plan.stageBytes = llvm::alignTo(plan.inputBytes + plan.codeBytes +
                                       plan.scaleBytes + plan.zeroBytes,
                                   1024);
-  int64_t tableBytes = LinearTables::bytes(shape);
+  int64_t tableBytes = LinearTables::bytes(shape, LinearTables::kFewCopies);
   plan.shareMultiprocessor =
       plan.tokens <= 64 &&
       3 * plan.stageBytes + tableBytes <= kSharedLimit / 2 - 2048;
@@ -118,9 +115,9 @@ GemmPlan GemmPlan::get(const LinearShape &shape, int64_t rows,
           : 1;
   int64_t ringBytes = plan.stages * plan.stageBytes;
   // After the last stage the ring holds partial sums, or y on its way out.
-  int64_t sumBytes = kFeatures * plan.tokens * 4;
-  if (plan.split > 1)
-    ringBytes = std::max(ringBytes, sumBytes);
+  int64_t sumBytes = plan.split > 1 ? kFeatures * plan.tokens * 4
+                                    : 2 * plan.tokens * tilePitch(shape);
+  ringBytes = std::max<int64_t>(ringBytes, llvm::alignTo(sumBytes, 1024));
   plan.barriers = ringBytes;
   plan.tables = ringBytes + llvm::alignTo(16 * plan.stages, 128);
   plan.sharedBytes =
@@ -131,87 +128,6 @@ GemmPlan GemmPlan::get(const LinearShape &shape, int64_t rows,
 //===----------------------------------------------------------------------===//
 // The kernel
 //===----------------------------------------------------------------------===//
-
-namespace {
-
-class GemmEmitter {
-public:
-  GemmEmitter(GpuKernelFrame &frame, const LinearShape &shape,
-              const GemmPlan &plan, const LinearBuffers &buffers)
-      : frame(frame), b(frame.builder()), shape(shape), plan(plan),
-        buffers(buffers), shared(frame.dynamicShared()),
-        tables(frame, shape, buffers, shared.at(plan.tables)),
-        unpacker(b, shape, tables), matrix(b, shape.matrixType(), plan.tokens) {
-  }
-  void emit();
-
-private:
-  /// A stage of the ring: its number, and the parity of its turn.
-  struct RingPlace {
-    Val stage, parity;
-  };
-  /// Two features of a lane, r and r + 8 of its warp's block.
-  struct FeatureScales {
-    Val features[2], scales[2], biases[2];
-  };
-
-  Mbarrier full(Val stage) {
-    return Mbarrier(shared.at(plan.barriers).at(stage * 8), b);
-  }
-  Mbarrier empty(Val stage) {
-    return Mbarrier(shared.at(plan.barriers + 8 * plan.stages).at(stage * 8),
-                    b);
-  }
-  Val number(int64_t value) { return b.constant(b.i32(), value); }
-  RingPlace advance(RingPlace place) {
-    Val next = place.stage + 1;
-    Val wraps = next == plan.stages;
-    return {b.select(wraps, number(0), next),
-            b.select(wraps, place.parity ^ 1, place.parity)};
-  }
-  void emitTile();
-
-  void emitProducer();
-  void copyWeights(RingPlace place, Val step);
-  void copyInput(RingPlace place, Val step);
-
-  Val emitConsumer();
-  Val multiplyStage(RingPlace place, Val step, Val sums);
-  SmallVector<Val> loadGroup(Ptr stage, Val step, int64_t column,
-                             SmallVectorImpl<Val> &zeros);
-
-  void storePartials(Val sums);
-  void emitCombined();
-  void emitWhole(Val sums);
-  FeatureScales loadFeatureScales();
-  Val finish(Val sum, const FeatureScales &features, int64_t half, Val row);
-  /// Rounds and stores the two sums of a lane for row \p row of x: to y, or to
-  /// the tile of y in shared memory.
-  void storePair(Val row, Val inTile, Val first, Val second,
-                 const FeatureScales &features);
-  void storeTile();
-  bool staged() const { return shape.output != OutputFormat::F32; }
-  int64_t tileFeatures() const { return shape.swiglu ? 32 : 64; }
-  /// Bytes of a row of the staged tile of a warpgroup; the padding spreads
-  /// rows over the banks.
-  int64_t tilePitch() const { return tileFeatures() * 2 + 16; }
-
-  GpuKernelFrame &frame;
-  KernelBuilder &b;
-  const LinearShape &shape;
-  const GemmPlan &plan;
-  const LinearBuffers &buffers;
-  Ptr shared;
-  LinearTables tables;
-  WeightUnpacker unpacker;
-  Wgmma matrix;
-
-  Val thread, lane, warp, rows;
-  Val featureTile, firstRow, rank, firstStep, lastStep;
-  Val group, warpInGroup; ///< consumer warpgroup, and its warp
-};
-
-} // namespace
 
 void GemmEmitter::emit() {
   thread = frame.thread();
@@ -392,6 +308,9 @@ void GemmEmitter::copyInput(RingPlace place, Val step) {
 
 Val GemmEmitter::emitConsumer() {
   Val zero = number(0);
+  // The first turn is warpgroup 0's.
+  if (plan.takesTurns())
+    b.ifThen((group == 1) & (firstStep < lastStep), [&] { passTurn(Val()); });
   SmallVector<Val> last =
       b.forRange(firstStep, lastStep, 1, {matrix.zero(), zero, zero},
                  [&](Val step, ArrayRef<Val> carried) {
@@ -404,6 +323,34 @@ Val GemmEmitter::emitConsumer() {
                    return SmallVector<Val>{sums, next.stage, next.parity};
                  });
   return last[0];
+}
+
+/// Barriers of the turns of the two warpgroups.
+static constexpr int64_t kTurn = 4;
+
+/// Where products fill the time, the warpgroups start theirs in turns: one
+/// unpacks while the other multiplies. Left alone they come to multiply, and to
+/// unpack, at the same time.
+void GemmEmitter::waitForTurn() {
+  if (plan.takesTurns())
+    inlinePtx(b, Type(), "bar.sync $0, $1;", "r,r",
+              {group + kTurn, number(GemmPlan::kConsumers)}, /*effects=*/true);
+}
+
+/// Lets the other warpgroup start its products. \p lastOf: the step whose last
+/// products these are, or null; nobody waits after the last one.
+void GemmEmitter::passTurn(Val lastOf) {
+  if (!plan.takesTurns())
+    return;
+  auto pass = [&] {
+    inlinePtx(b, Type(), "bar.arrive $0, $1;", "r,r",
+              {(group ^ 1) + kTurn, number(GemmPlan::kConsumers)},
+              /*effects=*/true);
+  };
+  if (lastOf)
+    b.ifThen((group == 0) | (lastOf + 1 < lastStep), pass);
+  else
+    pass();
 }
 
 /// All lines of a stage, in groups of products. Products read their left
@@ -447,6 +394,7 @@ Val GemmEmitter::multiplyStage(RingPlace place, Val step, Val sums) {
         }
       }
     }
+    waitForTurn();
     Wgmma::fence(b);
     for (size_t s = 0; s < steps.size(); ++s) {
       int64_t byte = (first * shape.lineColumns() +
@@ -458,6 +406,7 @@ Val GemmEmitter::multiplyStage(RingPlace place, Val step, Val sums) {
       sums = matrix.multiply(sums, steps[s], at);
     }
     Wgmma::commit(b);
+    passTurn(first + together < lines ? Val() : step);
     sums = matrix.wait(sums, 0);
   }
   return sums;
@@ -494,218 +443,10 @@ SmallVector<Val> GemmEmitter::loadGroup(Ptr stage, Val step, int64_t column,
   Val ofRow = step * plan.stageColumns / shape.groupColumns + group16;
   for (int64_t half = 0; half < 2; ++half) {
     Val scale = tables.scale(from.at(half * 8 * shape.scaleBytes()),
-                             feature + half * 8, ofRow);
+                             tables.common(feature + half * 8, ofRow));
     scales.push_back(b.broadcast(b.fromF32(scale, b.f16()), 2));
   }
   return scales;
-}
-
-//===----------------------------------------------------------------------===//
-// y
-//===----------------------------------------------------------------------===//
-
-/// Four sums of a lane for rows 8 j + 2 q, + 1 of x: [j][thread] f32x4.
-void GemmEmitter::storePartials(Val sums) {
-  Type type = shape.input == InputFormat::Int8 ? b.i32() : b.f32();
-  for (int64_t j = 0; j < plan.tokens / 8; ++j) {
-    Val four = b.zero(b.vec(4, type));
-    for (int64_t i = 0; i < 4; ++i)
-      four = b.insert(four, matrix.element(sums, 4 * j + i), i);
-    shared.at(j * GemmPlan::kConsumers * 16).at(thread * 16).store(four, 16);
-  }
-}
-
-GemmEmitter::FeatureScales GemmEmitter::loadFeatureScales() {
-  FeatureScales result;
-  Val feature = featureTile * GemmPlan::kFeatures + group * 64 +
-                warpInGroup * kBlockRows + lane / 4;
-  for (int64_t half = 0; half < 2; ++half) {
-    // Blocks beyond the last are not stored: any address will do.
-    Val bounded =
-        b.min(feature + half * 8, number(shape.blocks() * kBlockRows - 1));
-    result.features[half] = bounded;
-    if (shape.scales && !shape.grouped())
-      result.scales[half] =
-          b.toF32(buffers.scales.at(bounded * shape.scaleBytes())
-                      .load(shape.halfScales ? b.f16() : b.f32()));
-    if (shape.bias)
-      result.biases[half] = buffers.bias.at(bounded * 4).load(b.f32());
-  }
-  return result;
-}
-
-Val GemmEmitter::finish(Val sum, const FeatureScales &features, int64_t half,
-                        Val row) {
-  Val rowScale;
-  if (shape.inputScales)
-    rowScale = buffers.inputScales.at(row * 4).load(b.f32());
-  Val value = shape.input == InputFormat::Int8 ? b.toFloat(sum, b.f32()) : sum;
-  if (unpacker.factor() != 1)
-    value = value * unpacker.factor();
-  if (features.scales[half])
-    value = value * features.scales[half];
-  if (rowScale)
-    value = value * rowScale;
-  if (shape.outliers) {
-    LinearEpilogue epilogue(b, shape, buffers, unpacker.factor());
-    value = b.fma(epilogue.sumOutliers(row, features.features[half]),
-                  features.scales[half], value);
-  }
-  if (features.biases[half])
-    value = value + features.biases[half];
-  return value;
-}
-
-void GemmEmitter::storePair(Val row, Val inTile, Val first, Val second,
-                            const FeatureScales &features) {
-  Val existing = b.min(row, rows - 1);
-  Val values[2] = {finish(first, features, 0, existing),
-                   finish(second, features, 1, existing)};
-  int64_t count = 2;
-  if (shape.swiglu) {
-    values[0] = gateUp(b, values[0], values[1]);
-    count = 1;
-  }
-  int64_t blockOutputs = shape.swiglu ? 8 : kBlockRows;
-  Val feature = warpInGroup * blockOutputs + lane / 4;
-  if (staged()) {
-    Ptr place =
-        shared.at((group * plan.tokens + inTile) * tilePitch() + feature * 2);
-    Type type = shape.output == OutputFormat::F16 ? b.f16() : b.bf16();
-    for (int64_t half = 0; half < count; ++half)
-      place.at(half * 16).store(b.fromF32(values[half], type));
-    return;
-  }
-  Val output = (featureTile * 2 + group) * tileFeatures() + feature;
-  b.ifThen(row < rows, [&] {
-    Val place = frame.wide(row) * shape.outputFeatures() + frame.wide(output);
-    for (int64_t half = 0; half < count; ++half) {
-      auto store = [&] {
-        Val value = values[half];
-        if (shape.residual)
-          value = value +
-                  buffers.residual.at(place * 4).at(half * 32).load(b.f32());
-        buffers.result.at(place * 4).at(half * 32).store(value);
-      };
-      if (shape.outputFeatures() % (2 * tileFeatures()) == 0)
-        store();
-      else
-        b.ifThen(output + half * 8 < shape.outputFeatures(), store);
-    }
-  });
-}
-
-void GemmEmitter::emitWhole(Val sums) {
-  FeatureScales features = loadFeatureScales();
-  for (int64_t j = 0; j < plan.tokens / 8; ++j)
-    for (int64_t t = 0; t < 2; ++t) {
-      Val inTile = lane % 4 * 2 + (8 * j + t);
-      storePair(firstRow + inTile, inTile, matrix.element(sums, 4 * j + t),
-                matrix.element(sums, 4 * j + 2 + t), features);
-    }
-  if (staged())
-    storeTile();
-}
-
-/// Adds the partial sums of all ranks, for this rank's part of the rows.
-void GemmEmitter::emitCombined() {
-  FeatureScales features = loadFeatureScales();
-  int64_t pieces = plan.tokens / 8;
-  Val lo = rank * pieces / plan.split, hi = (rank + 1) * pieces / plan.split;
-  Val own = sharedAddress(b, shared) + thread * 16;
-  bool integer = shape.input == InputFormat::Int8;
-  b.forRange(lo, hi, 1, [&](Val j) {
-    SmallVector<Val> sums;
-    for (int64_t other = 0; other < plan.split; ++other) {
-      Val from =
-          mapToRank(b, own + j * (GemmPlan::kConsumers * 16), number(other));
-      SmallVector<Val> four = loadCluster4(b, from);
-      for (int64_t i = 0; i < 4; ++i) {
-        Val part = integer ? b.bitcast(four[i], b.i32()) : four[i];
-        if (other)
-          sums[i] = sums[i] + part;
-        else
-          sums.push_back(part);
-      }
-    }
-    for (int64_t t = 0; t < 2; ++t) {
-      Val inTile = j * 8 + lane % 4 * 2 + t;
-      Val row = firstRow + inTile;
-      if (!staged()) {
-        storePair(row, inTile, sums[t], sums[2 + t], features);
-        continue;
-      }
-      // 16-bit results of few rows: straight to memory.
-      LinearEpilogue epilogue(b, shape, buffers, unpacker.factor());
-      Val feature = featureTile * GemmPlan::kFeatures + group * 64 +
-                    warpInGroup * kBlockRows + lane / 4;
-      b.ifThen((row < rows) & (feature < shape.blocks() * kBlockRows), [&] {
-        if (shape.swiglu) {
-          Val output =
-              (featureTile * GemmPlan::kTileBlocks + group * 4 + warpInGroup) *
-                  8 +
-              lane / 4;
-          b.ifThen(output < shape.outputFeatures(), [&] {
-            epilogue.storeGated(row, output, feature, sums[t], sums[2 + t]);
-          });
-          return;
-        }
-        for (int64_t half = 0; half < 2; ++half)
-          b.ifThen(feature + half * 8 < shape.outputFeatures(), [&] {
-            epilogue.store(row, feature + half * 8, sums[2 * half + t]);
-          });
-      });
-    }
-  });
-}
-
-/// Writes a warpgroup's tile of y from shared memory, 16 bytes a thread.
-void GemmEmitter::storeTile() {
-  b.ifElse(
-      group == 0, [&] { frame.barrier(2, GemmPlan::kWarpgroup); },
-      [&] { frame.barrier(3, GemmPlan::kWarpgroup); });
-  int64_t pieces = tileFeatures() * 2 / 16;
-  Val own = thread % GemmPlan::kWarpgroup;
-  Val piece = own % pieces;
-  Val output = (featureTile * 2 + group) * tileFeatures() + piece * 8;
-  int64_t rowStep = GemmPlan::kWarpgroup / pieces;
-  Val count = b.min(rows - firstRow, number(plan.tokens));
-  Type type = shape.output == OutputFormat::F16 ? b.f16() : b.bf16();
-  b.forRange(own / pieces, count, rowStep, [&](Val inTile) {
-    Val words =
-        shared.at((group * plan.tokens + inTile) * tilePitch() + piece * 16)
-            .load(b.vec(8, type), 16);
-    Val place = frame.wide(firstRow + inTile) * shape.outputFeatures() +
-                frame.wide(output);
-    auto addResidual = [&](Val values) {
-      if (!shape.residual)
-        return values;
-      Val wide = b.toF32(values);
-      Val sum =
-          wide + buffers.residual.at(place * 4).load(b.vec(8, b.f32()), 4);
-      return b.fromF32(sum, type);
-    };
-    if (shape.outputFeatures() % 8 == 0) {
-      auto store = [&] {
-        buffers.result.at(place * 2).store(addResidual(words), 16);
-      };
-      if (shape.outputFeatures() % (2 * tileFeatures()) == 0)
-        store();
-      else
-        b.ifThen(output < shape.outputFeatures(), store);
-      return;
-    }
-    for (int64_t i = 0; i < 8; ++i)
-      b.ifThen(output + i < shape.outputFeatures(), [&] {
-        Val value = words.lane(i);
-        if (shape.residual)
-          value = b.fromF32(
-              b.toF32(value) +
-                  buffers.residual.at(place * 4).at(i * 4).load(b.f32()),
-              type);
-        buffers.result.at(place * 2).at(i * 2).store(value);
-      });
-  });
 }
 
 void cuda::emitGemm(GpuKernelFrame &frame, const LinearShape &shape,

@@ -68,6 +68,23 @@ struct GemmPlan {
     return featureTiles(shape) * split * llvm::divideCeil(rows, tokens);
   }
 
+  /// Features of y of a warpgroup.
+  static int64_t tileFeatures(const LinearShape &shape) {
+    return shape.swiglu ? 32 : 64;
+  }
+  /// Bytes of an element of y on its way out: outliers are added to f32.
+  static int64_t tileBytes(const LinearShape &shape) {
+    return shape.outliers ? 4 : shape.outputBytes();
+  }
+  /// Bytes of a row of a warpgroup's part of y on its way out; the padding
+  /// spreads rows over the banks.
+  static int64_t tilePitch(const LinearShape &shape) {
+    return tileFeatures(shape) * tileBytes(shape) + 16;
+  }
+
+  /// Whether products, not copies, take the time.
+  bool takesTurns() const { return tokens >= 128; }
+
   static bool serves(const LinearShape &shape);
   /// The plan for up to \p rows rows. \p tokens, \p split: 0 to choose.
   static GemmPlan get(const LinearShape &shape, int64_t rows,

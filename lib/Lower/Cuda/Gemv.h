@@ -31,9 +31,11 @@
 // With pairDistance a thread block owns pairs of blocks; LinearPairs.h takes
 // their sums.
 //
-// Registers: 4 sums a block, so at most 14 blocks; with at most 112 registers
-// and about 100 KiB of shared memory two kernels share a multiprocessor, and
-// the next one's weights arrive while this one ends.
+// Registers: 4 sums a block (2 of one row in groups), so at most 14 blocks;
+// with at most 96 registers and about 100 KiB of shared memory two kernels
+// share a multiprocessor, and the next one's weights arrive while this one
+// ends. Where groups and several rows need more registers, one block takes all:
+// spilling 408 bytes cost a 22016 x 4096 linear of 8 rows 7 of 36 us.
 //
 // Tested and timed by benchmarks/kernels/cuda.
 //
@@ -54,16 +56,27 @@ struct GemvPlan {
   int64_t depth = 1;      ///< neighbouring lines of a warp in a slot
   int64_t rounds = 0;     ///< slots of a block of features
   int64_t slots = 0;
+  /// The block takes the registers and shared memory of two.
+  bool isAlone = false;
   // Bytes of a slot's parts, and offsets in shared memory.
   int64_t codeBytes = 0, slotScaleBytes = 0, slotZeroBytes = 0;
   int64_t slotBytes = 0, input = 0, sums = 0, barriers = 0, tables = 0,
-          pairs = 0, sharedBytes = 0;
+          pairs = 0, outliers = 0, sharedBytes = 0;
 
   int64_t warpColumns(const LinearShape &shape) const {
     return depth * shape.lineColumns();
   }
-  /// Thread blocks that fit into a multiprocessor's shared memory.
-  int64_t residentBlocks() const { return sharedBytes <= 113 * 1024 ? 2 : 1; }
+  /// Thread blocks that a multiprocessor holds.
+  int64_t residentBlocks() const {
+    return !isAlone && sharedBytes <= 113 * 1024 ? 2 : 1;
+  }
+  /// Threads that share the outliers of a row for a feature; 0: each result's
+  /// thread adds all of them at the end.
+  int64_t outlierThreads(const LinearShape &shape) const {
+    return shape.outliers ? kWarps * kWarp / (features() * maxRows) : 0;
+  }
+  /// Features of a thread block, at most.
+  int64_t features() const { return blockCount * kBlockRows; }
   /// Every slot is used once.
   bool fitsWhole() const { return slots >= rounds * blockCount; }
 

@@ -65,44 +65,69 @@ void LinearEpilogue::loadMoving(EpilogueTerms &terms, Val row, Val output) {
   terms.residual = buffers.residual.at(place * 4).load(b.f32());
 }
 
-/// Outliers that are on their way at the same time.
-static constexpr int64_t kOutliersTogether = 4;
+Ptr LinearEpilogue::outlierList(Val row) {
+  return buffers.outliers.at(b.extendUnsigned(row, b.i64()) *
+                             ((1 + 2 * shape.columns) * 4));
+}
 
-/// The byte of column k of a row in frag8x8 (Format.h) is a lane's; a row's
-/// list is short, so that a thread for each feature reads its bytes one by one.
-Val LinearEpilogue::sumOutliers(Val row, Val feature) {
-  int64_t columns = shape.columns;
-  Ptr list = buffers.outliers.at(b.extendUnsigned(row, b.i64()) *
-                                 ((1 + 2 * columns) * 4));
-  Val count = b.toInteger(list.load(b.f32()), b.i32());
+Val LinearEpilogue::countOutliers(Val row) {
+  return b.toInteger(outlierList(row).load(b.f32()), b.i32());
+}
+
+/// The weight (f32, unscaled) of \p feature at a column: a byte of frag8x8
+/// (Format.h).
+Val LinearEpilogue::codeOf(Val feature, Val column) {
   Val inBlock = feature % kBlockRows;
   Ptr block = buffers.weights.at(
       b.extendUnsigned(feature / kBlockRows, b.i64()) * shape.blockBytes());
-  Val ownPlace = inBlock % 8 * (4 * kLaneBytes) + inBlock / 8 * 4;
-  auto codeOf = [&](Val column) {
-    Val place = column / 32 * kLineBytes + column % 16 / 4 * kLaneBytes +
-                column % 32 / 16 * 8 + column % 4;
-    return b.toFloat(
-        b.extendSigned(block.at(place + ownPlace).load(b.i8()), b.i32()),
-        b.f32());
-  };
+  Val place = column / 32 * kLineBytes + column % 16 / 4 * kLaneBytes +
+              column % 32 / 16 * 8 + column % 4;
+  Val ofRow = inBlock % 8 * (4 * kLaneBytes) + inBlock / 8 * 4;
+  return b.toFloat(
+      b.extendSigned(block.at(place + ofRow).load(b.i8()), b.i32()), b.f32());
+}
+
+/// A row's list is short, so that threads read its bytes one by one.
+Val LinearEpilogue::sumOutliers(Val row, Val feature, Val count, Val first,
+                                int64_t step) {
+  constexpr int64_t kTogether = 8; // on their way at the same time
+  Ptr list = outlierList(row);
   return b.forRange(
-      b.constant(b.i32(), int64_t(0)), count, kOutliersTogether,
-      {b.zero(b.f32())}, [&](Val first, ArrayRef<Val> sums) {
+      first, count, kTogether * step, {b.zero(b.f32())},
+      [&](Val first, ArrayRef<Val> sums) {
         SmallVector<Val> values, codes;
-        for (int64_t i = 0; i < kOutliersTogether; ++i) {
+        for (int64_t i = 0; i < kTogether; ++i) {
           // Past the list's end the last one is read again and doesn't count.
-          Val entry = b.min(first + i, count - 1);
+          Val entry = b.min(first + i * step, count - 1);
           Ptr place = list.at(4).element(b.f32(), entry);
-          Val value = place.at(columns * 4).load(b.f32());
-          values.push_back(b.select(first + i < count, value, b.zero(b.f32())));
-          codes.push_back(codeOf(b.toInteger(place.load(b.f32()), b.i32())));
+          Val value = place.at(shape.columns * 4).load(b.f32());
+          values.push_back(
+              b.select(first + i * step < count, value, b.zero(b.f32())));
+          codes.push_back(
+              codeOf(feature, b.toInteger(place.load(b.f32()), b.i32())));
         }
         Val sum = sums[0];
         for (auto [value, code] : llvm::zip_equal(values, codes))
           sum = b.fma(value, code, sum);
         return SmallVector<Val>{sum};
       })[0];
+}
+
+SmallVector<Val> LinearEpilogue::sumOutliers(Val row, Val first,
+                                             int64_t features) {
+  Ptr list = outlierList(row);
+  SmallVector<Val> init(features, b.zero(b.f32()));
+  return b.forRange(b.constant(b.i32(), int64_t(0)), countOutliers(row), 1,
+                    init, [&](Val entry, ArrayRef<Val> sums) {
+                      Ptr place = list.at(4).element(b.f32(), entry);
+                      Val value = place.at(shape.columns * 4).load(b.f32());
+                      Val column = b.toInteger(place.load(b.f32()), b.i32());
+                      SmallVector<Val> next;
+                      for (int64_t i = 0; i < features; ++i)
+                        next.push_back(
+                            b.fma(value, codeOf(first + i, column), sums[i]));
+                      return next;
+                    });
 }
 
 Val LinearEpilogue::finish(Val sum, const EpilogueTerms &terms, Val row,
@@ -115,7 +140,9 @@ Val LinearEpilogue::finish(Val sum, const EpilogueTerms &terms, Val row,
   if (terms.inputScale)
     value = value * terms.inputScale;
   if (shape.outliers)
-    value = b.fma(sumOutliers(row, feature), terms.scale, value);
+    value =
+        b.fma(terms.outliers ? terms.outliers : sumOutliers(row, feature, 1)[0],
+              terms.scale, value);
   if (terms.bias)
     value = value + terms.bias;
   return value;

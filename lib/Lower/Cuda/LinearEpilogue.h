@@ -26,6 +26,7 @@ kernel::Val gateUp(kernel::KernelBuilder &b, kernel::Val gate, kernel::Val up);
 struct EpilogueTerms {
   kernel::Val scale, bias;          ///< of the feature
   kernel::Val inputScale, residual; ///< of the row, of y's element
+  kernel::Val outliers;             ///< sumOutliers; null to find it at the end
 };
 
 /// Scales, bias, residual, gate, rounding, in this order.
@@ -42,8 +43,16 @@ public:
   /// The same from terms that were loaded before.
   kernel::Val finish(kernel::Val sum, const EpilogueTerms &terms,
                      kernel::Val row, kernel::Val feature);
-  /// The sum of a row's outliers times their weights of \p feature, unscaled.
-  kernel::Val sumOutliers(kernel::Val row, kernel::Val feature);
+  /// How many outliers a row has (i32).
+  kernel::Val countOutliers(kernel::Val row);
+  /// The sum of a row's \p count outliers times their weights of \p feature,
+  /// unscaled; of those at \p first, first + step, ... in its list only.
+  kernel::Val sumOutliers(kernel::Val row, kernel::Val feature,
+                          kernel::Val count, kernel::Val first, int64_t step);
+  /// The sums of all of them for \p features neighbouring features of a block,
+  /// the first one a multiple of their number.
+  SmallVector<kernel::Val> sumOutliers(kernel::Val row, kernel::Val first,
+                                       int64_t features);
   /// Scale and bias: they depend on no other kernel.
   void loadFixed(EpilogueTerms &terms, kernel::Val feature);
   /// The row's scale, and the residual of y[row, output].
@@ -61,6 +70,8 @@ public:
   Type resultType();
 
 private:
+  kernel::Ptr outlierList(kernel::Val row);
+  kernel::Val codeOf(kernel::Val feature, kernel::Val column);
   void storeValue(kernel::Val row, kernel::Val output, kernel::Val value);
 
   kernel::KernelBuilder &b;

@@ -161,7 +161,6 @@ public:
 private:
   SmallVector<kernel::Val> unpackNibbles(kernel::Val word,
                                          ArrayRef<kernel::Val> zeros);
-  SmallVector<kernel::Val> lookUpNibbles(kernel::Val word);
   kernel::Val unpackBytes(kernel::Val word, int64_t half);
 
   kernel::KernelBuilder &b;

@@ -58,7 +58,7 @@ SmallVector<SmallVector<Val>> WeightUnpacker::unpack(Val line,
   if (shape.weightBits() == 4) {
     for (Val word : words)
       steps.push_back(shape.weights == WeightFormat::Nf4
-                          ? lookUpNibbles(word)
+                          ? tables.lookUp(word)
                           : unpackNibbles(word, zeros));
     return steps;
   }
@@ -95,21 +95,6 @@ SmallVector<Val> WeightUnpacker::unpackNibbles(Val word, ArrayRef<Val> zeros) {
                            b.constant(pair, 960.0) - zeros[1])
                    : raised - zeros[0];
     registers.push_back(b.bitcast(value, b.i32()));
-  }
-  return registers;
-}
-
-/// The same codes as unpackNibbles' by table: those at bits 4 j and 16 + 4 j
-/// become a byte.
-SmallVector<Val> WeightUnpacker::lookUpNibbles(Val word) {
-  constexpr int64_t kNibbles = 0x0F0F0F0F, kHighToByte = 16 - 4;
-  SmallVector<Val> registers(4);
-  for (int64_t odd = 0; odd < 2; ++odd) {
-    Val codes = (odd ? word >> 4 : word) & kNibbles;
-    // Bytes 0 and 1 are the pairs of registers `odd` and `odd + 2`.
-    Val pairs = codes | (codes >> kHighToByte);
-    registers[odd] = tables.pair(pairs << 6);
-    registers[odd + 2] = tables.pair(pairs >> 2);
   }
   return registers;
 }

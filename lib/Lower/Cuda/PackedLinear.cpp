@@ -9,8 +9,8 @@
 // chooses for each bucket of rows. What they don't serve, and other chips:
 // PlainLinear.cpp.
 //
-// With `batch-invariant` all rows take the tiles of Gemm.h without splitting
-// columns: their sums have one order.
+// With `batch-invariant` all rows take the tiles of Gemm.h, and split columns
+// as few rows do: their sums have one order.
 //
 //===----------------------------------------------------------------------===//
 
@@ -289,18 +289,26 @@ Choices mlir::qlm::cuda::choosePackedLinear(PackedLinearOp op,
       choices.push_back(choice);
     }
   }
-  if (shape && GemmPlan::serves(*shape))
+  if (shape && GemmPlan::serves(*shape)) {
+    auto getPlan = [&](int64_t rows, int64_t tokens, int64_t split) {
+      return GemmPlan::get(*shape, rows, request.target.processors, tokens,
+                           split);
+    };
+    // A tile's rows don't change the order of sums, a split does, and with it
+    // the length of a stage: all take those of few rows.
+    int64_t split =
+        invariant ? getPlan(/*rows=*/16, /*tokens=*/0, /*split=*/0).split : 0;
     for (int64_t rows : {16, 32, 64, 128, 256, 512, 1024, 2048, 0}) {
-      // A tile's rows don't change the order of sums, a split does.
-      GemmPlan plan = GemmPlan::get(*shape, rows ? rows : request.maxRows(),
-                                    request.target.processors, /*tokens=*/0,
-                                    /*split=*/invariant ? 1 : 0);
+      int64_t most = rows ? rows : request.maxRows();
+      int64_t tokens = split > 1 && most > 128 ? 128 : 0;
+      GemmPlan plan = getPlan(most, tokens, split);
       choices.push_back({"gemm" + std::to_string(plan.tokens),
                          [=](const CudaRequest &request) {
                            return emitGemmLinear(op, *shape, plan, request);
                          },
                          rows});
     }
+  }
   choices.push_back({"plain", [=](const CudaRequest &request) {
                        return emitPlainLinear(op, request);
                      }});

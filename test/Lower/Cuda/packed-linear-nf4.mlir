@@ -11,15 +11,20 @@
 // CHECK-NOT: packed_linear_plain
 
 // A table of the 256 pairs of codes and the map of the scales' codes; then a
-// lookup a pair, whose address is masked to a multiple of 64, and a scale from
-// map, absmax and offset.
+// lookup a pair, whose address is masked to a multiple of 128 (32 copies; of
+// 64, 16 copies, in the GEMM), and a scale from map, absmax and offset, which
+// one lane finds for the four that use it.
 // CHECK: llvm.mlir.global internal constant @table256
 // CHECK: llvm.mlir.global internal constant @table16
 // CHECK-LABEL: llvm.func @packed_linear_gemv1(
 // CHECK: griddepcontrol launch_dependents
-// CHECK-DAG: arith.constant 16320 : i32
+// CHECK-DAG: arith.constant 32640 : i32
 // CHECK: math.fma
+// CHECK: nvvm.shfl.sync idx
+// CHECK: lop3.b32 $0, $1, $2, $3, 0xE2;
 // CHECK: mma.sync.aligned.m16n8k16.row.col.f32.f16.f16.f32
+// CHECK-LABEL: llvm.func @packed_linear_gemm16(
+// CHECK: arith.constant 16320 : i32
 
 // ASSEMBLED-COUNT-5: qlm.spill_bytes = 0
 module attributes {qlm.plan = {max_step_tokens = 32 : i64, max_logit_rows = 2 : i64, max_batch = 2 : i64}} {

@@ -1,6 +1,7 @@
 // RUN: quant-opt %s --qlm-plan-memory=alignment=256 --qlm-emit-cuda-kernels="ptx=false" -o %t.mlir
 // RUN: FileCheck %s < %t.mlir
 // RUN: FileCheck --check-prefix=LIST %s < %t.mlir
+// RUN: FileCheck --check-prefix=GEMM %s < %t.mlir
 // RUN: quant-opt %s --qlm-plan-memory=alignment=256 --qlm-emit-cuda-kernels="chips=sm_80 ptx=false" | FileCheck --check-prefix=OLD %s
 // RUN: rm -rf %t
 // RUN: quant-opt %t.mlir --qlm-lower-kernels-to-nvvm --qlm-assemble-kernels=output=%t | FileCheck --check-prefix=ASSEMBLED %s
@@ -15,17 +16,32 @@
 // OLD: qlm.launch "linear"
 // OLD-SAME: @packed_linear_plain
 
-// The list's number of entries, then column, value and code of four of them.
+// The list's number of entries before the products, then column, value and code
+// of eight of them; a part a thread, which are added.
 // CHECK-LABEL: llvm.func @packed_linear_gemv1(
-// CHECK: mma.sync.aligned.m16n8k32.row.col.s32.s8.s8.s32
 // CHECK: arith.fptosi
-// CHECK-COUNT-4: -> i8
+// CHECK: mma.sync.aligned.m16n8k32.row.col.s32.s8.s8.s32
+// CHECK-COUNT-8: -> i8
 // CHECK: math.fma
+
+// The GEMM adds them too (it once left them out): to the four features that a
+// thread stores, from the row's list in the kernel's third buffer.
+// GEMM-LABEL: llvm.func @packed_linear_gemm16(
+// GEMM: wgmma.mma_async
+// GEMM: llvm.getelementptr inbounds %arg2[
+// GEMM: llvm.getelementptr inbounds %arg2[
+// GEMM-NEXT: %[[COUNT:.*]] = llvm.load
+// GEMM-NEXT: arith.fptosi %[[COUNT]]
+// GEMM: scf.for
+// GEMM-COUNT-4: -> i8
+// GEMM: math.fma
+// GEMM: llvm.store {{.*}} : vector<4xf32>, !llvm.ptr<1>
 
 // LIST-LABEL: llvm.func @dynamic_quantize(
 // LIST: arith.constant 6.000000e+00 : f32
 // LIST: arith.cmpf oge
-// LIST: arith.fptosi
+// LIST: llvm.nvvm.barrier.cta.red.or.aligned.all
+// LIST: llvm.nvvm.vote.ballot.sync
 
 // ASSEMBLED-COUNT-5: qlm.spill_bytes = 0
 module attributes {qlm.plan = {max_step_tokens = 32 : i64, max_logit_rows = 2 : i64, max_batch = 2 : i64}} {
