@@ -13,7 +13,8 @@ without weights too, whose speed is of interest (minutes each). The folder is
 all that `run` needs besides NumPy.
 
 `run` compares logits (in one step, and in chunks, which replay captured steps)
-and the greedy text with the processor's, each launch with its operation in
+and the greedy text with the processor's (a batch-invariant package's logits
+must not depend on the chunks at all), each launch with its operation in
 float64 (gpu_launches.py), runs NVIDIA's compute-sanitizer over generations
 where it is installed, and prints tables: errors of packages and of kernels,
 speed, and which parts passed. Texts may differ from a place on where the next
@@ -256,14 +257,19 @@ def compare(runner: Runner, name: str) -> bool:
     asked = json.loads((folder / f"{name}.json").read_text())
     tokens, text = asked["tokens"], asked["text"]
     try:
-        errors = [relative_error(runner.logits(folder / name, tokens, chunk),
-                                 want) for chunk in CHUNKS]
+        logits = [runner.logits(folder / name, tokens, chunk)
+                  for chunk in CHUNKS]
         got = runner.continuation(folder / name, tokens)
     except (RuntimeError, subprocess.TimeoutExpired) as error:
         print(f"{name:11} FAILED: {error}", flush=True)
         return False
+    errors = [relative_error(each, want) for each in logits]
     same = next((i for i, (a, b) in enumerate(zip(got, text)) if a != b),
                 len(text))
+    if name == "invariant" and not all(np.array_equal(each, logits[0])
+                                       for each in logits):
+        print(f"{name:11} FAILED: logits depend on the rows of a step")
+        return False
     # Texts may part where two tokens are as likely, within the error.
     is_same = same == len(text) or asked["leads"][same] <= 2 * max(errors)
     good = max(errors) < asked["bound"] and is_same
