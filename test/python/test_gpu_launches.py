@@ -24,19 +24,20 @@ ASKED = np.dtype([("temperature", "f4"), ("top_p", "f4"), ("min_p", "f4"),
 
 @pytest.mark.skipif(not has_ptxas(), reason="there is no ptxas")
 @pytest.mark.parametrize("options, columns, bound", [
-    (("--weights", "int4", "--group-size", "32", "--kv-cache", "fp8"), 32,
-     1 / 15),
-    (("--weights", "bf16", "--kv-cache", "bf16"), 32, 0),
+    (("cuda:sm_80,sm_89,sm_90a", "--weights", "int4", "--group-size", "32",
+      "--kv-cache", "fp8"), 32, 1 / 15),
+    (("cuda", "--weights", "bf16", "--kv-cache", "bf16"), 32, 0),
     # The widest gap of the table is 0.3 of a group's largest value; scales
     # are codes.
-    (("--weights", "nf4", "--group-size", "32", "--double-quant"), 32, 0.18),
-    (("--weights", "fp8"), 256, 16 / 448),
-    (("--weights", "int8", "--activations", "int8-dynamic"), 256, 1 / 254),
+    (("cuda", "--weights", "nf4", "--group-size", "32", "--double-quant"), 32,
+     0.18),
+    (("cuda", "--weights", "fp8"), 256, 16 / 448),
+    (("cuda", "--weights", "int8", "--activations", "int8-dynamic"), 256,
+     1 / 254),
 ])
 def test_unpacks_what_quantc_packed(packages: toolchain.Packages, options,
                                     columns: int, bound: float) -> None:
-    package = packages.compile("tiny-llama", "--target",
-                               "cuda:sm_80,sm_89,sm_90a", *options)
+    package = packages.compile("tiny-llama", "--target", *options)
     manifest = json.loads((package / "manifest.json").read_text())
     weights = gpu_launches.Weights(package / "weights.safetensors",
                                    manifest["quantization"])
