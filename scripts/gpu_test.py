@@ -78,7 +78,11 @@ FORMATS = {
     "invariant": ("wide", ["--weights", "int4", *GROUPS,
                            "--batch-invariant"]),
 }
-ROUNDED = ("w8a8", "llm-int8")  # inputs of linears are int8
+# Inputs of linears are int8, or keys and values codes; and what to compile to
+# see what that costs.
+ROUNDED = {"w8a8": ["--weights", "f32"], "llm-int8": ["--weights", "f32"],
+           "kv-int8": ["--weights", "int4", *GROUPS],
+           "kv-fp8": ["--weights", "int4", *GROUPS]}
 # Large models, by the name that shapes_model.py knows them by.
 MODELS = {
     "7b-int4": ("llama-2-7b", ["--weights", "int4"]),
@@ -214,15 +218,15 @@ def compile_format(build: Path, runner: Runner, name: str) -> None:
 
 def allowed(build: Path, runner: Runner, name: str, model: Path,
             tokens: list[int], logits) -> float:
-    """How much logits may differ. Inputs rounded to 8 bits turn a difference in
+    """How much logits may differ. Values rounded to 8 bits turn a difference in
     an f16's last place into one of a whole step, so packages of both targets
     differ by about as much as each from the model it was made of
     (docs/performance.md); each of their launches still has to be right."""
     if name not in ROUNDED:
         return BOUND
     plain = runner.folder / "plain"
-    must([build / "bin/quantc", model, "-o", plain, "--quiet", "--weights",
-          "f32", *LIMITS], timeout=COMPILE_SECONDS)
+    must([build / "bin/quantc", model, "-o", plain, "--quiet", *ROUNDED[name],
+          *LIMITS], timeout=COMPILE_SECONDS)
     cost = relative_error(logits, runner.logits(plain, tokens, 0))
     shutil.rmtree(plain)
     return max(BOUND, 1.5 * cost)
