@@ -76,8 +76,9 @@ Matrix roundByPaper(const Problem &problem, const Scheme &scheme,
   std::vector<int64_t> order(static_cast<size_t>(columns));
   std::iota(order.begin(), order.end(), 0);
   if (options.actOrder)
-    std::stable_sort(order.begin(), order.end(),
-                     [&](int64_t a, int64_t b) { return h(a, a) > h(b, b); });
+    std::sort(order.begin(), order.end(), [&](int64_t a, int64_t b) {
+      return h(a, a) != h(b, b) ? h(a, a) > h(b, b) : a < b;
+    });
   Matrix ordered(columns, columns);
   for (int64_t i = 0; i < columns; ++i)
     for (int64_t j = 0; j < columns; ++j)

@@ -1,5 +1,4 @@
-//===- ProductKernel128.cpp - Products by vectors of 128 bits
-//--------------===//
+//===- ProductKernel128.cpp - Vectors of 128 bits -------------------------===//
 //
 // Part of the QLM project, under the Apache License v2.0 with LLVM Exceptions.
 // SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception

@@ -1,5 +1,4 @@
-//===- ProductKernel256.cpp - Products by vectors of 256 bits
-//--------------===//
+//===- ProductKernel256.cpp - Vectors of 256 bits -------------------------===//
 //
 // Part of the QLM project, under the Apache License v2.0 with LLVM Exceptions.
 // SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception

@@ -1,5 +1,4 @@
-//===- ProductKernel512.cpp - Products by vectors of 512 bits
-//--------------===//
+//===- ProductKernel512.cpp - Vectors of 512 bits -------------------------===//
 //
 // Part of the QLM project, under the Apache License v2.0 with LLVM Exceptions.
 // SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
