@@ -13,6 +13,7 @@
 
 #include "Products.h"
 
+#include "mlir/Dialect/Arith/IR/Arith.h"
 #include "mlir/IR/Matchers.h"
 #include "qlm/Dialect/Graph.h"
 
