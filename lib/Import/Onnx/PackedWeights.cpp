@@ -10,6 +10,7 @@
 #include "llvm/ADT/APFloat.h"
 #include "llvm/ADT/StringRef.h"
 
+#include <algorithm>
 #include <cmath>
 #include <cstring>
 
@@ -66,7 +67,9 @@ static llvm::Expected<std::vector<float>> readFloats(const TensorProto &tensor,
   std::vector<float> values;
   if (tensor.data_type() == TensorProto::FLOAT) {
     values.resize(data->size() / 4);
-    std::memcpy(values.data(), data->data(), data->size());
+    // An empty vector has no address that memcpy would take.
+    std::copy_n(data->data(), data->size(),
+                reinterpret_cast<char *>(values.data()));
     return values;
   }
   bool isHalf = tensor.data_type() == TensorProto::FLOAT16;
