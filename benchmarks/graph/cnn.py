@@ -14,7 +14,6 @@ over and over, scaled: files compress, and times don't depend on values.
 
 from __future__ import annotations
 
-import argparse
 import json
 import os
 import statistics
@@ -23,7 +22,7 @@ import time
 from pathlib import Path
 
 import numpy as np
-from mlp import fastest_cores
+from mlp import fastest_cores, run, tell
 
 BATCHES = (1, 8)
 KINDS = ("f32", "qdq")
@@ -203,38 +202,13 @@ def measure(folder: Path, tool: str, rounds: int, out: Path | None) -> None:
                     ours.append(time_ours(folder, tool, name, threads, batch))
                     theirs.append(time_theirs(folder, name, threads, batch))
                 ratio = statistics.median(t[1] / o[1] for o, t in zip(ours, theirs))
-
-                def tell(runs):
-                    medians = [m for _, m in runs]
-                    return (f"{min(m for m, _ in runs):.2f}, "
-                            f"{statistics.median(medians):.2f} "
-                            f"[{min(medians):.2f}-{max(medians):.2f}]")  # fmt: skip
-
                 distance = check(folder, tool, name, batch)
-                lines.append(f"| {kind} | {batch} | {threads} | {tell(ours)} | "
-                             f"{tell(theirs)} | {ratio:.2f} | {distance:.4f} |")  # fmt: skip
+                lines.append(f"| {kind} | {batch} | {threads} | {tell(ours, 2)} | "
+                             f"{tell(theirs, 2)} | {ratio:.2f} | {distance:.4f} |")  # fmt: skip
                 print(lines[-1], flush=True)
                 if out:
                     out.write_text("\n".join(lines) + "\n")
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("action", choices=["make", "compile", "time"])
-    parser.add_argument("folder", type=Path)
-    parser.add_argument("--quantc", default="build/release/bin/quantc")
-    parser.add_argument("--quant-run", default="build/release/bin/quant-run")
-    parser.add_argument("--target-cpu", default="native")
-    parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--out", type=Path)
-    arguments = parser.parse_args()
-    if arguments.action == "make":
-        make(arguments.folder)
-    elif arguments.action == "compile":
-        compile_all(arguments.folder, arguments.quantc, arguments.target_cpu)
-    else:
-        measure(arguments.folder, arguments.quant_run, arguments.rounds, arguments.out)
-
-
 if __name__ == "__main__":
-    main()
+    run(__doc__, 3, make, compile_all, measure)

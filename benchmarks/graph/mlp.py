@@ -154,6 +154,14 @@ def fastest_cores(count: int) -> list[int]:
     return sorted(speeds, key=speeds.get)[:count]
 
 
+def tell(runs: list[tuple[float, float]], digits: int) -> str:
+    """The least time, and the median and spread of the rounds' medians."""
+    medians = [median for _, median in runs]
+    least, middle = min(least for least, _ in runs), statistics.median(medians)
+    return (f"{least:.{digits}f}, {middle:.{digits}f} "
+            f"[{min(medians):.{digits}f}-{max(medians):.{digits}f}]")  # fmt: skip
+
+
 def measure(folder: Path, tool: str, rounds: int, out: Path | None) -> None:
     everything = os.sched_getaffinity(0)
     errors = check(folder, tool)
@@ -169,14 +177,7 @@ def measure(folder: Path, tool: str, rounds: int, out: Path | None) -> None:
                 ours.append(time_ours(folder, tool, kind, threads))
                 theirs.append(time_theirs(folder, kind, threads))
             ratio = statistics.median(t[1] / o[1] for o, t in zip(ours, theirs))
-
-            def tell(runs):
-                medians = [m for _, m in runs]
-                return (f"{min(m for m, _ in runs):.1f}, "
-                        f"{statistics.median(medians):.1f} "
-                        f"[{min(medians):.1f}-{max(medians):.1f}]")  # fmt: skip
-
-            lines.append(f"| {kind} | {threads} | {tell(ours)} | {tell(theirs)} | "
+            lines.append(f"| {kind} | {threads} | {tell(ours, 1)} | {tell(theirs, 1)} | "
                          f"{ratio:.2f} |")  # fmt: skip
     sizes = {kind: sum(f.stat().st_size for f in (folder / f"{kind}.qlm").iterdir())
              for kind in KINDS}  # fmt: skip
@@ -192,14 +193,15 @@ def measure(folder: Path, tool: str, rounds: int, out: Path | None) -> None:
         out.write_text(text + "\n")
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
+def run(description: str, rounds: int, make, compile_all, measure) -> None:
+    """The command line: one of the functions, by the action's name."""
+    parser = argparse.ArgumentParser(description=description)
     parser.add_argument("action", choices=["make", "compile", "time"])
     parser.add_argument("folder", type=Path)
     parser.add_argument("--quantc", default="build/release/bin/quantc")
     parser.add_argument("--quant-run", default="build/release/bin/quant-run")
     parser.add_argument("--target-cpu", default="native")
-    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--rounds", type=int, default=rounds)
     parser.add_argument("--out", type=Path)
     arguments = parser.parse_args()
     if arguments.action == "make":
@@ -211,4 +213,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    run(__doc__, 5, make, compile_all, measure)

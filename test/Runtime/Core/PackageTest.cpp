@@ -264,14 +264,21 @@ TEST(MappedMemoryTest, LargeAllocationsBeginAtAHugePage) {
   }
 }
 
+static Result<std::unique_ptr<Package>> load(const FakePackage &package,
+                                             WeightsMemory memory,
+                                             bool copyWhileLoading = false) {
+  Package::Options options;
+  options.weightsMemory = memory;
+  options.copyWhileLoading = copyWhileLoading;
+  return Package::load(package.path(), options);
+}
+
 // A file that is cut short while a model runs ends the process where it is
 // mapped; copied weights stay.
 TEST(PackageTest, CopiedWeightsOutliveTheirFile) {
   FakePackage package;
-  Package::Options options;
-  options.weightsMemory = WeightsMemory::HugePages;
   Result<std::unique_ptr<Package>> loaded =
-      Package::load(package.path(), options);
+      load(package, WeightsMemory::HugePages);
   ASSERT_TRUE(loaded.ok()) << loaded.status().message();
   EXPECT_TRUE((*loaded)->areWeightsCopied());
   std::filesystem::resize_file(package.file("weights.safetensors"), 0);
@@ -283,10 +290,7 @@ TEST(PackageTest, CopiedWeightsOutliveTheirFile) {
 // Loading maps them only; what reads them later finds the copy.
 TEST(PackageTest, LateCopyReplacesTheMapping) {
   FakePackage package;
-  Package::Options options;
-  options.weightsMemory = WeightsMemory::Late;
-  Result<std::unique_ptr<Package>> loaded =
-      Package::load(package.path(), options);
+  Result<std::unique_ptr<Package>> loaded = load(package, WeightsMemory::Late);
   ASSERT_TRUE(loaded.ok()) << loaded.status().message();
   EXPECT_FALSE((*loaded)->areWeightsCopied());
   Result<std::unique_ptr<Executor>> executor = Executor::create(**loaded, {});
@@ -301,9 +305,8 @@ TEST(PackageTest, LateCopyReplacesTheMapping) {
   EXPECT_TRUE(std::equal(output, output + 32 * 32, test::fakeOutput().begin()));
 
   // All memory at the start means all of it.
-  options.copyWhileLoading = true;
   FakePackage other;
-  loaded = Package::load(other.path(), options);
+  loaded = load(other, WeightsMemory::Late, /*copyWhileLoading=*/true);
   ASSERT_TRUE(loaded.ok()) << loaded.status().message();
   EXPECT_TRUE((*loaded)->areWeightsCopied());
   EXPECT_FALSE((*loaded)->isCopyDue());
@@ -311,10 +314,7 @@ TEST(PackageTest, LateCopyReplacesTheMapping) {
 
 TEST(PackageTest, LateCopyOfAChangedFileIsNotUsed) {
   FakePackage package;
-  Package::Options options;
-  options.weightsMemory = WeightsMemory::Late;
-  Result<std::unique_ptr<Package>> loaded =
-      Package::load(package.path(), options);
+  Result<std::unique_ptr<Package>> loaded = load(package, WeightsMemory::Late);
   ASSERT_TRUE(loaded.ok()) << loaded.status().message();
   {
     std::fstream file(package.file("weights.safetensors"),
