@@ -103,12 +103,9 @@ static Value makeSigned(OpBuilder &b, Location loc, TensorCodes &input) {
     return input.codes;
   input.zeroPoint -= 128;
   auto type = cast<RankedTensorType>(input.codes.getType());
-  SmallVector<Value> open;
-  for (int64_t axis = 0; axis < type.getRank(); ++axis)
-    if (type.isDynamicDim(axis))
-      open.push_back(tensor::DimOp::create(b, loc, input.codes, axis));
-  Value empty = tensor::EmptyOp::create(b, loc, type.getShape(),
-                                        type.getElementType(), open);
+  Value empty = tensor::EmptyOp::create(
+      b, loc, tensor::getMixedSizes(b, loc, input.codes),
+      type.getElementType());
   AffineMap map = b.getMultiDimIdentityMap(type.getRank());
   SmallVector<utils::IteratorType> loops(type.getRank(),
                                          utils::IteratorType::parallel);

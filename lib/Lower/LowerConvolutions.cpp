@@ -69,11 +69,9 @@ static void expandNormalize(graph::NormalizeOp op) {
   OpBuilder b(op);
   Location loc = op.getLoc();
   RankedTensorType type = getRanked(op.getInput());
-  SmallVector<Value> open;
-  if (type.isDynamicDim(0))
-    open.push_back(tensor::DimOp::create(b, loc, op.getInput(), 0));
-  Value empty = tensor::EmptyOp::create(b, loc, type.getShape(),
-                                        type.getElementType(), open);
+  Value empty = tensor::EmptyOp::create(
+      b, loc, tensor::getMixedSizes(b, loc, op.getInput()),
+      type.getElementType());
   AffineMap image = b.getMultiDimIdentityMap(4);
   AffineMap channel = AffineMap::get(4, 0, b.getAffineDimExpr(1));
   SmallVector<utils::IteratorType> loops(4, utils::IteratorType::parallel);
@@ -264,11 +262,8 @@ static Value sumGroups(OpBuilder &b, graph::ConvOp op, Value images,
 /// Adds a channel's number to each of its pixels.
 static Value addBias(OpBuilder &b, Location loc, Value rows, Value bias) {
   RankedTensorType type = getRanked(rows);
-  SmallVector<Value> count;
-  if (type.isDynamicDim(0))
-    count.push_back(tensor::DimOp::create(b, loc, rows, 0));
-  Value init =
-      tensor::EmptyOp::create(b, loc, type.getShape(), b.getF32Type(), count);
+  Value init = tensor::EmptyOp::create(
+      b, loc, tensor::getMixedSizes(b, loc, rows), b.getF32Type());
   AffineMap identity = b.getMultiDimIdentityMap(2);
   AffineMap channel = AffineMap::get(2, 0, b.getAffineDimExpr(1));
   SmallVector<utils::IteratorType> loops(2, utils::IteratorType::parallel);

@@ -163,11 +163,8 @@ static void lower(StaticQuantizeOp op) {
   auto windows = input.getDefiningOp<graph::WindowsOp>();
   auto rounded = [&](Value from) {
     auto type = cast<RankedTensorType>(from.getType()).clone(b.getI8Type());
-    SmallVector<Value> open;
-    if (type.isDynamicDim(0))
-      open.push_back(tensor::DimOp::create(b, loc, from, 0));
-    Value empty =
-        tensor::EmptyOp::create(b, loc, type.getShape(), b.getI8Type(), open);
+    Value empty = tensor::EmptyOp::create(
+        b, loc, tensor::getMixedSizes(b, loc, from), b.getI8Type());
     AffineMap map = b.getMultiDimIdentityMap(2);
     AffineMap one = AffineMap::get(2, 0, b.getAffineConstantExpr(0));
     SmallVector<utils::IteratorType> loops(2, utils::IteratorType::parallel);
