@@ -25,6 +25,7 @@
 
 #include "qlm/Lower/Cpu/Kernels.h"
 #include "qlm/Package/Format.h"
+#include "qlm/Package/LaunchScratch.h"
 #include "qlm/Runtime/CpuFeatures.h"
 
 #include "mlir/IR/MLIRContext.h"
@@ -216,6 +217,7 @@ Times measure(const bench::CompiledKernel &compiled, const Linear &linear,
       next += llvm::alignTo(operand, 64);
     }
     buffers.push_back(memory.result);
+    ::qlm::format::beginLaunch(memory.scratch[thread]);
     compiled.function(buffers.data(), &sizes, tiles * thread / threads,
                       tiles * (thread + 1) / threads, memory.scratch[thread]);
   };
@@ -270,7 +272,7 @@ int main(int argc, char **argv) {
   memory.inputScales = allocate(mostRows * 4 + 64);
   memory.result = allocate(mostRows * 32000 * 4 + 64);
   for (int i = 0; i < 64; ++i)
-    memory.scratch.push_back(allocate(kHugePage));
+    memory.scratch.push_back(allocate(8 * kHugePage));
   // Untouched pages are one page of zeros: not what memory costs.
   for (int64_t i = 0; i < kWeightBytes; i += 64)
     memory.weights[i] = 1;

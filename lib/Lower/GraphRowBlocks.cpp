@@ -303,6 +303,8 @@ void RowBlocksEmitter::call(func::FuncOp callee, ArrayRef<Val> pointers,
   for (auto [i, pointer] : llvm::enumerate(pointers))
     target.at(8 * static_cast<int64_t>(i)).store(pointer, 8);
   sizes.at(8 * ::qlm::format::kSizeTokens).store(part.count, 8);
+  // Other rows: a launch of its own.
+  frame.scratch().store(b.index(0));
   func::CallOp::create(b, b.getLoc(), callee,
                        ValueRange{target.get(), sizes.get(), lo.get(), hi.get(),
                                   frame.scratch().get()});

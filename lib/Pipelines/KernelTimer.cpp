@@ -10,6 +10,7 @@
 #include "mlir/Pass/PassManager.h"
 #include "qlm/Lower/Passes.h"
 #include "qlm/Package/Format.h"
+#include "qlm/Package/LaunchScratch.h"
 #include "qlm/Package/ObjectFile.h"
 #include "llvm/ADT/STLExtras.h"
 #include "llvm/ADT/ScopeExit.h"
@@ -237,6 +238,7 @@ double KernelTimer::run(const Code &code, Operation *op, int64_t rows) {
       };
       llvm::for_each(op->getOperands(), add);
       llvm::for_each(op->getResults(), add);
+      format::beginLaunch(scratch[thread].data);
       code.function(buffers.data(), &sizes, tiles * thread / threads,
                     tiles * (thread + 1) / threads, scratch[thread].data);
     }

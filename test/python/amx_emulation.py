@@ -27,6 +27,7 @@ TILE_INTRINSICS = ("tileloadd64", "tilezero", "tilestored64", "tdpbssd",
                    "tdpbsud", "tdpbf16ps")
 ALIGNMENT = 64
 POISON = 0xFF
+PARTS = 3
 
 
 def find_tool(name: str) -> str | None:
@@ -179,7 +180,8 @@ class Kernel:
 
     def __call__(self, inputs: list[np.ndarray], result: np.ndarray,
                  shared: bool) -> np.ndarray:
-        """Runs all tiles, half by half, on guarded copies of the buffers.
+        """Runs all tiles on guarded copies of the buffers, in parts, as two
+        threads would that take turns.
 
         The result begins as `result`; with `shared` it is the last input too,
         as a residual that is written over.
@@ -191,9 +193,12 @@ class Kernel:
             addresses.append(addresses[-1])
         rows = len(result)
         sizes = (ctypes.c_int64 * 4)(rows, 1, rows, 1)
-        half = self.tiles // 2
-        for lo, hi in ((0, half), (half, self.tiles)):
-            scratch = Guarded(np.full(self.scratch_bytes, POISON, np.uint8))
+        memory = np.full(self.scratch_bytes, POISON, np.uint8)
+        memory[:8] = 0  # qlm/Package/LaunchScratch.h
+        threads = [Guarded(memory), Guarded(memory)]
+        for part in range(PARTS):
+            lo, hi = (self.tiles * i // PARTS for i in (part, part + 1))
+            scratch = threads[part % 2]
             self.function((ctypes.c_void_p * len(addresses))(*addresses),
                           sizes, ctypes.c_int64(lo), ctypes.c_int64(hi),
                           ctypes.c_void_p(scratch.address))

@@ -9,6 +9,7 @@
 
 #include "RowFormulas.h"
 #include "qlm/Dialect/GatedLinear.h"
+#include "qlm/Package/LaunchScratch.h"
 
 #include "llvm/Support/MathExtras.h"
 
@@ -16,6 +17,7 @@ using namespace mlir;
 using namespace mlir::qlm;
 using namespace mlir::qlm::cpu;
 using namespace mlir::qlm::kernel;
+namespace format = ::qlm::format;
 
 /// Columns of one round of the inner loop. All group sizes are multiples of
 /// it, and so are the columns of every packed word.
@@ -182,21 +184,16 @@ LinearEmitter::LinearEmitter(PackedLinearOp op, const LinearShape &shape,
   // The result may be written over the residual.
   residual = op.getResidual() ? frame.buffer(next++) : Ptr();
   result = frame.buffer(next);
-  rowSums = frame.scratch();
+  rowSums = frame.scratch().at(format::kScratchHead);
 }
 
 void LinearEmitter::emit() {
   auto emitTiles = [&] {
     if (needsRowSums(shape, target))
-      emitRowSums();
+      emitOnce([&] { emitRowSums(); });
     b.forRange(frame.lo(), frame.hi(), 1, [&](Val tile) { emitTile(tile); });
   };
-  auto emitAmxTiles = [&] {
-    // int4 codes are unpacked to signed ones.
-    if (shape.layout == LayoutKind::Int8)
-      emitRowSums();
-    emitAmxRowBlocks();
-  };
+  auto emitAmxTiles = [&] { emitAmxRowBlocks(); };
   b.ifThen(frame.lo() < frame.hi(), [&] {
     if (!amx.minRows)
       emitTiles();
@@ -204,6 +201,14 @@ void LinearEmitter::emit() {
       emitAmxTiles();
     else
       b.ifElse(rows >= amx.minRows, emitAmxTiles, emitTiles);
+  });
+}
+
+/// Emits what a thread needn't do again in its later calls of a launch.
+void LinearEmitter::emitOnce(function_ref<void()> prepare) {
+  b.ifThen(frame.scratch().load(b.i64()) == 0, [&] {
+    prepare();
+    frame.scratch().store(b.index(1));
   });
 }
 
@@ -334,8 +339,8 @@ void LinearEmitter::storeResult(Val y, Val index, Val mask, bool streams) {
 // Sums of activations
 //===----------------------------------------------------------------------===//
 
-/// Every thread finds the sums that it needs: all rows', since its tiles
-/// cover all rows.
+/// Every thread finds the sums that it needs, once a launch: all rows', since
+/// its tiles cover all rows.
 void LinearEmitter::emitRowSums() {
   b.forRange(b.index(0), rows, 1, [&](Val row) {
     b.forRange(b.index(0), b.index(shape.groups), 1, [&](Val group) {
@@ -466,9 +471,10 @@ mlir::qlm::cpu::emitPackedLinear(PackedLinearOp op,
   info.tiles = request.tilesPerStep(
       llvm::divideCeil(shape->resultBlocks(), tiling.tileBlocks));
   if (needsRowSums(*shape, request.target))
-    info.scratchBytes = request.maxRows() * shape->groups * 4;
+    info.scratchBytes =
+        format::kScratchHead + request.maxRows() * shape->groups * 4;
   if (amx.minRows)
-    info.scratchBytes = amx.end;
+    info.scratchBytes = format::kScratchHead + amx.end;
   int64_t rows = shape->blocks * ::qlm::format::kRowBlock;
   info.bytes = shape->blocks * shape->blockBytes();
   if (shape->quantized)

@@ -130,7 +130,8 @@ struct AmxPlan {
   int64_t columnBytes = 0;  ///< of a column of a block, unpacked
   int64_t chunkColumns = 0; ///< of int4 that few rows unpack at once
   int64_t passGroups = 1;   ///< whose sums are scaled in one pass
-  int64_t rowBlock = 0;     ///< rows that are arranged and multiplied at once
+  int64_t rowBlock = 0;     ///< rows that are multiplied at once
+  bool keepsRows = false;   ///< all rows stay arranged, not a row block
   int64_t arranged = 0; ///< rows in tiles: [row tiles, steps, 16, step bytes]
   int64_t totals = 0;   ///< of two patches, [row tiles, blocks, 16, 16] f32
   int64_t sums = 0;     ///< the same in int32, for each group of a pass
@@ -188,6 +189,7 @@ private:
   };
 
   // PackedLinear.cpp: tiles and patches.
+  void emitOnce(function_ref<void()> prepare);
   void emitTile(Val tile);
   void emitRemainingBlocks(Val from, Val to);
   void emitPatch(LinearPatch patch, Val firstRow, Val block, bool masked);
@@ -249,6 +251,7 @@ private:
   void dotWords(const Place &place, int64_t columns, MutableArrayRef<Val> sums);
   Val dot(Val sums, Val weights, Val activations);
   Val sumBytes(Ptr bytes, int64_t count);
+  Val addBytes(Val sums, Val bytes);
 
   /// A pair of blocks and the rows that it is multiplied by.
   struct AmxPanel {
@@ -286,6 +289,8 @@ private:
   // PackedLinearAmx.cpp: row blocks, tiles and what is multiplied.
   void emitAmxRowBlocks();
   void emitAmxArranged(Val firstRow, Val lastRow);
+  void emitAmxArrangedRow(Val row, Ptr to);
+  Ptr getAmxArranged(Val rowTile);
   void emitAmxTile(Val tile, const AmxPanel &rows);
   void emitAmxPair(AmxPanel panel);
   Val getAmxAhead(Val offset);

@@ -22,11 +22,14 @@
 // the second level is fast enough, if all operands lie there one line after
 // the other. Hence the order of work:
 //
+//   arrange rows in tiles               as registers read them
 //   for each `rowBlock` rows            three quarters of the second level
-//     arrange them in tiles             as registers read them
 //     for each tile, each pair of blocks
 //       unpack int4 codes               once for all rows
 //       for each 32 rows: a patch       all columns; PackedLinearAmxPatch.cpp
+//
+// A thread arranges rows in its first call of a launch and keeps them for the
+// others, unless they are too many: then each call arranges each row block.
 //
 // Meanwhile each patch fetches its share of the next pair from memory. Rows of
 // one patch alone meet each pair once: they unpack `chunkColumns` at a time,
@@ -67,6 +70,8 @@ static constexpr int64_t kRowBlockBytes = 1536 << 10;
 /// vectors use a weight once it is loaded; each further patch of vectors costs
 /// more than registers that are half empty, with int4 a little later.
 static constexpr int64_t kLeastRows = 9, kLeastRowsOfInt4 = 12;
+/// What all rows may take, arranged, to be kept between a thread's calls.
+static constexpr int64_t kKeptBytes = 8 << 20;
 /// What unpacked codes of few rows may take of the first level (48 KiB).
 static constexpr int64_t kChunkBytes = 24 << 10;
 /// Patches among which the fetching of the next pair is divided; with more it
@@ -134,7 +139,9 @@ AmxPlan AmxPlan::get(const LinearShape &shape, const LinearTuning &tuning,
   };
   if (shape.byteActivations)
     take(llvm::alignTo(maxRows, kTileRows) * shape.groups * 4);
-  plan.arranged = take(plan.rowBlock * rowBytes);
+  int64_t allBytes = llvm::alignTo(maxRows, kPatchRows) * rowBytes;
+  plan.keepsRows = allBytes <= kKeptBytes;
+  plan.arranged = take(plan.keepsRows ? allBytes : plan.rowBlock * rowBytes);
   plan.totals = take(2 * patchBytes);
   plan.sums = take(shape.groups > 1 ? 2 * plan.passGroups * patchBytes : 0);
   plan.codes = take(shape.layout == LayoutKind::Int4
@@ -149,9 +156,12 @@ AmxPlan AmxPlan::get(const LinearShape &shape, const LinearTuning &tuning,
 //===----------------------------------------------------------------------===//
 
 void LinearEmitter::emitAmxRowBlocks() {
+  if (amx.keepsRows)
+    emitOnce([&] { emitAmxArranged(b.index(0), rows); });
   b.forRange(b.index(0), rows, amx.rowBlock, [&](Val firstRow) {
     Val lastRow = b.min(firstRow + amx.rowBlock, rows);
-    emitAmxArranged(firstRow, lastRow);
+    if (!amx.keepsRows)
+      emitAmxArranged(firstRow, lastRow);
     AmxPanel panel;
     panel.firstRow = firstRow;
     panel.rowTiles = (lastRow - firstRow + (kTileRows - 1)) / kTileRows;
@@ -167,29 +177,65 @@ void LinearEmitter::emitAmxRowBlocks() {
 /// [row tiles, steps, 16, step bytes]. Registers have rows past the last one
 /// too; what those hold doesn't matter, since no sum crosses rows.
 void LinearEmitter::emitAmxArranged(Val firstRow, Val lastRow) {
+  Val base = amx.keepsRows ? b.index(0) : firstRow;
+  b.forRange(firstRow, lastRow, 1, [&](Val row) {
+    Val local = row - base;
+    emitAmxArrangedRow(row, getAmxArranged(local / kTileRows)
+                                .at(local % kTileRows * amx.stepBytes(shape)));
+  });
+}
+
+Ptr LinearEmitter::getAmxArranged(Val rowTile) {
+  int64_t tileBytes = kTileRows * amx.arrangedColumns(shape) * shape.inputBytes;
+  return rowSums.at(rowTile * tileBytes + amx.arranged);
+}
+
+/// Copies a row, and sums up its int8 activations of each group where the
+/// weights' codes have an offset.
+void LinearEmitter::emitAmxArrangedRow(Val row, Ptr to) {
   int64_t rowBytes = shape.columns * shape.inputBytes;
   int64_t wholeBytes = amx.wholeColumns(shape) * shape.inputBytes;
-  int64_t arrangedBytes = amx.arrangedColumns(shape) * shape.inputBytes;
   int64_t stepBytes = amx.stepBytes(shape), tail = amx.tailColumn(shape);
+  bool sums = shape.layout == LayoutKind::Int8;
   VectorType part = b.vec(stepBytes, b.i8());
-  SmallVector<int64_t> isNew;
-  for (int64_t i = tail; i < tail + stepBytes; ++i)
-    isNew.push_back(i >= wholeBytes && i < rowBytes ? -1 : 0);
-  b.forRange(firstRow, lastRow, 1, [&](Val row) {
-    Val local = row - firstRow;
-    Ptr from = input.at(row * rowBytes);
-    Ptr to =
-        rowSums
-            .at(local / kTileRows * (kTileRows * arrangedBytes) + amx.arranged)
-            .at(local % kTileRows * stepBytes);
-    b.forRange(b.index(0), b.index(wholeBytes), stepBytes, [&](Val byte) {
-      to.at(byte * kTileRows).store(from.at(byte).load(part, 1), stepBytes);
+  Val none = b.zero(b.vec(lanes, b.i32()));
+  Ptr from = input.at(row * rowBytes);
+  auto add = [&](Val sum, Val bytes) {
+    return sums ? addBytes(sum, bytes) : sum;
+  };
+  auto copySteps = [&](Val first, Val end) {
+    return b.forRange(first, end, stepBytes, {none},
+                      [&](Val byte, ArrayRef<Val> before) -> SmallVector<Val> {
+                        Val bytes = from.at(byte).load(part, 1);
+                        to.at(byte * kTileRows).store(bytes, stepBytes);
+                        return {add(before[0], bytes)};
+                      })[0];
+  };
+  auto keep = [&](Val sum, Val group) {
+    if (!sums)
+      return;
+    Val total = b.reduceSum(sum);
+    if (!shape.zeroPoints)
+      total = total * -shape.offset;
+    rowSums.at((row * shape.groups + group) * 4).store(total);
+  };
+  if (shape.groups > 1) {
+    int64_t groupBytes = shape.groupColumns * shape.inputBytes;
+    return b.forRange(b.index(0), b.index(shape.groups), 1, [&](Val group) {
+      Val first = group * groupBytes;
+      keep(copySteps(first, first + groupBytes), group);
     });
-    if (AmxPlan::hasTail(shape))
-      to.at(wholeBytes * kTileRows)
-          .store(from.at(tail).load(part, 1) & b.table(b.i8(), isNew),
-                 stepBytes);
-  });
+  }
+  Val sum = copySteps(b.index(0), b.index(wholeBytes));
+  if (AmxPlan::hasTail(shape)) {
+    SmallVector<int64_t> isNew;
+    for (int64_t i = tail; i < tail + stepBytes; ++i)
+      isNew.push_back(i >= wholeBytes && i < rowBytes ? -1 : 0);
+    Val bytes = from.at(tail).load(part, 1) & b.table(b.i8(), isNew);
+    to.at(wholeBytes * kTileRows).store(bytes, stepBytes);
+    sum = add(sum, bytes);
+  }
+  keep(sum, b.index(0));
 }
 
 void LinearEmitter::emitAmxTile(Val tile, const AmxPanel &rowBlock) {

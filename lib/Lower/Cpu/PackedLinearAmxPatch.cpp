@@ -38,9 +38,9 @@ LinearEmitter::AmxPatch LinearEmitter::getAmxPatch(const AmxPanel &panel,
   AmxPatch patch{panel, rowTiles, {}, {}, {}, {}, {}};
   patch.firstRow = panel.firstRow + rowTile * kTileRows;
   patch.lastRow = b.min(patch.firstRow + rowTiles * kTileRows, rows);
-  int64_t tileBytes = kTileRows * amx.arrangedColumns(shape) * shape.inputBytes;
+  Val firstTile = amx.keepsRows ? panel.firstRow / kTileRows : b.index(0);
   for (int64_t r = 0; r < rowTiles; ++r)
-    patch.x[r] = rowSums.at((rowTile + r) * tileBytes + amx.arranged);
+    patch.x[r] = getAmxArranged(firstTile + rowTile + r);
   patch.next = getAmxNext(panel, rowTile);
   patch.totals =
       rowSums.at(amx.totals).at(rowTile / AmxPlan::kRowTiles % 2 * kPatchSize);

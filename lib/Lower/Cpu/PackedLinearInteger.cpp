@@ -140,26 +140,44 @@ SmallVector<Val> LinearEmitter::sumOutliers(Ptr block, Val blockNumber, Val row,
 // Sums of activations
 //===----------------------------------------------------------------------===//
 
+/// sums, i32, plus those of signed bytes: two or four bytes a lane.
+Val LinearEmitter::addBytes(Val sums, Val bytes) {
+  if (bytes.lanes() == 4 * lanes && target.avx512Vnni)
+    return b.dotBytes(sums, b.constant(bytes.type(), int64_t(1)), bytes);
+  auto add = [&](Val piece) {
+    Val wide = b.extendSigned(piece, b.i16());
+    sums = sums + b.dotPairs(wide, b.constant(wide.type(), int64_t(1)));
+  };
+  if (bytes.lanes() == 2 * lanes) {
+    add(bytes);
+    return sums;
+  }
+  for (int64_t first : {int64_t(0), 2 * lanes}) {
+    SmallVector<int64_t> half;
+    for (int64_t i = 0; i < 2 * lanes; ++i)
+      half.push_back(first + i);
+    add(b.shuffle(bytes, bytes, half));
+  }
+  return sums;
+}
+
 /// Sum of \p count signed bytes, i32. Reads whole vectors, up to 63 bytes past
 /// the end, and blanks what is too much.
 Val LinearEmitter::sumBytes(Ptr bytes, int64_t count) {
-  int64_t width = 2 * lanes;
+  int64_t width = target.avx512Vnni ? 4 * lanes : 2 * lanes;
   VectorType vector = b.vec(width, b.i8());
-  Val ones = b.constant(b.vec(width, b.i16()), int64_t(1));
-  auto add = [&](Val sums, Val piece) {
-    return sums + b.dotPairs(b.extendSigned(piece, b.i16()), ones);
-  };
   Val sums = b.zero(b.vec(lanes, b.i32()));
   int64_t whole = count / width * width;
   if (whole)
     sums = b.forRange(b.index(0), b.index(whole), width, {sums},
                       [&](Val i, ArrayRef<Val> carried) -> SmallVector<Val> {
-                        return {add(carried[0], bytes.at(i).load(vector, 1))};
+                        Val piece = bytes.at(i).load(vector, 1);
+                        return {addBytes(carried[0], piece)};
                       })[0];
   if (int64_t rest = count - whole) {
     Val piece = bytes.at(whole).load(vector, 1);
-    sums =
-        add(sums, b.select(b.firstLanes(width, rest), piece, b.zero(vector)));
+    sums = addBytes(sums,
+                    b.select(b.firstLanes(width, rest), piece, b.zero(vector)));
   }
   return b.reduceSum(sums);
 }

@@ -7,6 +7,8 @@
 
 #include "CpuExecutor.h"
 
+#include "qlm/Package/LaunchScratch.h"
+
 #include <chrono>
 
 using namespace qlm;
@@ -117,6 +119,7 @@ void CpuExecutor::runThread(int index) {
     const BoundLaunch &launch = launches[i];
     bool timed = profile && index == 0;
     Clock::time_point begin = timed ? Clock::now() : Clock::time_point();
+    format::beginLaunch(privateScratch);
     for (;;) {
       auto [lo, hi] = launch.queue->take(index);
       if (lo == hi)

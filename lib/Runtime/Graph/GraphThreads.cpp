@@ -7,6 +7,8 @@
 
 #include "GraphThreads.h"
 
+#include "qlm/Package/LaunchScratch.h"
+
 using namespace qlm;
 
 /// Chunks of each thread's part of a launch: an idle thread takes the second.
@@ -54,6 +56,8 @@ bool GraphThreads::reserve(int64_t bytes) {
 
 void GraphThreads::run(format::KernelFunction kernel, void *const *buffers,
                        const format::StepSizes *sizes, int64_t tiles) {
+  for (Scratch &each : scratch)
+    format::beginLaunch(each.memory.get());
   if (pool.size() == 1 || tiles == 1)
     return kernel(buffers, sizes, 0, tiles, scratch[0].memory.get());
   queue.reset(tiles, tiles > kManyTiles * pool.size() ? kChunks : 1);

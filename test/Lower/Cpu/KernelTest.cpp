@@ -12,6 +12,7 @@
 #include "mlir/Pass/PassManager.h"
 #include "qlm/Lower/Kernel/Builder.h"
 #include "qlm/Lower/Passes.h"
+#include "qlm/Package/LaunchScratch.h"
 #include "qlm/Package/ObjectFile.h"
 #include "qlm/Runtime/CpuFeatures.h"
 #include "llvm/ExecutionEngine/Orc/LLJIT.h"
@@ -116,8 +117,13 @@ void CompiledKernel::run(llvm::ArrayRef<void *> buffers, const StepSizes &sizes,
                          int64_t parts) const {
   ASSERT_TRUE(function);
   int64_t tiles = getTiles(sizes);
+  Buffer<char> first(info.scratchBytes), second(info.scratchBytes);
+  Buffer<char> *threads[] = {&first, &second};
+  for (Buffer<char> *scratch : threads)
+    if (info.scratchBytes)
+      ::qlm::format::beginLaunch(scratch->data());
   for (int64_t part = 0; part < parts; ++part) {
-    Buffer<char> scratch(info.scratchBytes);
+    Buffer<char> &scratch = *threads[part % 2];
     int64_t lo = tiles * part / parts, hi = tiles * (part + 1) / parts;
     function(buffers.data(), &sizes, lo, hi, scratch.data());
     ASSERT_TRUE(scratch.isIntact()) << "scratch overrun";

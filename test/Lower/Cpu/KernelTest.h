@@ -110,9 +110,10 @@ public:
   const KernelInfo &getInfo() const { return info; }
   explicit operator bool() const { return function; }
 
-  /// Runs all tiles in \p parts consecutive ranges, each with fresh scratch.
+  /// Runs all tiles in \p parts consecutive ranges as two threads would that
+  /// take turns, each with its scratch.
   void run(llvm::ArrayRef<void *> buffers, const StepSizes &sizes,
-           int64_t parts = 2) const;
+           int64_t parts = 3) const;
   int64_t getTiles(const StepSizes &sizes) const;
 
 private:
