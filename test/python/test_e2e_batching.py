@@ -32,16 +32,53 @@ WEIGHTS = {
     "int4-dynamic-old": ["--weights=int4", "--group-size=32",
                          "--activations=int8-dynamic",
                          "--target-cpu=x86-64-v3"],
+    "int8-static": ["--weights=int8", "--activations=int8-static",
+                    "--statistics"],
+    "nf4": ["--weights=nf4", "--group-size=32"],
+    "nf4-double": ["--weights=nf4", "--group-size=32", "--double-quant"],
+    "fp8": ["--weights=fp8"],
+    "f16": ["--weights=f16"],
     "f16-cache": ["--weights=int8", "--kv-cache=f16"],
+    "bf16-cache": ["--weights=int8", "--kv-cache=bf16"],
     "int8-cache": ["--weights=int8", "--kv-cache=int8"],
     "fp8-cache": ["--weights=int8", "--kv-cache=fp8"],
 }  # fmt: skip
-LENGTHS = (17, 1, 40, 16, 2, 63, 31, 5)
+LENGTHS = (17, 1, 40, 16, 2, 63, 31, 5, 33, 9, 15, 3, 64, 48, 12, 7)
 """Prompts' tokens, around the page of 16; a batch's sizes stand side by
 side."""
+SIZES = (2, 3, 4, 5, 6, 7, 8, 9, 12, 16)
+"""Of batches: those around which kernels take rows another way."""
 NEW_TOKENS = 12
 
 every_weights = pytest.mark.parametrize("weights", WEIGHTS)
+
+
+@pytest.fixture(scope="module")
+def statistics(tmp_path_factory):
+    """What calibration finds, which is more than rounding covers here."""
+    path = tmp_path_factory.mktemp("statistics") / "statistics.safetensors"
+    spec = random_llama.find(NAME)
+    columns = {"qkv": spec.hidden, "o": spec.hidden, "gate_up": spec.hidden,
+               "down": spec.ffn}
+    tensors = {}
+    for layer in range(spec.layers):
+        for linear, count in columns.items():
+            name = f"layers.{layer}.{linear}"
+            tensors[f"{name}.range"] = np.array([-2, 2], np.float32)
+            tensors[f"{name}.absmax"] = np.full(count, 2, np.float32)
+    tensors["lm_head.range"] = np.array([-4, 4], np.float32)
+    tensors["lm_head.absmax"] = np.full(spec.hidden, 4, np.float32)
+    random_llama.write_safetensors(path, tensors, "F32")
+    return path
+
+
+@pytest.fixture
+def package(request, packages, statistics):
+    """Of the test's weights."""
+    options = list(WEIGHTS[request.getfixturevalue("weights")])
+    if options[-1] == "--statistics":
+        options[-1] += f"={statistics}"
+    return packages.compile(NAME, "--max-batch=16", *options)
 
 
 def draw_prompts(lengths, seed=7):
@@ -63,12 +100,11 @@ def greedy(package, prompts, *options):
 
 
 @every_weights
-def test_batch_mates_change_no_bit(packages, weights):
-    package = packages.compile(NAME, *WEIGHTS[weights])
+def test_batch_mates_change_no_bit(package, weights):
     alone = [greedy(package, [prompt])[0] for prompt in PROMPTS]
     assert all(len(tokens) == NEW_TOKENS for tokens, _ in alone)
     assert len({tuple(tokens) for tokens, _ in alone}) == len(alone)
-    for size in range(2, len(PROMPTS) + 1):
+    for size in SIZES:
         # Each size begins elsewhere, so that mates and order change too.
         chosen = [(size + i) % len(PROMPTS) for i in range(size)]
         batch = greedy(package, [PROMPTS[index] for index in chosen])
@@ -76,8 +112,7 @@ def test_batch_mates_change_no_bit(packages, weights):
 
 
 @every_weights
-def test_chunks_change_no_bit(packages, weights):
-    package = packages.compile(NAME, *WEIGHTS[weights])
+def test_chunks_change_no_bit(package, weights):
     [tokens] = draw_prompts([120])
     whole = toolchain.logits(package, tokens)
     assert whole.shape == (120, random_llama.find(NAME).vocab)
@@ -87,8 +122,7 @@ def test_chunks_change_no_bit(packages, weights):
 
 
 @every_weights
-def test_prefix_has_the_same_logits(packages, weights):
-    package = packages.compile(NAME, *WEIGHTS[weights])
+def test_prefix_has_the_same_logits(package, weights):
     [tokens] = draw_prompts([33])
     whole = toolchain.logits(package, tokens)
     for count in (1, 2, 15, 16, 17, 32):
