@@ -31,7 +31,7 @@ AttentionScratch::AttentionScratch(const AttentionShape &shape) {
   sums = take(rows * kSliceKeys, 4);
   maxima = take(rows, 4);
   keys = take(rows, 8);
-  weights = take(atOnce * kBlockKeys, 4);
+  weights = take((shape.tiles ? 2 * kTileRows : atOnce) * kBlockKeys, 4);
   corrections = take(atOnce, 4);
   // Copied together, from those of the next block.
   addresses = (shape.pages.codes ? 4 : 2) * kBlockSlices;

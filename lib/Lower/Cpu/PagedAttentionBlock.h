@@ -115,9 +115,9 @@ struct AttentionScratch {
   int64_t addresses;
   /// With tiles: the queries as sums of two bf16, `[rows, tileDim]`; the
   /// block's keys as `[slices, keyTiles]` and its values as `[depths,
-  /// valueTiles]` tiles; p as sums of two bf16, `[32, 64]`, of which 16 rows
-  /// are used; the largest s of each lane of 16 rows, `[16, 16]`; a result of
-  /// 16 rows of which one is wanted.
+  /// valueTiles]` tiles; p as sums of two bf16, `[32, 64]`, of 16 queries and,
+  /// as s, of the 16 before or after; the largest s of each lane of 16 rows,
+  /// `[16, 16]`; a result of 16 rows of which one is wanted.
   int64_t highQueries, lowQueries, keyTiles, valueTiles;
   int64_t highWeights, lowWeights, laneMaxima, oneResult;
   int64_t bytes;

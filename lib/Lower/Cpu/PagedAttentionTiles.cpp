@@ -210,19 +210,35 @@ void AttentionTiles::emitTileScores(Val firstRow) {
   });
 }
 
+/// The scores of one slice, for the rows of s from \p slot on: the same sums in
+/// the same order.
+void AttentionTiles::emitSliceScores(Val firstRow, int64_t slice, Val slot) {
+  int64_t stride = shape.tileDim() * 2;
+  Ptr high = at(layout.highQueries).at(firstRow * stride);
+  Ptr low = at(layout.lowQueries).at(firstRow * stride);
+  Val sum = unit.zero();
+  for (int64_t j = 0; j < shape.keyTiles(); ++j) {
+    Val keys = unit.load(keyTile(b.index(slice), j), kTileBytes);
+    sum = unit.multiply(sum, unit.load(high.at(j * kTileBytes), stride), keys);
+    sum = unit.multiply(sum, unit.load(low.at(j * kTileBytes), stride), keys);
+  }
+  unit.store(sum, weightSlice(slot, slice), kBlockKeys * 4);
+}
+
 /// The keys of a slice that a query sees.
 Val AttentionTiles::maskSeen(Val row, Val base, int64_t slice) {
   return b.firstLanes(kSliceKeys, countKeys(row, base) - slice * kSliceKeys);
 }
 
 /// The largest s of each row in each of 16 lanes.
-void AttentionTiles::emitLaneMaxima(Val firstRow, Val rows, Val base) {
+void AttentionTiles::emitLaneMaxima(Val firstRow, Val rows, Val base,
+                                    Val slot) {
   VectorType type = b.vec(kSliceKeys, b.f32());
   Val hidden = b.constant(type, -std::numeric_limits<double>::infinity());
   b.forRange(b.index(0), rows, 1, [&](Val i) {
     Val slices[kBlockSlices];
     for (int64_t j = 0; j < kBlockSlices; ++j) {
-      slices[j] = weightSlice(i, j).load(type, /*alignment=*/64);
+      slices[j] = weightSlice(slot + i, j).load(type, /*alignment=*/64);
       if (base)
         slices[j] =
             b.select(maskSeen(firstRow + i, base, j), slices[j], hidden);
@@ -255,12 +271,12 @@ Val AttentionTiles::emitMaxima() {
 }
 
 /// Turns a row's s into p and adds them to l; m and c are known.
-void AttentionTiles::emitRowWeights(Val i, Val row, Val base) {
+void AttentionTiles::emitRowWeights(Val i, Val row, Val base, Val slot) {
   VectorType type = b.vec(kSliceKeys, b.f32());
   Val shift = b.broadcast(maximum(row).load(b.f32()), kSliceKeys);
   Val slices[kBlockSlices];
   for (int64_t j = 0; j < kBlockSlices; ++j) {
-    Val s = weightSlice(i, j).load(type, /*alignment=*/64);
+    Val s = weightSlice(slot + i, j).load(type, /*alignment=*/64);
     slices[j] = powerOfTwo(s - shift);
     if (base)
       slices[j] =
@@ -279,7 +295,7 @@ void AttentionTiles::emitRowWeights(Val i, Val row, Val base) {
                              b.zero(slices[k].type()));
     }
     auto [high, low] = splitTwo(slices[j], slices[j + 1]);
-    Val place = i * kWeightStride + j * kSliceKeys * 2;
+    Val place = (slot + i) * kWeightStride + j * kSliceKeys * 2;
     at(layout.highWeights).at(place).store(high);
     at(layout.lowWeights).at(place).store(low);
   }
@@ -304,18 +320,25 @@ void AttentionTiles::emitRescaled(Val firstRow, Val rows, Val factors) {
   });
 }
 
-/// Turns s into p and o into o * c. Maxima and factors of 16 rows are found at
-/// once, in the lanes of a vector; lanes past the last row hold anything.
-void AttentionTiles::emitTileSoftmax(Val firstRow, Val rows, Val base) {
+/// Finds m and c. Those of 16 rows are found at once, in the lanes of a vector;
+/// lanes past the last row hold anything.
+Val AttentionTiles::emitFactors(Val firstRow, Val rows, Val base, Val slot) {
   VectorType type = b.vec(kTileRows, b.f32());
-  emitLaneMaxima(firstRow, rows, base);
+  emitLaneMaxima(firstRow, rows, base, slot);
   Val before = maximum(firstRow).load(type);
   Val after = larger(b, before, emitMaxima());
   Val factors = powerOfTwo(before - after);
   maximum(firstRow).store(after);
   correction(b.index(0)).store(factors);
+  return factors;
+}
+
+/// Turns s into p and o into o * c.
+void AttentionTiles::emitTileSoftmax(Val firstRow, Val rows, Val base) {
+  Val slot = b.index(0);
+  Val factors = emitFactors(firstRow, rows, base, slot);
   b.forRange(b.index(0), rows, 1,
-             [&](Val i) { emitRowWeights(i, firstRow + i, base); });
+             [&](Val i) { emitRowWeights(i, firstRow + i, base, slot); });
   emitRescaled(firstRow, rows, factors);
 }
 
@@ -361,17 +384,59 @@ void AttentionTiles::emitOneByOne(Val firstRow, Val rows, Val base) {
   });
 }
 
+/// A block that more than 16 queries see as a whole. While vectors work on the
+/// softmax of 16 of them, the matrix unit does the products of their
+/// neighbours, a few after each row: the scores of the next 16 and the values
+/// of the 16 before, which are in the other half of s and p.
+void AttentionTiles::emitBeside(Val rows) {
+  Val lastRow = (rows - 1) / kTileRows * kTileRows;
+  auto getSlot = [&](Val firstRow) { return firstRow % (2 * kTileRows); };
+  auto emitValues = [&](Val firstRow, int64_t lo, int64_t hi) {
+    for (int64_t n = lo; n < hi; ++n)
+      emitProducts(output(firstRow).at(n * kTileBytes), shape.paddedDim() * 4,
+                   getSlot(firstRow), n, 1);
+  };
+  emitTileScores(b.index(0));
+  b.forRange(b.index(0), rows, kTileRows, [&](Val firstRow) {
+    Val slot = getSlot(firstRow), here = b.min(rows - firstRow, b.index(16));
+    Val factors = emitFactors(firstRow, here, /*base=*/{}, slot);
+    // Rows past the last one come to nothing.
+    constexpr int64_t kQuarter = kTileRows / kBlockSlices;
+    for (int64_t quarter = 0; quarter < kBlockSlices; ++quarter) {
+      b.ifThen(firstRow < lastRow, [&] {
+        Val next = firstRow + kTileRows;
+        emitSliceScores(next, quarter, getSlot(next));
+      });
+      b.ifThen(firstRow > 0, [&] {
+        int64_t tiles = shape.valueTiles();
+        emitValues(firstRow - kTileRows, quarter * tiles / kBlockSlices,
+                   (quarter + 1) * tiles / kBlockSlices);
+      });
+      for (int64_t i = quarter * kQuarter; i < (quarter + 1) * kQuarter; ++i)
+        emitRowWeights(b.index(i), firstRow + i, /*base=*/{}, slot);
+    }
+    emitRescaled(firstRow, here, factors);
+  });
+  emitValues(lastRow, 0, shape.valueTiles());
+}
+
 void AttentionTiles::emitBlock(Val rows, Val base, Val keys) {
   copyKeys();
   Val exponent = copyValues(base ? b.min(keys, b.index(kBlockKeys)) : Val());
-  b.forRange(b.index(0), rows, kTileRows, [&](Val firstRow) {
-    Val here = b.min(rows - firstRow, b.index(kTileRows));
-    emitTileScores(firstRow);
-    emitTileSoftmax(firstRow, here, base);
-    if (!base || shape.pages.codes)
-      return emitTileValues(firstRow);
-    b.ifElse(
-        exponent < kExponent, [&] { emitTileValues(firstRow); },
-        [&] { emitOneByOne(firstRow, here, base); });
-  });
+  auto emitInTurn = [&] {
+    b.forRange(b.index(0), rows, kTileRows, [&](Val firstRow) {
+      Val here = b.min(rows - firstRow, b.index(kTileRows));
+      emitTileScores(firstRow);
+      emitTileSoftmax(firstRow, here, base);
+      if (!base || shape.pages.codes)
+        return emitTileValues(firstRow);
+      b.ifElse(
+          exponent < kExponent, [&] { emitTileValues(firstRow); },
+          [&] { emitOneByOne(firstRow, here, base); });
+    });
+  };
+  // Codes' scores take their scales first.
+  if (base || shape.pages.codes)
+    return emitInTurn();
+  b.ifElse(rows > kTileRows, [&] { emitBeside(rows); }, emitInTurn);
 }

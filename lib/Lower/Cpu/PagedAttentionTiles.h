@@ -73,10 +73,15 @@ private:
   /// largest exponent there is, in place, of bf16 elements.
   kernel::Val copyValues(kernel::Val count);
   void emitTileScores(kernel::Val firstRow);
+  void emitSliceScores(kernel::Val firstRow, int64_t slice, kernel::Val slot);
   kernel::Val maskSeen(kernel::Val row, kernel::Val base, int64_t slice);
-  void emitLaneMaxima(kernel::Val firstRow, kernel::Val rows, kernel::Val base);
+  void emitLaneMaxima(kernel::Val firstRow, kernel::Val rows, kernel::Val base,
+                      kernel::Val slot);
   kernel::Val emitMaxima();
-  void emitRowWeights(kernel::Val i, kernel::Val row, kernel::Val base);
+  void emitRowWeights(kernel::Val i, kernel::Val row, kernel::Val base,
+                      kernel::Val slot);
+  kernel::Val emitFactors(kernel::Val firstRow, kernel::Val rows,
+                          kernel::Val base, kernel::Val slot);
   void emitRescaled(kernel::Val firstRow, kernel::Val rows,
                     kernel::Val factors);
   void emitTileSoftmax(kernel::Val firstRow, kernel::Val rows,
@@ -85,6 +90,7 @@ private:
                     int64_t firstTile, int64_t tiles);
   void emitTileValues(kernel::Val firstRow);
   void emitOneByOne(kernel::Val firstRow, kernel::Val rows, kernel::Val base);
+  void emitBeside(kernel::Val rows);
 
   kernel::Ptr keyTile(kernel::Val slice, int64_t number) {
     return at(layout.keyTiles)
