@@ -142,6 +142,17 @@ def test_threads_change_no_bit(packages, weights):
     assert greedy(package, PROMPTS, "--threads=3") == alone
 
 
+@pytest.mark.parametrize("weights", ["int4-dynamic"])
+def test_tuned_kernels_change_no_bit(packages, weights):
+    plain = packages.compile(NAME, *WEIGHTS[weights])
+    tuned = packages.compile(NAME, *WEIGHTS[weights], "--tune")
+    [tokens] = draw_prompts([50])
+    whole = toolchain.logits(plain, tokens)
+    for chunk in (1, 50):
+        parts = toolchain.logits(tuned, tokens, "--chunk", chunk)
+        assert parts.tobytes() == whole.tobytes(), chunk
+
+
 @pytest.mark.parametrize(
     "plan",
     [
