@@ -10,7 +10,9 @@
 //
 //===----------------------------------------------------------------------===//
 
+#include "FusedRows.h"
 #include "GraphRowBlocks.h"
+#include "GraphWinograd.h"
 #include "qlm/Dialect/MethodOps.h"
 #include "qlm/Lower/Cpu/Kernels.h"
 #include "qlm/Lower/GraphPasses.h"
@@ -146,7 +148,10 @@ static Value countTiles(OpBuilder &b, Location loc, Value rows,
 
 LogicalResult GraphKernelWriter::writeLinear(PackedLinearOp op) {
   FusedLinear fused = FusedLinear::get(op);
-  FailureOr<RowBlocksKernel> kernel = emitRowBlocks(kernels, target, fused);
+  bool byQuads = isWinograd(fused);
+  FailureOr<RowBlocksKernel> kernel =
+      byQuads ? emitWinograd(kernels, target, fused)
+              : emitRowBlocks(kernels, target, fused);
   if (failed(kernel))
     return failure();
   OpBuilder b(fused.place);
@@ -175,9 +180,21 @@ LogicalResult GraphKernelWriter::writeLinear(PackedLinearOp op) {
     for (OpOperand *operand : fused.before.getDpsInputOperands())
       if (getMapOperand(fused.before, *operand) == MapOperand::Rows)
         rows = getRows(b, loc, operand->get());
-  graph::LaunchOp made = launch(
-      fused.place, kernel->name, rows, countTiles(b, loc, rows, kernel->blocks),
-      kernel->scratchBytes, fused.inputs, fused.stored);
+  Value units = rows;
+  if (byQuads) {
+    ArrayRef<int64_t> places = fused.windows.getPlaces();
+    auto constant = [&](int64_t value) -> Value {
+      return arith::ConstantIndexOp::create(b, loc, value);
+    };
+    Value images = b.createOrFold<arith::DivUIOp>(
+        loc, rows, constant(places[0] * places[1]));
+    units = b.createOrFold<arith::MulIOp>(
+        loc, images, constant(Quads::get(fused.windows).perImage()));
+  }
+  graph::LaunchOp made =
+      launch(fused.place, kernel->name, rows,
+             countTiles(b, loc, units, kernel->blocks), kernel->scratchBytes,
+             fused.inputs, fused.stored);
   for (auto [old, result] : llvm::zip_equal(fused.stored, made.getResults()))
     old.replaceAllUsesWith(result);
   fused.erase();
@@ -188,9 +205,7 @@ LogicalResult GraphKernelWriter::writeLinear(PackedLinearOp op) {
 void GraphKernelWriter::writeWindows(graph::WindowsOp op) {
   if (op->use_empty())
     return op.erase();
-  std::string name = "windows";
-  for (int64_t same = 1; kernels.lookupSymbol(name); ++same)
-    name = "windows_" + std::to_string(same);
+  std::string name = getFreeKernelName(kernels, "windows");
   KernelFrame frame(kernel::createKernelFunction(kernels, name), 2);
   auto type = cast<RankedTensorType>(op.getType());
   int64_t bytes = type.getDimSize(1) * type.getElementTypeBitWidth() / 8;
@@ -200,9 +215,7 @@ void GraphKernelWriter::writeWindows(graph::WindowsOp op) {
 }
 
 void GraphKernelWriter::writePool(graph::PoolRowsOp op) {
-  std::string name = "pool_rows";
-  for (int64_t same = 1; kernels.lookupSymbol(name); ++same)
-    name = "pool_rows_" + std::to_string(same);
+  std::string name = getFreeKernelName(kernels, "pool_rows");
   KernelFrame frame(kernel::createKernelFunction(kernels, name), 2);
   emitPool(frame.builder(), op, frame.buffer(0), frame.lo(), frame.hi(),
            frame.buffer(1), target.lanes());

@@ -8,6 +8,7 @@
 #include "GraphRowBlocks.h"
 
 #include "Cpu/Chunks.h"
+#include "FusedRows.h"
 #include "qlm/Package/Format.h"
 
 #include "mlir/Dialect/Arith/IR/Arith.h"
@@ -27,15 +28,8 @@ static constexpr int64_t kBlockBytes = 512 * 1024;
 static constexpr int64_t kFewestRows = 64, kMostRows = 512;
 /// Tiles of a block, so that few blocks keep several threads busy.
 static constexpr int64_t kBlockTiles = 4;
-static constexpr int64_t kLine = 64;
-
-static RankedTensorType getRanked(Value value) {
-  return cast<RankedTensorType>(value.getType());
-}
-
-static int64_t elementBytes(Value value) {
-  return getRanked(value).getElementTypeBitWidth() / 8;
-}
+/// What the rows of a block are a multiple of.
+static constexpr int64_t kRowUnit = 8;
 
 //===----------------------------------------------------------------------===//
 // What goes together
@@ -182,56 +176,32 @@ void FusedLinear::erase() {
 //===----------------------------------------------------------------------===//
 
 namespace {
-class RowBlocksEmitter {
+class RowBlocksEmitter : FusedRows {
 public:
-  RowBlocksEmitter(ModuleOp kernels, const cpu::Target &target,
-                   FusedLinear &fused, const RowBlocks &blocks,
-                   func::FuncOp linear, func::FuncOp quantize,
-                   int64_t linearScratch, func::FuncOp function);
+  RowBlocksEmitter(const cpu::Target &target, FusedLinear &fused,
+                   const RowBlocks &blocks, func::FuncOp linear,
+                   func::FuncOp quantize, int64_t linearScratch,
+                   func::FuncOp function);
   void emit();
-  int64_t getScratchBytes() const { return scratchBytes; }
+  using FusedRows::getScratchBytes;
 
 private:
-  /// Rows of a block, and the tiles of the linear's kernel that are wanted.
-  struct Part {
-    Val first, count, from, to;
-  };
-
-  Ptr getBuffer(Value value) const;
-  Ptr getRows(Value value, Val first);
   void emitBlock(const Part &part);
   Ptr emitBefore(const Part &part);
   void emitMap(linalg::GenericOp op, const Part &part, Val lo, Val hi, Ptr to);
   void emitAfter(const Part &part, Ptr result);
-  Val loadOperand(linalg::GenericOp op, OpOperand &operand, Ptr row,
-                  const cpu::Chunk &chunk);
-  void call(func::FuncOp callee, ArrayRef<Val> pointers, const Part &part,
-            Val lo, Val hi);
-  int64_t take(int64_t bytes) {
-    return std::exchange(scratchBytes,
-                         scratchBytes + llvm::alignTo(bytes, kLine) + kLine);
-  }
-  Ptr allocate(int64_t words);
 
-  FusedLinear &fused;
-  RowBlocks blocks;
   func::FuncOp linear, quantize;
-  KernelFrame frame;
-  KernelBuilder &b;
-  int64_t lanes, scratchBytes = 0;
   int64_t made = 0, codes = 0, scales = 0, sums = 0; ///< in scratch
-  Ptr list, quantizeList, sizes;
-  Val rows;
 };
 } // namespace
 
-RowBlocksEmitter::RowBlocksEmitter(ModuleOp kernels, const cpu::Target &target,
+RowBlocksEmitter::RowBlocksEmitter(const cpu::Target &target,
                                    FusedLinear &fused, const RowBlocks &blocks,
                                    func::FuncOp linear, func::FuncOp quantize,
                                    int64_t linearScratch, func::FuncOp function)
-    : fused(fused), blocks(blocks), linear(linear), quantize(quantize),
-      frame(function, fused.inputs.size() + fused.stored.size()),
-      b(frame.builder()), lanes(target.lanes()) {
+    : FusedRows(target, fused, blocks, function), linear(linear),
+      quantize(quantize) {
   take(linearScratch);
   PackedLinearOp op = fused.linear;
   int64_t count = blocks.rows;
@@ -248,66 +218,9 @@ RowBlocksEmitter::RowBlocksEmitter(ModuleOp kernels, const cpu::Target &target,
     sums = take(count * op.getOutFeatures() * 4);
 }
 
-Ptr RowBlocksEmitter::allocate(int64_t words) {
-  Value count = b.index(words).get();
-  return Ptr(LLVM::AllocaOp::create(b, b.getLoc(), b.ptr(), b.i64(), count),
-             &b);
-}
-
-Ptr RowBlocksEmitter::getBuffer(Value value) const {
-  auto at = llvm::find(fused.inputs, value);
-  if (at != fused.inputs.end())
-    return frame.buffer(at - fused.inputs.begin());
-  auto result = llvm::find(fused.stored, value);
-  return frame.buffer(fused.inputs.size() + (result - fused.stored.begin()));
-}
-
-/// The rows of \p value from \p first on.
-Ptr RowBlocksEmitter::getRows(Value value, Val first) {
-  RankedTensorType type = getRanked(value);
-  int64_t columns = type.getRank() > 1 ? type.getDimSize(1) : 1;
-  return getBuffer(value).at(first * (columns * elementBytes(value)));
-}
-
 void RowBlocksEmitter::emit() {
-  list = allocate(fused.linear->getNumOperands() + 1);
-  quantizeList = allocate(3);
-  sizes = allocate(4);
-  rows = frame.size(SizeKind::Tokens);
-  // The same as countRowBlocks gives the launch.
-  Val count = (rows + (blocks.rows - 1)) / blocks.rows;
-  count = b.select(rows >= RowBlocks::kFewRows, (count + 1) / 2 * 2, count);
-  Val size = b.select(count > 0, (rows + count - 1) / b.max(count, b.index(1)),
-                      b.index(1));
-  size = (size + 7) / 8 * 8;
-  Val tiles = b.select(count >= RowBlocks::kManyBlocks, b.index(1),
-                       b.index(blocks.tiles));
-  Val most = b.index(blocks.tiles);
-  b.forRange(frame.lo() / tiles, (frame.hi() + tiles - 1) / tiles, 1,
-             [&](Val block) {
-               Part part;
-               part.first = block * size;
-               part.count = b.min(rows - part.first, size);
-               // Tiles of many blocks have all of the kernel's.
-               Val from = b.max(frame.lo() - block * tiles, b.index(0));
-               Val to = b.min(frame.hi() - block * tiles, tiles);
-               part.from = from;
-               part.to = b.select(to == tiles, most, to);
-               b.ifThen(part.first < rows, [&] { emitBlock(part); });
-             });
-}
-
-void RowBlocksEmitter::call(func::FuncOp callee, ArrayRef<Val> pointers,
-                            const Part &part, Val lo, Val hi) {
-  Ptr target = callee == linear ? list : quantizeList;
-  for (auto [i, pointer] : llvm::enumerate(pointers))
-    target.at(8 * static_cast<int64_t>(i)).store(pointer, 8);
-  sizes.at(8 * ::qlm::format::kSizeTokens).store(part.count, 8);
-  // Other rows: a launch of its own.
-  frame.scratch().store(b.index(0));
-  func::CallOp::create(b, b.getLoc(), callee,
-                       ValueRange{target.get(), sizes.get(), lo.get(), hi.get(),
-                                  frame.scratch().get()});
+  forBlocks(frame.size(SizeKind::Tokens), kRowUnit,
+            [&](const Part &part) { emitBlock(part); });
 }
 
 /// Makes the linear's rows; gives their address.
@@ -327,22 +240,9 @@ Ptr RowBlocksEmitter::emitBefore(const Part &part) {
   if (!fused.quantize)
     return from;
   Ptr to = frame.scratch().at(codes);
-  call(quantize,
-       {b.val(from.get()), b.val(to.get()),
-        b.val(frame.scratch().at(scales).get())},
-       part, b.index(0), part.count);
+  call(quantize, {from, to, frame.scratch().at(scales)}, part.count, b.index(0),
+       part.count);
   return to;
-}
-
-Val RowBlocksEmitter::loadOperand(linalg::GenericOp op, OpOperand &operand,
-                                  Ptr row, const cpu::Chunk &chunk) {
-  Type element = getRanked(operand.get()).getElementType();
-  switch (*getMapOperand(op, operand)) {
-  case MapOperand::One:
-    return b.broadcast(row.readOnly().load(element), lanes);
-  default:
-    return row.element(element, chunk.first).load(b.vec(lanes, element));
-  }
 }
 
 /// Columns [\p lo, \p hi) of a block's rows of \p op; \p to is the first.
@@ -372,38 +272,11 @@ void RowBlocksEmitter::emitAfter(const Part &part, Ptr result) {
   int64_t columns = fused.linear.getOutFeatures();
   Val lo = part.from * blocks.tileColumns;
   Val hi = b.min(part.to * blocks.tileColumns, b.index(columns));
-  Value first = fused.linear.getResult();
   b.forRange(b.index(0), part.count, 1, [&](Val r) {
-    Val row = part.first + r;
-    llvm::SmallDenseMap<Value, Ptr> places;
-    for (linalg::GenericOp op : fused.after)
-      for (OpOperand *operand : op.getDpsInputOperands())
-        if (llvm::is_contained(fused.inputs, operand->get()))
-          places[operand->get()] =
-              getMapOperand(op, *operand) == MapOperand::Rows
-                  ? getRows(operand->get(), row)
-                  : getBuffer(operand->get());
-    for (Value value : fused.stored)
-      if (value != first)
-        places[value] = getRows(value, row);
+    RowPlaces places = getPlaces(part.first + r);
     Ptr sumRow = result.element(b.f32(), r * columns);
     cpu::forChunks(b, lo, hi, columns, lanes, [&](const cpu::Chunk &chunk) {
-      llvm::SmallDenseMap<Value, Val> values;
-      values[first] = chunk.load(b, sumRow, b.f32());
-      for (linalg::GenericOp op : fused.after) {
-        SmallVector<Val> inputs;
-        for (OpOperand *operand : op.getDpsInputOperands()) {
-          Val own = values.lookup(operand->get());
-          inputs.push_back(own ? own
-                               : loadOperand(op, *operand,
-                                             places.lookup(operand->get()),
-                                             chunk));
-        }
-        Value value = op.getResult(0);
-        values[value] = emitRowMap(b, op, inputs, lanes);
-        if (llvm::is_contained(fused.stored, value))
-          chunk.store(b, places.lookup(value), values[value]);
-      }
+      emitAfterChunk(places, chunk, chunk.load(b, sumRow, b.f32()));
     });
   });
 }
@@ -414,7 +287,7 @@ void RowBlocksEmitter::emitBlock(const Part &part) {
   Value last = op.getResult();
   bool isStored = llvm::is_contained(fused.stored, last);
   Ptr result = isStored ? getRows(last, part.first) : frame.scratch().at(sums);
-  SmallVector<Val> pointers;
+  SmallVector<Ptr> pointers;
   for (Value operand : op->getOperands()) {
     Ptr place;
     if (operand == op.getInput())
@@ -426,10 +299,10 @@ void RowBlocksEmitter::emitBlock(const Part &part) {
       place = getRows(operand, part.first);
     else
       place = getBuffer(operand);
-    pointers.push_back(b.val(place.get()));
+    pointers.push_back(place);
   }
-  pointers.push_back(b.val(result.get()));
-  call(linear, pointers, part, part.from, part.to);
+  pointers.push_back(result);
+  call(linear, pointers, part.count, part.from, part.to);
   if (!fused.after.empty())
     emitAfter(part, result);
 }
@@ -456,14 +329,6 @@ static int64_t tune(PackedLinearOp op, bool isRead, bool hasMatrices) {
     choices.push_back(b.getNamedAttr("amx_rows", b.getI64IntegerAttr(1)));
   op->setAttr(cpu::kTuningAttr, b.getDictionaryAttr(choices));
   return tileBlocks;
-}
-
-/// A name that no kernel has yet.
-static std::string getFreeName(ModuleOp kernels, StringRef base) {
-  std::string name = base.str();
-  for (int64_t same = 1; kernels.lookupSymbol(name); ++same)
-    name = (base + "_" + Twine(same)).str();
-  return name;
 }
 
 FailureOr<RowBlocksKernel> mlir::qlm::emitRowBlocks(ModuleOp kernels,
@@ -497,10 +362,10 @@ FailureOr<RowBlocksKernel> mlir::qlm::emitRowBlocks(ModuleOp kernels,
     scratch = std::max(scratch, rounding->scratchBytes);
   }
   func::FuncOp linear = find(*info);
-  kernel.name = getFreeName(kernels, info->name + "_rows");
+  kernel.name = getFreeKernelName(kernels, info->name + "_rows");
   func::FuncOp function = createKernelFunction(kernels, kernel.name);
-  RowBlocksEmitter emitter(kernels, target, fused, kernel.blocks, linear,
-                           quantize, scratch, function);
+  RowBlocksEmitter emitter(target, fused, kernel.blocks, linear, quantize,
+                           scratch, function);
   emitter.emit();
   kernel.scratchBytes = emitter.getScratchBytes();
   return kernel;

@@ -52,3 +52,20 @@ func.func @graph(%x: tensor<16x8xf32>, %w: tensor<1x8x16xf32>) -> (tensor<16x16x
   %m = graph.pool_rows %x {size = array<i64: 4, 4>, kernel = array<i64: 2, 2>, places = array<i64: 2, 2>, pads = array<i64: 0, 0, 0, 0>, strides = array<i64: 2, 2>, dilations = array<i64: 1, 1>} : tensor<16x8xf32> -> tensor<4x8xf32>
   return %s, %p, %m : tensor<16x16xf32>, tensor<16x72xf32>, tensor<4x8xf32>
 }
+
+// -----
+
+// A convolution of 3 x 3 is computed four results at once, where channels and
+// maps fill vectors and an image has quads enough; not with strides.
+// CHECK-LABEL: func.func @graph
+// CHECK-NOT: graph.windows
+// CHECK: graph.launch @winograd rows
+// CHECK: graph.launch @packed_linear_1_rows
+// CHECK: return
+func.func @graph(%x: tensor<64x16xf32>, %w: tensor<2x144x16xf32>) -> (tensor<64x32xf32>, tensor<16x32xf32>) {
+  %p = graph.windows %x {size = array<i64: 8, 8>, kernel = array<i64: 3, 3>, places = array<i64: 8, 8>, pads = array<i64: 1, 1>, strides = array<i64: 1, 1>, dilations = array<i64: 1, 1>} : tensor<64x16xf32> -> tensor<64x144xf32>
+  %y = qlm.packed_linear %p, %w {inFeatures = 144 : i64, outFeatures = 32 : i64, layout = #qlm.layout<f32x16>} : (tensor<64x144xf32>, tensor<2x144x16xf32>) -> tensor<64x32xf32>
+  %q = graph.windows %x {size = array<i64: 8, 8>, kernel = array<i64: 3, 3>, places = array<i64: 4, 4>, pads = array<i64: 1, 1>, strides = array<i64: 2, 2>, dilations = array<i64: 1, 1>} : tensor<64x16xf32> -> tensor<16x144xf32>
+  %z = qlm.packed_linear %q, %w {inFeatures = 144 : i64, outFeatures = 32 : i64, layout = #qlm.layout<f32x16>} : (tensor<16x144xf32>, tensor<2x144x16xf32>) -> tensor<16x32xf32>
+  return %y, %z : tensor<64x32xf32>, tensor<16x32xf32>
+}

@@ -85,6 +85,54 @@ def test_each_result_alike_on_more_threads(tmp_path):
             np.testing.assert_array_equal(three[name], value)
 
 
+# Channels, maps, height, width and pads of 3 x 3 convolutions that are computed
+# four results at once: odd sizes, no pads, pads of more than an element, more
+# quads than a block has, several pairs of blocks, and a residual.
+QUADS = [
+    (16, 32, 11, 9, [1, 1, 1, 1]),
+    (32, 96, 8, 8, [1, 1, 1, 1]),
+    (16, 32, 9, 10, [0, 0, 0, 0]),
+    (48, 64, 7, 13, [2, 0, 3, 4]),
+    (16, 64, 31, 33, [1, 1, 1, 1]),
+]
+
+
+def make_quads(rng, channels, maps, height, width, pads):
+    """ReLU of a convolution, and the sum of it and one of itself."""
+    weights = {
+        "w": onnx_models.random(rng, maps, channels, 3, 3),
+        "b": onnx_models.random(rng, maps),
+        "v": onnx_models.random(rng, maps, maps, 3, 3) / maps,
+    }
+    nodes = [
+        helper.make_node("Conv", ["x", "w", "b"], ["c"], pads=pads),
+        helper.make_node("Relu", ["c"], ["r"]),
+        helper.make_node("Conv", ["r", "v"], ["d"], pads=[1, 1, 1, 1]),
+        helper.make_node("Add", ["d", "r"], ["s"]),
+        helper.make_node("Relu", ["s"], ["y"]),
+    ]
+    outputs = {name: ("n", maps, "h", "v") for name in ("c", "y")}
+    return onnx_models.make_model(
+        nodes, {"x": ("n", channels, height, width)}, outputs, weights
+    )
+
+
+@pytest.mark.parametrize("shape", QUADS)
+def test_four_results_at_once_equal_the_reference(tmp_path, shape):
+    rng = np.random.default_rng(5)
+    model = make_quads(rng, *shape)
+    package = compile_model(tmp_path, model)
+    for count in (1, 3):
+        x = onnx_models.random(rng, count, shape[0], shape[2], shape[3])
+        got = check(model, package, x=x)
+    np.savez(tmp_path / "x.npz", x=x)
+    toolchain.succeed("quant-run", "run", package, "--input", tmp_path / "x.npz",
+                      "--threads", 3, "-o", tmp_path / "three.npz")  # fmt: skip
+    with np.load(tmp_path / "three.npz") as three:
+        for name, value in got.items():
+            np.testing.assert_array_equal(three[name], value)
+
+
 POOLS = [
     ("MaxPool", {"kernel_shape": [3, 3], "strides": [2, 2], "pads": [1, 1, 1, 1]}),
     ("MaxPool", {"kernel_shape": [2, 5], "dilations": [3, 2], "ceil_mode": 1}),

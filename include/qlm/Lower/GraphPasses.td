@@ -115,7 +115,10 @@ def EmitGraphKernels : Pass<"qlm-emit-graph-kernels", "::mlir::ModuleOp"> {
     kernel that a step of a decoder would run, over blocks of rows that a core's
     cache holds. What makes a block's rows — `graph.windows`, a
     `qlm.dynamic_quantize`, a map of other rows' elements — and the maps that
-    its result goes through are computed in the same launch, block by block.
+    its result goes through are computed in the same launch, block by block. A
+    3 x 3 convolution of f32 with strides of 1 is computed by Winograd's
+    F(2 x 2, 3 x 3), where channels fill vectors and maps pairs of blocks, and an
+    image has at least 16 quads of results.
     Windows, `graph.pool_rows` and roundings that no linear takes over become
     launches of their own. The kernels lie beside the graph as functions of the
     LLVM dialect.

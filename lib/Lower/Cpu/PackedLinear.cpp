@@ -145,10 +145,13 @@ LinearTiling LinearTiling::get(const LinearShape &shape, const Target &target,
   else
     tiling.patches = {{4, 2}, {2, 2}, {1, oneRowStrips}};
   // Floats as they are need no registers to be unpacked in: more rows use a
-  // weight once it is loaded.
-  if (shape.layout == LayoutKind::Float32 && !shape.gated)
-    tiling.patches.insert(tiling.patches.begin(),
-                          LinearPatch{target.avx512 ? 12 : 6, 2});
+  // weight once it is loaded. Images often have multiples of 7 rows.
+  if (shape.layout == LayoutKind::Float32 && !shape.gated) {
+    if (target.avx512)
+      tiling.patches = {{14, 2}, {7, 2}, {4, 4}, {2, 4}, {1, oneRowStrips}};
+    else
+      tiling.patches.insert(tiling.patches.begin(), LinearPatch{6, 2});
+  }
   for (LinearPatch &patch : tiling.patches)
     patch.strips = std::clamp(patch.strips, leastStrips, tileStrips);
   return tiling;

@@ -1,0 +1,144 @@
+//===- FusedRows.cpp - What launches of fused linears share ---------------===//
+//
+// Part of the QLM project, under the Apache License v2.0 with LLVM Exceptions.
+// SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
+//
+//===----------------------------------------------------------------------===//
+
+#include "FusedRows.h"
+
+#include "qlm/Package/Format.h"
+
+#include "llvm/Support/MathExtras.h"
+
+using namespace mlir;
+using namespace mlir::qlm;
+using namespace mlir::qlm::kernel;
+
+static constexpr int64_t kLine = 64;
+/// Buffers of a rounding kernel.
+static constexpr int64_t kQuantizeBuffers = 3;
+/// Sizes of a step.
+static constexpr int64_t kSizes = 4;
+
+std::string mlir::qlm::getFreeKernelName(ModuleOp kernels, StringRef base) {
+  std::string name = base.str();
+  for (int64_t same = 1; kernels.lookupSymbol(name); ++same)
+    name = (base + "_" + Twine(same)).str();
+  return name;
+}
+
+static Ptr allocate(KernelBuilder &b, int64_t words) {
+  Value count = b.index(words).get();
+  return Ptr(LLVM::AllocaOp::create(b, b.getLoc(), b.ptr(), b.i64(), count),
+             &b);
+}
+
+FusedRows::FusedRows(const cpu::Target &target, FusedLinear &fused,
+                     const RowBlocks &blocks, func::FuncOp function)
+    : fused(fused), blocks(blocks),
+      frame(function, fused.inputs.size() + fused.stored.size()),
+      b(frame.builder()), lanes(target.lanes()) {
+  int64_t buffers = fused.linear->getNumOperands() + 1;
+  list = allocate(b, std::max(buffers, kQuantizeBuffers));
+  sizes = allocate(b, kSizes);
+}
+
+/// A line lies between two areas: kernels may read past one.
+int64_t FusedRows::take(int64_t bytes) {
+  return std::exchange(scratchBytes,
+                       scratchBytes + llvm::alignTo(bytes, kLine) + kLine);
+}
+
+Ptr FusedRows::getBuffer(Value value) const {
+  auto at = llvm::find(fused.inputs, value);
+  if (at != fused.inputs.end())
+    return frame.buffer(at - fused.inputs.begin());
+  auto result = llvm::find(fused.stored, value);
+  return frame.buffer(fused.inputs.size() + (result - fused.stored.begin()));
+}
+
+Ptr FusedRows::getRows(Value value, Val first) {
+  RankedTensorType type = getRanked(value);
+  int64_t columns = type.getRank() > 1 ? type.getDimSize(1) : 1;
+  return getBuffer(value).at(first * (columns * elementBytes(value)));
+}
+
+void FusedRows::forBlocks(Val rows, int64_t unit,
+                          llvm::function_ref<void(const Part &)> body) {
+  Val count = (rows + (blocks.rows - 1)) / blocks.rows;
+  count = b.select(rows >= RowBlocks::kFewRows, (count + 1) / 2 * 2, count);
+  Val size = b.select(count > 0, (rows + count - 1) / b.max(count, b.index(1)),
+                      b.index(1));
+  size = (size + (unit - 1)) / unit * unit;
+  Val tiles = b.select(count >= RowBlocks::kManyBlocks, b.index(1),
+                       b.index(blocks.tiles));
+  Val most = b.index(blocks.tiles);
+  b.forRange(frame.lo() / tiles, (frame.hi() + tiles - 1) / tiles, 1,
+             [&](Val block) {
+               Part part;
+               part.first = block * size;
+               part.count = b.min(rows - part.first, size);
+               // Tiles of many blocks have all of the kernel's.
+               Val from = b.max(frame.lo() - block * tiles, b.index(0));
+               Val to = b.min(frame.hi() - block * tiles, tiles);
+               part.from = from;
+               part.to = b.select(to == tiles, most, to);
+               b.ifThen(part.first < rows, [&] { body(part); });
+             });
+}
+
+void FusedRows::call(func::FuncOp callee, ArrayRef<Ptr> pointers, Val rows,
+                     Val lo, Val hi) {
+  for (auto [i, pointer] : llvm::enumerate(pointers))
+    list.at(8 * static_cast<int64_t>(i)).store(b.val(pointer.get()), 8);
+  sizes.at(8 * ::qlm::format::kSizeTokens).store(rows, 8);
+  // Other rows: a launch of its own.
+  frame.scratch().store(b.index(0));
+  func::CallOp::create(b, b.getLoc(), callee,
+                       ValueRange{list.get(), sizes.get(), lo.get(), hi.get(),
+                                  frame.scratch().get()});
+}
+
+Val FusedRows::loadOperand(linalg::GenericOp op, OpOperand &operand, Ptr row,
+                           const cpu::Chunk &chunk) {
+  Type element = getRanked(operand.get()).getElementType();
+  switch (*getMapOperand(op, operand)) {
+  case MapOperand::One:
+    return b.broadcast(row.readOnly().load(element), lanes);
+  default:
+    return row.element(element, chunk.first).load(b.vec(lanes, element));
+  }
+}
+
+FusedRows::RowPlaces FusedRows::getPlaces(Val row) {
+  RowPlaces places;
+  for (linalg::GenericOp op : fused.after)
+    for (OpOperand *operand : op.getDpsInputOperands())
+      if (llvm::is_contained(fused.inputs, operand->get()))
+        places[operand->get()] = getMapOperand(op, *operand) == MapOperand::Rows
+                                     ? getRows(operand->get(), row)
+                                     : getBuffer(operand->get());
+  for (Value value : fused.stored)
+    places[value] = getRows(value, row);
+  return places;
+}
+
+void FusedRows::emitAfterChunk(const RowPlaces &places, const cpu::Chunk &chunk,
+                               Val sums) {
+  llvm::SmallDenseMap<Value, Val> values;
+  values[fused.linear.getResult()] = sums;
+  for (linalg::GenericOp op : fused.after) {
+    SmallVector<Val> inputs;
+    for (OpOperand *operand : op.getDpsInputOperands()) {
+      Val own = values.lookup(operand->get());
+      inputs.push_back(own ? own
+                           : loadOperand(op, *operand,
+                                         places.lookup(operand->get()), chunk));
+    }
+    Value value = op.getResult(0);
+    values[value] = emitRowMap(b, op, inputs, lanes);
+    if (llvm::is_contained(fused.stored, value))
+      chunk.store(b, places.lookup(value), values[value]);
+  }
+}

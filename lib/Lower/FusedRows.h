@@ -1,0 +1,92 @@
+//===- FusedRows.h - What launches of fused linears share -------*- C++ -*-===//
+//
+// Part of the QLM project, under the Apache License v2.0 with LLVM Exceptions.
+// SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
+//
+//===----------------------------------------------------------------------===//
+//
+// A launch of a fused linear goes over blocks of rows (GraphRowBlocks.h), calls
+// other kernels on them, and maps sums to results element by element.
+//
+//===----------------------------------------------------------------------===//
+
+#ifndef QLM_LIB_LOWER_FUSEDROWS_H
+#define QLM_LIB_LOWER_FUSEDROWS_H
+
+#include "Cpu/Chunks.h"
+#include "GraphRowBlocks.h"
+
+#include "mlir/Dialect/Func/IR/FuncOps.h"
+
+namespace mlir::qlm {
+
+inline RankedTensorType getRanked(Value value) {
+  return cast<RankedTensorType>(value.getType());
+}
+
+inline int64_t elementBytes(Value value) {
+  return getRanked(value).getElementTypeBitWidth() / 8;
+}
+
+/// \p base, or that and a number: a name that no kernel has yet.
+std::string getFreeKernelName(ModuleOp kernels, StringRef base);
+
+/// Emits into a kernel whose buffers are the inputs and stored results of a
+/// fused linear.
+class FusedRows {
+protected:
+  using Val = kernel::Val;
+  using Ptr = kernel::Ptr;
+
+  /// Rows of a block, and the tiles of the linear's kernel that are wanted.
+  struct Part {
+    Val first, count, from, to;
+  };
+  /// Where the rows of operands and results begin.
+  using RowPlaces = llvm::SmallDenseMap<Value, Ptr>;
+
+  FusedRows(const cpu::Target &target, FusedLinear &fused,
+            const RowBlocks &blocks, func::FuncOp function);
+
+  /// Bytes of scratch that were taken.
+  int64_t getScratchBytes() const { return scratchBytes; }
+  int64_t take(int64_t bytes);
+
+  Ptr getBuffer(Value value) const;
+  /// The rows of \p value from \p first on.
+  Ptr getRows(Value value, Val first);
+
+  /// Visits the blocks of \p rows rows that the launch's tiles want, with
+  /// multiples of \p unit rows each; as countTiles counts them.
+  void forBlocks(Val rows, int64_t unit,
+                 llvm::function_ref<void(const Part &)> body);
+
+  /// Calls tiles [\p lo, \p hi) of a kernel for \p rows rows.
+  void call(func::FuncOp callee, ArrayRef<Ptr> pointers, Val rows, Val lo,
+            Val hi);
+
+  /// The element, or elements, of an operand of \p op.
+  Val loadOperand(linalg::GenericOp op, OpOperand &operand, Ptr row,
+                  const cpu::Chunk &chunk);
+  /// Where maps of row \p row read and write.
+  RowPlaces getPlaces(Val row);
+  /// Maps the linear's results \p sums of a chunk and stores what is wanted of
+  /// them, but not \p sums.
+  void emitAfterChunk(const RowPlaces &places, const cpu::Chunk &chunk,
+                      Val sums);
+
+  FusedLinear &fused;
+  RowBlocks blocks;
+  kernel::KernelFrame frame;
+  kernel::KernelBuilder &b;
+  int64_t lanes;
+
+private:
+  /// Arguments of a call.
+  Ptr list, sizes;
+  int64_t scratchBytes = 0;
+};
+
+} // namespace mlir::qlm
+
+#endif // QLM_LIB_LOWER_FUSEDROWS_H
