@@ -1,38 +1,41 @@
 # Part of the QLM project, under the Apache License v2.0 with LLVM Exceptions.
 # SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
-"""Trains the tiny LLaMA's linears to be rounded, with qlm.qat.
+"""Trains a LLaMA's linears to be rounded, with qlm.qat.
 
-    train_qat.py train MODEL -o DIR [--steps N | --seconds S]
-        [--corpus corpus.jsonl.xz] [--group-size G]
-    train_qat.py merge MODEL DIR -o FOLDER
+    PYTHONPATH=build/release/python train_qat.py MODEL -o FOLDER
+        [--start CHECKPOINT] [--steps N | --seconds S]
+        [--corpus corpus.jsonl.xz] [--group-size G] [--zero-points]
 
 The teacher is the model itself in float32; the student computes with int4
 weights and learns the teacher's probabilities on the training split of a corpus
 (models/python_corpus.py; without one, of this Python's standard library), which
-keeps the text of models/heldout.txt out. Only linears are trained. `train` writes their weights
-in float32, a file for half the layers; `merge` makes a folder that quantc
-takes with ``--keep-lm-head`` and the same group size.
+keeps the text of models/heldout.txt out. Only linears are trained, the head is
+not among them. FOLDER is for quantc with ``--weights int4 --keep-lm-head`` and
+the same group size; with a start, such as ``quantc quantize MODEL -o CHECKPOINT
+--format gptq --method gptq --calibration FILE`` writes, also ``--method keep
+--statistics FOLDER/kept-scales.safetensors``.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import math
 import struct
 import sys
 import time
 from pathlib import Path
 
-import numpy as np
 import torch
 import torch.nn.functional as F
 
 ROOT = Path(__file__).resolve().parents[2]
-sys.path[:0] = [str(ROOT / "models"), str(ROOT / "python" / "qlm")]
+sys.path.insert(0, str(ROOT / "models"))
 
 import python_corpus  # noqa: E402
-import qat  # noqa: E402
 from llama_network import Llama  # noqa: E402
+
+from qlm import qat  # noqa: E402
 
 
 def read_state(path: Path) -> dict:
@@ -93,34 +96,52 @@ def distance(teacher, student, folder: Path, text: Path, count: int) -> float:
     return total / positions
 
 
+def make_student(args) -> tuple[Llama, list, list]:
+    """The rounded model, its weights and, with a start, its scales."""
+    student = load(args.model).to(args.device)
+    for parameter in student.parameters():
+        parameter.requires_grad_(False)
+    names = qat.prepare(student, "int4", group_size=args.group_size,
+                        zero_points=args.zero_points, start=args.start)
+    weights, scales = [], []
+    for name in names:
+        parametrizations = student.get_submodule(name).parametrizations.weight
+        weights.append(parametrizations.original.requires_grad_(True))
+        if args.start:
+            scales.append(parametrizations[0].scales)
+    return student, weights, scales
+
+
 def train(args) -> None:
     torch.manual_seed(args.seed)
     device = args.device
     teacher = load(args.model).to(device).eval()
-    student = load(args.model).to(device)
+    student, weights, scales = make_student(args)
     tokens = train_tokens(args.model, args.corpus).to(device)
     print(f"{len(tokens)} training tokens")
-    for parameter in student.parameters():
-        parameter.requires_grad_(False)
-    names = qat.prepare(student, "int4", group_size=args.group_size)
-    linears = [student.get_submodule(name) for name in names]
-    weights = [linear.parametrizations.weight.original for linear in linears]
-    for weight in weights:
-        weight.requires_grad_(True)
-    if args.text:
-        before = distance(teacher, student, args.model, args.text, 16384)
-        print(f"rounded to nearest: kl {before:.5f} on {args.text.name}")
-    optimizer = torch.optim.AdamW(weights, lr=args.lr, weight_decay=0)
+
+    def measure(state: str) -> None:
+        if args.text:
+            kl = distance(teacher, student, args.model, args.text, args.measured)
+            print(f"{state}: kl {kl:.5f} on {args.text.name}", flush=True)
+
+    measure("at the start" if args.start else "rounded to nearest")
+    # What a group is for: its weights or scales, and their rate at the peak.
+    groups = [{"params": weights, "peak": args.lr}]
+    if scales:
+        groups.append({"params": scales, "peak": args.scale_lr})
+    optimizer = torch.optim.AdamW(groups, weight_decay=0, betas=(0.9, 0.95))
     torch.set_float32_matmul_precision(args.precision)
-    start = time.time()
+    start, step = time.time(), 0
     for step in range(args.steps):
-        warm = min(1.0, (step + 1) / 50)
         done = step / args.steps
         if args.seconds:
             done = max(done, (time.time() - start) / args.seconds)
             if done >= 1:
                 break
-        optimizer.param_groups[0]["lr"] = args.lr * warm * (1 - done)
+        rate = min(1.0, (step + 1) / 20) * (1 + math.cos(math.pi * done)) / 2
+        for group in optimizer.param_groups:
+            group["lr"] = group["peak"] * rate
         first = torch.randint(
             len(tokens) - args.tokens, (args.batch, 1), device=device
         )
@@ -140,59 +161,36 @@ def train(args) -> None:
             print(f"step {step}: kl {loss.item():.5f}, {spent:.0f} s", flush=True)
     torch.set_float32_matmul_precision("highest")
     print(f"{step} steps in {time.time() - start:.0f} s")
-    if args.text:
-        after = distance(teacher, student, args.model, args.text, 16384)
-        print(f"trained: kl {after:.5f} on {args.text.name}")
-    args.output.mkdir(parents=True, exist_ok=True)
-    qat.convert(student)
-    half = teacher.config["num_hidden_layers"] // 2
-    for part in (0, 1):
-        arrays = {
-            name: student.get_submodule(name).weight.detach().cpu().numpy()
-            for name in names
-            if (int(name.split(".")[2]) >= half) == bool(part)
-        }
-        np.savez(args.output / f"linears-{part}.npz", **arrays)
-
-
-def merge(args) -> None:
-    model = load(args.model)
-    for part in (0, 1):
-        arrays = np.load(args.trained / f"linears-{part}.npz")
-        for name in arrays:
-            model.get_submodule(name).weight.data = torch.tensor(arrays[name])
-    qat.export_llama(model, args.model, args.output)
+    measure("trained")
+    qat.export_llama(student, args.model, args.output)
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n\n")[0])
-    commands = parser.add_subparsers(required=True)
-    training = commands.add_parser("train")
-    training.add_argument("model", type=Path)
-    training.add_argument("-o", "--output", type=Path, required=True)
-    training.add_argument("--text", type=Path)
-    training.add_argument("--corpus", type=Path)
-    training.add_argument("--steps", type=int, default=1000)
-    training.add_argument("--seconds", type=float, default=0,
-                          help="stop here, and let the rate fall towards it")
-    training.add_argument("--precision", default="highest",
-                          choices=("highest", "high"),
-                          help="of products in training; high is TF32")
-    training.add_argument("--batch", type=int, default=32)
-    training.add_argument("--tokens", type=int, default=256)
-    training.add_argument("--group-size", type=int, default=128)
-    training.add_argument("--lr", type=float, default=3e-4)
-    training.add_argument("--seed", type=int, default=0)
-    training.add_argument("--device", default="cuda")
-    training.add_argument("--log-every", type=int, default=100)
-    training.set_defaults(run=train)
-    merging = commands.add_parser("merge")
-    merging.add_argument("model", type=Path)
-    merging.add_argument("trained", type=Path)
-    merging.add_argument("-o", "--output", type=Path, required=True)
-    merging.set_defaults(run=merge)
-    args = parser.parse_args()
-    args.run(args)
+    parser.add_argument("model", type=Path)
+    parser.add_argument("-o", "--output", type=Path, required=True)
+    parser.add_argument("--start", type=Path)
+    parser.add_argument("--text", type=Path, help="to measure KL on")
+    parser.add_argument("--measured", type=int, default=16384,
+                        help="tokens of it")
+    parser.add_argument("--corpus", type=Path)
+    parser.add_argument("--steps", type=int, default=1000)
+    parser.add_argument("--seconds", type=float, default=0,
+                        help="stop here, and let the rate fall towards it")
+    parser.add_argument("--precision", default="highest",
+                        choices=("highest", "high"),
+                        help="of products in training; high is TF32")
+    parser.add_argument("--batch", type=int, default=32)
+    parser.add_argument("--tokens", type=int, default=256)
+    parser.add_argument("--group-size", type=int, default=128)
+    parser.add_argument("--zero-points", action="store_true")
+    parser.add_argument("--lr", type=float, default=1e-4)
+    parser.add_argument("--scale-lr", type=float, default=1e-5,
+                        help="of scales, with a start")
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--device", default="cuda")
+    parser.add_argument("--log-every", type=int, default=100)
+    train(parser.parse_args())
 
 
 if __name__ == "__main__":

@@ -18,7 +18,7 @@ import numpy as np
 from .checkpoints import (
     _AWQ_ORDER, CheckpointError, Tensor, read_folder, unpack)  # fmt: skip
 
-__all__ = ["KEPT_FILE", "find_known_scales"]
+__all__ = ["KEPT_FILE", "find_known_scales", "label_scales", "read_scales"]
 
 KEPT_FILE = "kept-scales.safetensors"
 
@@ -86,22 +86,47 @@ _READERS = {"gptq": (_gptq, "qweight"), "awq": (_awq, "qweight"),
             "compressed-tensors": (_compressed, "weight_scale")}  # fmt: skip
 
 
-def _read_modules(folder: Path, config: dict):
-    """The scales of each quantized linear, by layer, label and place."""
-    reader, marker = _READERS[config["quant_method"]]
+def read_scales(folder) -> dict[str, tuple]:
+    """Read what the codes of a quantized checkpoint stand for.
+
+    Parameters
+    ----------
+    folder : path
+        A quantized checkpoint of a LLaMA.
+
+    Returns
+    -------
+    dict
+        By linear, "model.layers.0.mlp.up_proj": scales ``[rows, groups]`` in
+        float32, zero points of codes from 0 on (or None: the middle one), bits
+        of a code (or "fp8"), and columns of a group (None: a row's).
+
+    Raises
+    ------
+    NotOurs
+        Where its scheme is none of ours.
+    CheckpointError
+        As `qlm.checkpoints.read_weights`.
+    """
+    folder = Path(folder)
+    config = json.loads((folder / "config.json").read_text())
+    section = config.get("quantization_config", {})
+    if section.get("quant_method") not in _READERS:
+        raise CheckpointError(f"no known method: {section.get('quant_method')}")
+    reader, marker = _READERS[section["quant_method"]]
     tensors = read_folder(folder)
-    found: dict[str, dict[int, tuple]] = {}
+    found = {}
     for name in tensors:
         match = re.fullmatch(
-            rf"model\.layers\.(\d+)\.([\w.]+)\.{re.escape(marker)}", name)
+            rf"(model\.layers\.\d+\.([\w.]+))\.{re.escape(marker)}", name)
         if not match or match[2] not in _PARTS:
             continue
-        module = name[: -len(marker) - 1] + "."
+        module = match[1] + "."
         part = {key[len(module):]: value for key, value in tensors.items()
                 if key.startswith(module)}
-        label, place = _PARTS[match[2]]
-        linear = found.setdefault(f"layers.{match[1]}.{label}", {})
-        linear[place] = reader(part, config)
+        found[match[1]] = reader(part, section)
+    if not found:
+        raise NotOurs("it has no quantized linears of a LLaMA")
     return found
 
 
@@ -127,33 +152,45 @@ def find_known_scales(folder) -> tuple[dict[str, Tensor], list[str]]:
     CheckpointError
         As `qlm.checkpoints.read_weights`.
     """
-    folder = Path(folder)
-    config = json.loads((folder / "config.json").read_text())
-    section = config["quantization_config"]
-    if section.get("quant_method") not in _READERS:
-        raise CheckpointError(f"no known method: {section.get('quant_method')}")
-    modules = _read_modules(folder, section)
-    if not modules:
-        raise NotOurs("it has no quantized linears of a LLaMA")
-    all_parts = [part for places in modules.values() for part in places.values()]
-    kinds = {(part[2], part[3]) for part in all_parts}
+    return label_scales(read_scales(folder))
+
+
+def label_scales(parts: dict[str, tuple]) -> tuple[dict[str, Tensor], list[str]]:
+    """Join scales as the compiler joins linears.
+
+    Parameters
+    ----------
+    parts : dict
+        As `read_scales` gives them, of all linears of a LLaMA.
+
+    Returns
+    -------
+    tensors, options
+        As `find_known_scales`.
+    """
+    modules: dict[str, dict[int, tuple]] = {}
+    for name, part in parts.items():
+        _, _, layer, linear = name.split(".", 3)
+        label, place = _PARTS[linear]
+        modules.setdefault(f"layers.{layer}.{label}", {})[place] = part
+    kinds = {(part[2], part[3]) for part in parts.values()}
     if len(kinds) != 1:
         raise NotOurs("its linears have different schemes")
     ((kind, group),) = kinds
     middle = {4: 8, 8: 128}.get(kind)
     symmetric = all(part[1] is None or (part[1] == middle).all()
-                    for part in all_parts)
+                    for part in parts.values())
     tensors = {}
     for label, places in modules.items():
-        parts = [places[place] for place in sorted(places)]
-        scales = np.concatenate([part[0] for part in parts]).astype(np.float32)
+        joined = [places[place] for place in sorted(places)]
+        scales = np.concatenate([part[0] for part in joined]).astype(np.float32)
         channel = group is None
         tensors[label + ".scales"] = Tensor(
             "F32", np.ascontiguousarray(scales[:, 0] if channel else scales))
         if not symmetric:
             zeros = np.concatenate([
                 np.full(part[0].shape, middle) if part[1] is None else part[1]
-                for part in parts]).astype(np.float32)
+                for part in joined]).astype(np.float32)
             tensors[label + ".zero_points"] = Tensor(
                 "F32", np.ascontiguousarray(zeros))
     options = ["--weights", kind if kind == "fp8" else f"int{kind}",

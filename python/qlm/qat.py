@@ -18,6 +18,11 @@ arithmetic, so the package holds the codes that training saw. A gradient passes
 through rounding as if it weren't there (straight-through estimator; Bengio et
 al., arXiv 1308.3432).
 
+With ``prepare(..., start=FOLDER)`` training begins at the codes and scales of a
+quantized checkpoint, such as GPTQ's of ``quantc quantize``, and scales are
+trained with the weights. ``export_llama`` then writes what the codes stand for
+with the scales beside it, and ``quantc --method keep`` keeps them.
+
 PyTorch is an optional dependency: ``pip install qlm[qat]``.
 """
 
@@ -38,6 +43,7 @@ except ImportError as error:  # pragma: no cover
 
 __all__ = [
     "FakeQuantize",
+    "GridQuantize",
     "convert",
     "export_llama",
     "fake_quantize",
@@ -137,6 +143,114 @@ class FakeQuantize(nn.Module):
         return weight
 
 
+class _RoundToGrid(torch.autograd.Function):
+    """`(clamp(round(w / s) + z, low, high) - z) * s` for `w [rows, groups, n]`.
+
+    Within the range of the codes a weight has its gradient unchanged, beyond it
+    none. A scale's is the sum over its group of what a code stands for less,
+    within the range, `w / s` (learned step size; Esser et al., arXiv
+    1902.08153).
+    """
+
+    @staticmethod
+    def forward(context, weight, scale, zero, low, high):
+        divisor = torch.where(scale == 0, torch.ones_like(scale), scale)
+        wide = weight / divisor
+        codes = torch.round(wide) + zero
+        inside = (codes >= low) & (codes <= high)
+        digits = codes.clamp(low, high) - zero
+        context.save_for_backward(torch.where(inside, wide, 0), digits, inside)
+        return digits * scale
+
+    @staticmethod
+    def backward(context, gradient):
+        wide, digits, inside = context.saved_tensors
+        of_scale = (gradient * (digits - wide)).sum(-1, keepdim=True)
+        return gradient * inside, of_scale, None, None, None
+
+
+class GridQuantize(FakeQuantize):
+    """A parametrization that rounds a weight to codes with scales of its own.
+
+    Attributes
+    ----------
+    scales : Parameter ``[rows, groups, 1]``
+        In float32; used as they are stored, with int4 in float16.
+    zeros : tensor ``[rows, groups, 1]``
+        Zero points of codes from 0 on.
+    """
+
+    def __init__(self, kind: str, group_size: int, scales, zeros):
+        bits = 4 if kind == "int4" else 8
+        middle = 1 << (bits - 1)
+        super().__init__(kind, group_size, bool((zeros != middle).any()))
+        self.scales = nn.Parameter(scales[..., None].contiguous())
+        self.register_buffer("zeros", zeros[..., None].contiguous())
+        symmetric8 = bits == 8 and not self.zero_points
+        self.low, self.high = int(symmetric8), (1 << bits) - 1
+
+    def stored_scales(self):
+        """The scales as the package has them; the gradient passes."""
+        with torch.no_grad():
+            stored = self.scales.clamp(min=0)
+            if self.kind == "int4":
+                stored = stored.half().float()
+            change = stored - self.scales
+        return self.scales + change
+
+    def forward(self, weight):
+        groups = weight.reshape(weight.shape[0], self.scales.shape[1], -1)
+        return _RoundToGrid.apply(
+            groups, self.stored_scales(), self.zeros, self.low, self.high
+        ).reshape(weight.shape)
+
+
+def _grids_of(start, kind: str, group_size: int, zero_points: bool) -> dict:
+    """The grids of a quantized checkpoint's linears, and their values."""
+    from .checkpoints import read_weights
+    from .kept import NotOurs, read_scales
+
+    try:
+        parts = read_scales(start)
+    except NotOurs as reason:
+        raise ValueError(f"cannot start from {start}: {reason}") from None
+    values = read_weights(start)
+    grids = {}
+    for name, (scales, zeros, bits, group) in parts.items():
+        stored = f"int{bits}" if isinstance(bits, int) else bits
+        if (stored, group or 0) != (kind, group_size):
+            raise ValueError(
+                f"start must have {kind} in groups of {group_size}, got "
+                f"{stored} in groups of {group or 0} in {name}"
+            )
+        scales = torch.tensor(scales).float()
+        middle = float(1 << (bits - 1))
+        zeros = (torch.full_like(scales, middle) if zeros is None
+                 else torch.tensor(zeros).float())  # fmt: skip
+        grid = GridQuantize(kind, group_size, scales, zeros)
+        if grid.zero_points and not zero_points:
+            raise ValueError(f"start must have no zero points, got some in {name}")
+        # The type's range is the checkpoint's, whatever this weight's zeros are.
+        grid.low, grid.zero_points = 0 if zero_points else grid.low, zero_points
+        grids[name] = (grid, torch.tensor(values.pop(name + ".weight")[0]))
+    return grids | {None: values}
+
+
+def _begin_at(layer, grid: GridQuantize, values) -> None:
+    """Move a layer's weight to where it rounds to `values`, but no farther.
+
+    A weight stays what it is where it rounds to its value anyway; elsewhere it
+    goes to 0.49 of a step from it.
+    """
+    with torch.no_grad():
+        shape = (values.shape[0], grid.scales.shape[1], -1)
+        middle = values.reshape(shape).to(layer.weight.device)
+        reach = 0.49 * grid.stored_scales()
+        weight = layer.weight.reshape(shape)
+        layer.weight.copy_(torch.minimum(torch.maximum(weight, middle - reach),
+                                         middle + reach).reshape(values.shape))
+
+
 def _fold_batch_norms(module) -> None:
     """Fold each BatchNorm into the linear or convolution before it."""
     for child in module.children():
@@ -161,6 +275,26 @@ def _fold_batch_norms(module) -> None:
         module._modules[following] = nn.Identity()
 
 
+def _check_start(module, prepared, grids) -> None:
+    """Refuse a start that is of another model."""
+    for name, layer in prepared:
+        if name not in grids:
+            raise ValueError(f"start has no codes of {name}: skip it")
+        if grids[name][1].shape != layer.weight.shape:
+            raise ValueError(
+                f"start must have {list(layer.weight.shape)} values of {name}, "
+                f"got {list(grids[name][1].shape)}"
+            )
+    state = module.state_dict()
+    for name, (values, _) in grids[None].items():
+        if name in state and not torch.equal(
+            state[name].float().cpu(), torch.tensor(values)
+        ):
+            raise ValueError(
+                f"start must be of the same model, its {name} differs"
+            )
+
+
 def _round_inputs(_, inputs):
     return (fake_quantize_rows(inputs[0]), *inputs[1:])
 
@@ -172,6 +306,7 @@ def prepare(
     zero_points: bool = False,
     activations: str = "none",
     skip: tuple[str, ...] = (),
+    start: str | os.PathLike | None = None,
 ):
     """Let a module's linears and convolutions compute with rounded weights.
 
@@ -191,6 +326,12 @@ def prepare(
         "none" or "int8-dynamic".
     skip : names
         Modules whose name is one of these, or ends in it, stay as they are.
+    start : path, optional
+        A quantized checkpoint of this LLaMA with this scheme. Each weight
+        begins where it rounds to the checkpoint's value and stays as near to
+        itself as that allows. Scales become parameters,
+        ``layer.parametrizations.weight[0].scales``, to be trained at a rate
+        that suits them or frozen.
 
     Returns
     -------
@@ -200,7 +341,8 @@ def prepare(
     Raises
     ------
     ValueError
-        For an unknown type, or a group size that doesn't divide the columns.
+        For an unknown type, a group size that doesn't divide the columns, or a
+        start with another scheme, another model's norms or without a linear.
     """
     if weights not in _KINDS:
         raise ValueError(f"weights must be int8 or int4, got '{weights}'")
@@ -224,10 +366,16 @@ def prepare(
                 f"{columns} in {name}"
             )
         prepared.append((name, layer))
-    for _, layer in prepared:
-        parametrize.register_parametrization(
-            layer, "weight", FakeQuantize(weights, group_size, zero_points)
-        )
+    grids = _grids_of(start, weights, group_size, zero_points) if start else {}
+    if start:
+        _check_start(module, prepared, grids)
+    for name, layer in prepared:
+        rounding = FakeQuantize(weights, group_size, zero_points)
+        if start:
+            rounding, values = grids[name]
+            rounding.to(layer.weight.device)
+            _begin_at(layer, rounding, values)
+        parametrize.register_parametrization(layer, "weight", rounding)
         if activations == "int8-dynamic":
             layer._qlm_hook = layer.register_forward_pre_hook(_round_inputs)
     return [name for name, _ in prepared]
@@ -242,7 +390,8 @@ def convert(module, rounded: bool = False):
         One that `prepare` has changed; changed in place and returned.
     rounded : bool
         Leave the rounded weights, for running in PyTorch, and not the trained
-        ones, which the compiler rounds to the same.
+        ones, which the compiler rounds to the same (after a `start`, with the
+        scales that `export_llama` writes).
     """
     for layer in module.modules():
         if parametrize.is_parametrized(layer, "weight") and isinstance(
@@ -278,6 +427,23 @@ def _write_safetensors(path: Path, tensors: dict) -> None:
     os.replace(partial, path)
 
 
+def _trained_scales(module) -> dict:
+    """The scales and zero points of a module that had a start, by linear."""
+    found = {}
+    for name, layer in module.named_modules():
+        if not parametrize.is_parametrized(layer, "weight"):
+            continue
+        grid = layer.parametrizations.weight[0]
+        if not isinstance(grid, GridQuantize):
+            continue
+        with torch.no_grad():
+            scales = grid.stored_scales()[..., 0].cpu().numpy()
+        zeros = grid.zeros[..., 0].cpu().numpy() if grid.zero_points else None
+        found[name] = (scales, zeros, 4 if grid.kind == "int4" else 8,
+                       grid.group_size or None)
+    return found
+
+
 def export_llama(module, source: str | os.PathLike, output: str | os.PathLike):
     """Write a trained LLaMA as a folder for ``qlm.compile``.
 
@@ -293,8 +459,16 @@ def export_llama(module, source: str | os.PathLike, output: str | os.PathLike):
     Returns
     -------
     Path
+
+    Notes
+    -----
+    After `prepare` with a `start` the weights are those that codes stand for,
+    and ``kept-scales.safetensors`` is written beside them, for ``quantc OUTPUT
+    --method keep --statistics OUTPUT/kept-scales.safetensors --keep-lm-head``
+    with the type, group size and ``--zero-points`` of `prepare`.
     """
-    convert(module)
+    kept = _trained_scales(module)
+    convert(module, rounded=bool(kept))
     source, output = Path(source), Path(output)
     output.mkdir(parents=True, exist_ok=True)
     config = json.loads((source / "config.json").read_text())
@@ -311,4 +485,11 @@ def export_llama(module, source: str | os.PathLike, output: str | os.PathLike):
     if config.get("tie_word_embeddings"):
         tensors.pop("lm_head.weight", None)
     _write_safetensors(output / "model.safetensors", tensors)
+    if kept:
+        from .kept import KEPT_FILE, label_scales
+
+        scales, _ = label_scales(kept)
+        _write_safetensors(output / KEPT_FILE, {
+            name: torch.tensor(tensor.array) for name, tensor in scales.items()
+        })
     return output

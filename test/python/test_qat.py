@@ -5,19 +5,20 @@
 from __future__ import annotations
 
 import json
-import struct
 import sys
 from pathlib import Path
 
 import numpy as np
 import numpy_reference as reference
 import pytest
+import toolchain
 from numpy_reference import Scheme
 
 torch = pytest.importorskip("torch")
 qat = pytest.importorskip("qlm.qat")
 nn = torch.nn
 ROOT = Path(__file__).resolve().parents[2]
+TINY = ROOT / "models" / "tiny-llama"
 
 CASES = [
     ("int8", 0, False, Scheme(8, "channel")),
@@ -115,24 +116,21 @@ def test_bad_options(arguments, message):
     assert not hasattr(model[0], "parametrizations")
 
 
-def test_exported_llama_runs_as_trained(tmp_path):
-    toolchain = pytest.importorskip("toolchain")
-    if not (toolchain.BIN / "quantc").exists():
-        pytest.skip("quantc is not built")
+def load_tiny():
+    """The tiny LLaMA in PyTorch."""
     sys.path.insert(0, str(ROOT / "models"))
     from llama_network import Llama
 
-    source = ROOT / "models" / "tiny-llama"
-    model = Llama(json.loads((source / "config.json").read_text()))
-    data = (source / "model.safetensors").read_bytes()
-    (size,) = struct.unpack_from("<Q", data)
-    state = {
-        name: torch.tensor(array)
-        for name, array in toolchain.read_safetensors(
-            source / "model.safetensors").items()
-    }  # fmt: skip
-    assert size > 0
-    model.load_state_dict(state)
+    model = Llama(json.loads((TINY / "config.json").read_text()))
+    stored = toolchain.read_safetensors(TINY / "model.safetensors")
+    model.load_state_dict({n: torch.tensor(a) for n, a in stored.items()})
+    return model
+
+
+def test_exported_llama_runs_as_trained(tmp_path):
+    if not (toolchain.BIN / "quantc").exists():
+        pytest.skip("quantc is not built")
+    source, model = TINY, load_tiny()
     names = qat.prepare(model, "int4", group_size=64)
     assert len(names) == 6 * 7
     ids = torch.tensor([[4094, 17, 300, 5, 80, 1000]])
@@ -147,3 +145,114 @@ def test_exported_llama_runs_as_trained(tmp_path):
     )  # fmt: skip
     actual = toolchain.logits(tmp_path / "pkg", ids[0].tolist())
     assert toolchain.relative_error(actual, expected) < 1e-5
+
+
+@pytest.mark.parametrize("low, zero", [(0, 8.0), (0, 3.0), (1, 128.0)])
+def test_gradients_of_a_grid(low, zero):
+    high = 255 if zero == 128 else 15
+    rng = np.random.default_rng(high)
+    w = rng.normal(0, 40 if high > 15 else 4, (5, 3, 8)).astype(np.float32)
+    s = rng.uniform(0.5, 1, (5, 3, 1)).astype(np.float32)
+    upstream = rng.normal(size=w.shape).astype(np.float32)
+    z = np.full_like(s, zero)
+    wide = torch.tensor(w, requires_grad=True)
+    scale = torch.tensor(s, requires_grad=True)
+    values = qat._RoundToGrid.apply(wide, scale, torch.tensor(z), low, high)
+    codes = np.clip(np.rint(w / s) + z, low, high)
+    assert np.array_equal(values.detach().numpy(), (codes - z) * s)
+    values.backward(torch.tensor(upstream))
+    inside = codes == np.rint(w / s) + z
+    assert not inside.all()
+    assert np.array_equal(wide.grad.numpy(), upstream * inside)
+    expected = (upstream.astype(np.float64)
+                * (codes - z - np.where(inside, w / s, 0))).sum(-1, keepdims=True)
+    assert np.allclose(scale.grad.numpy(), expected, rtol=1e-4, atol=1e-4)
+
+
+@pytest.fixture(scope="module")
+def checkpoints(tmp_path_factory):
+    """GPTQ's checkpoints of the tiny LLaMA, symmetric and with zero points."""
+    if not (toolchain.BIN / "quantc").exists():
+        pytest.skip("quantc is not built")
+    from qlm.quantize import quantize
+
+    folder = tmp_path_factory.mktemp("starts")
+    options = ["--method", "gptq", "--group-size", "64", "--statistics",
+               str(folder / "statistics")]
+    text = ["--calibration", str(ROOT / "models" / "heldout.txt"),
+            "--calibration-tokens", "1024"]
+    return {
+        False: quantize(TINY, folder / "plain", "gptq", options=options + text),
+        True: quantize(TINY, folder / "zeros", "gptq",
+                       options=[*options, "--zero-points"]),
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize("zeros", [False, True])
+def test_training_begins_at_gptqs_codes(checkpoints, tmp_path, zeros):
+    from qlm.checkpoints import read_weights
+
+    model, start = load_tiny(), checkpoints[zeros]
+    before = {n: p.detach().clone() for n, p in model.named_parameters()}
+    names = qat.prepare(model, "int4", group_size=64, zero_points=zeros,
+                        start=start)
+    assert len(names) == 6 * 7
+    values, moved = read_weights(start), 0.0
+    for name in names:
+        layer = model.get_submodule(name)
+        # GPTQ's own values are rounded to float16.
+        assert np.allclose(layer.weight.detach().numpy(),
+                           values[name + ".weight"][0], rtol=1e-3, atol=0)
+        latent = layer.parametrizations.weight.original
+        old = before[name + ".weight"]
+        # Weights move only where they would round to another code.
+        rounding = layer.parametrizations.weight[0]
+        same = rounding(old) == layer.weight
+        steps = rounding.stored_scales().expand(-1, -1, 64).reshape(old.shape)
+        near = (old - layer.weight).abs() <= 0.48 * steps
+        assert torch.equal(latent[same & near], old[same & near])
+        moved += float((~same).float().mean()) / len(names)
+    assert 0.01 < moved < 0.5  # GPTQ's codes are not those of rounding
+    ids = torch.tensor([[4094, 17, 300, 5, 80, 1000]])
+    grids = [model.get_submodule(n).parametrizations.weight for n in names]
+    optimizer = torch.optim.SGD([
+        {"params": [g.original for g in grids], "lr": 0.05},
+        {"params": [g[0].scales for g in grids], "lr": 2e-3},
+    ])  # fmt: skip
+    scales = grids[3][0].stored_scales().detach().clone()
+    model(ids).square().mean().backward()
+    optimizer.step()
+    assert not torch.equal(grids[3][0].stored_scales(), scales)
+    expected = model(ids)[0].detach().numpy()
+    qat.export_llama(model, TINY, tmp_path / "trained")
+    toolchain.succeed(
+        "quantc", tmp_path / "trained", "-o", tmp_path / "pkg", "--weights",
+        "int4", "--group-size", 64, "--keep-lm-head", "--method", "keep",
+        "--statistics", tmp_path / "trained" / "kept-scales.safetensors",
+        *(["--zero-points"] if zeros else []),
+    )  # fmt: skip
+    actual = toolchain.logits(tmp_path / "pkg", ids[0].tolist())
+    assert toolchain.relative_error(actual, expected) < 1e-5
+
+
+def test_starts_that_are_refused(checkpoints, tmp_path):
+    start = checkpoints[True]
+    for arguments, message in [
+        ({"group_size": 32}, "int4 in groups of 32, got int4 in groups of 64"),
+        ({"weights": "int8"}, "start must have int8 in groups of 64, got int4"),
+        ({"zero_points": False}, "no zero points, got some in model.layers"),
+    ]:
+        options = {"group_size": 64, "zero_points": True} | arguments
+        with pytest.raises(ValueError, match=message):
+            qat.prepare(load_tiny(), start=start, **options)
+    model = load_tiny()
+    model.extra = nn.Linear(64, 4)
+    with pytest.raises(ValueError, match="start has no codes of extra: skip it"):
+        qat.prepare(model, group_size=64, zero_points=True, start=start)
+    model = load_tiny()
+    with torch.no_grad():
+        model.model.norm.weight[0] += 1
+    with pytest.raises(ValueError, match="same model, its model.norm.weight"):
+        qat.prepare(model, group_size=64, zero_points=True, start=start)
+    with pytest.raises(ValueError, match="no known method"):
+        qat.prepare(load_tiny(), group_size=64, start=TINY)
