@@ -84,6 +84,9 @@ private:
 Status Calibration::load() {
   Model::Options load;
   load.threads = options.threads;
+  // A copy in huge pages would be memory beside the moments', and for a while
+  // beside the mapping too; long windows gain little from it.
+  load.weightsMemory = WeightsMemory::Mapped;
   Result<std::unique_ptr<Model>> loaded = Model::load(options.package, load);
   if (!loaded.ok())
     return loaded.status();
