@@ -74,9 +74,9 @@ static constexpr int64_t kLeastRows = 9, kLeastRowsOfInt4 = 12;
 static constexpr int64_t kKeptBytes = 8 << 20;
 /// What unpacked codes of few rows may take of the first level (48 KiB).
 static constexpr int64_t kChunkBytes = 24 << 10;
-/// Patches among which the fetching of the next pair is divided; with more it
-/// runs ahead of the next pair.
-static constexpr int64_t kFetchingPatches = 8;
+/// Most patches among which the fetching of the next pair is divided; with more
+/// it runs ahead of the next pair.
+static constexpr int64_t kFetchingPatches = 16;
 /// Groups and columns of a pass at most: its sums wait in the first level, and
 /// the processor overlooks a few hundred instructions.
 static constexpr int64_t kMostPassGroups = 4;
@@ -102,7 +102,8 @@ int64_t AmxPlan::getFetchedLines(const LinearShape &shape,
                                  const AmxPlan &plan) {
   int64_t steps = shape.columns / plan.stepColumns;
   int64_t pairLines = kBlocks * shape.blockBytes() / kTileBytes;
-  return llvm::divideCeil(pairLines, kFetchingPatches * steps);
+  int64_t patches = std::min(plan.rowBlock / kPatchRows, kFetchingPatches);
+  return llvm::divideCeil(pairLines, patches * steps);
 }
 
 AmxPlan AmxPlan::get(const LinearShape &shape, const LinearTuning &tuning,

@@ -30,6 +30,15 @@ static constexpr int64_t kPatchSize = AmxPlan::kRowTiles * kBlocks * kTileSize;
 /// Rows of each block whose sums are scaled in one round.
 static constexpr int64_t kScaledRows = 8;
 
+/// Fetches a line into the second level of cache. The first one has few buffers
+/// for lines on their way, and operands need them all: a line from memory would
+/// hold one for a dozen of those.
+static void fetchLine(KernelBuilder &b, Ptr line) {
+  constexpr int32_t kReads = 0, kSecondLevel = 2, kData = 1;
+  LLVM::Prefetch::create(b, b.getLoc(), line.get(), kReads, kSecondLevel,
+                         kData);
+}
+
 /// \p rowTiles tiles of the row block, from \p rowTile on. Totals of
 /// neighbours lie apart.
 LinearEmitter::AmxPatch LinearEmitter::getAmxPatch(const AmxPanel &panel,
@@ -271,8 +280,9 @@ void LinearEmitter::emitAmxFetch(const AmxPatch &patch, Val column) {
   if (!patch.panel.isFew) {
     int64_t lines = AmxPlan::getFetchedLines(shape, amx);
     Val step = column / amx.stepColumns;
+    Ptr first = patch.next.at(step * (lines * kTileBytes));
     for (int64_t i = 0; i < lines; ++i)
-      patch.next.at(step * (lines * kTileBytes)).at(i * kTileBytes).prefetch();
+      fetchLine(b, first.at(i * kTileBytes));
     return;
   }
   if (shape.layout == LayoutKind::Int4)

@@ -98,16 +98,14 @@ void CpuExecutor::bind() {
   }
 }
 
-/// Chunks of each thread's part of a launch. A chunk of many rows sums up all
-/// its rows' codes again, so these are few.
-static int64_t chunksFor(const format::StepSizes &sizes) {
-  return sizes.tokens > 16 ? 2 : 4;
-}
+/// Chunks of each thread's part of a launch: what a thread prepares for its
+/// rows, it prepares once a launch.
+static constexpr int64_t kChunks = 4;
 
 void CpuExecutor::resetQueues() {
   const format::StepSizes &sizes = step->getSizes();
   for (BoundLaunch &launch : launches)
-    launch.queue->reset(countTiles(launch.tiles, sizes), chunksFor(sizes));
+    launch.queue->reset(countTiles(launch.tiles, sizes), kChunks);
 }
 
 /// Every thread walks all launches and leaves one when all its tiles are
