@@ -53,6 +53,14 @@ static bool hasVectors(Operation *op) {
           OpTrait::hasElementwiseMappableTraits(op));
 }
 
+/// Whether \p value, which the body of \p op uses, is made there or a constant:
+/// those leave the body when a graph is canonicalized. What else comes from
+/// outside is the same for all elements, and not known in a kernel.
+static bool isKnown(Value value, linalg::GenericOp op) {
+  return value.getParentBlock() == op.getBody() ||
+         value.getDefiningOp<arith::ConstantOp>();
+}
+
 bool mlir::qlm::isRowMap(linalg::GenericOp op) {
   if (op.getNumResults() != 1 || op.getNumLoops() != 2 ||
       op.getNumParallelLoops() != 2 ||
@@ -69,13 +77,11 @@ bool mlir::qlm::isRowMap(linalg::GenericOp op) {
   for (Operation &inner : op.getBody()->without_terminator()) {
     if (!hasVectors(&inner))
       return false;
-    // What comes from outside is the same for all elements, and not known here.
     for (Value value : inner.getOperands())
-      if (value.getParentBlock() != op.getBody())
+      if (!isKnown(value, op))
         return false;
   }
-  Value given = op.getBody()->getTerminator()->getOperand(0);
-  return given.getParentBlock() == op.getBody();
+  return isKnown(op.getBody()->getTerminator()->getOperand(0), op);
 }
 
 Val mlir::qlm::emitRowMap(KernelBuilder &b, linalg::GenericOp op,
@@ -83,10 +89,21 @@ Val mlir::qlm::emitRowMap(KernelBuilder &b, linalg::GenericOp op,
   IRMapping mapping;
   for (auto [argument, input] : llvm::zip(op.getBody()->getArguments(), inputs))
     mapping.map(argument, input.get());
+  // The vector of what the body uses.
+  auto lookUp = [&](Value value) -> Value {
+    if (Value known = mapping.lookupOrNull(value))
+      return known;
+    auto constant = value.getDefiningOp<arith::ConstantOp>();
+    auto type = VectorType::get({lanes}, constant.getType());
+    Value made = arith::ConstantOp::create(
+        b, b.getLoc(), DenseElementsAttr::get(type, constant.getValue()));
+    mapping.map(value, made);
+    return made;
+  };
   for (Operation &inner : op.getBody()->without_terminator()) {
     OperationState state(b.getLoc(), inner.getName());
     for (Value operand : inner.getOperands())
-      state.addOperands(mapping.lookup(operand));
+      state.addOperands(lookUp(operand));
     for (Type type : inner.getResultTypes())
       state.addTypes(VectorType::get({lanes}, type));
     if (auto constant = dyn_cast<arith::ConstantOp>(inner)) {
@@ -100,7 +117,7 @@ Val mlir::qlm::emitRowMap(KernelBuilder &b, linalg::GenericOp op,
     Operation *made = b.create(state);
     mapping.map(inner.getResults(), made->getResults());
   }
-  return b.val(mapping.lookup(op.getBody()->getTerminator()->getOperand(0)));
+  return b.val(lookUp(op.getBody()->getTerminator()->getOperand(0)));
 }
 
 //===----------------------------------------------------------------------===//

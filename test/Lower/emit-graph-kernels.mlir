@@ -69,3 +69,32 @@ func.func @graph(%x: tensor<64x16xf32>, %w: tensor<2x144x16xf32>) -> (tensor<64x
   %z = qlm.packed_linear %q, %w {inFeatures = 144 : i64, outFeatures = 32 : i64, layout = #qlm.layout<f32x16>} : (tensor<16x144xf32>, tensor<2x144x16xf32>) -> tensor<16x32xf32>
   return %y, %z : tensor<64x32xf32>, tensor<16x32xf32>
 }
+
+// -----
+
+// Constants leave a map's body when a graph is canonicalized. A number that is
+// known only when the graph runs stays outside of kernels.
+// CHECK-LABEL: func.func @graph
+// CHECK-NOT: linalg.generic
+// CHECK: graph.launch @packed_linear_rows
+// CHECK: linalg.generic
+// CHECK: arith.mulf
+// CHECK-NOT: arith.maximumf
+// CHECK: return
+#id = affine_map<(d0, d1) -> (d0, d1)>
+func.func @graph(%x: tensor<16x8xf32>, %w: tensor<1x8x16xf32>, %factor: f32) -> tensor<16x16xf32> {
+  %zero = arith.constant 0.0 : f32
+  %y = qlm.packed_linear %x, %w {inFeatures = 8 : i64, outFeatures = 16 : i64, layout = #qlm.layout<f32x16>} : (tensor<16x8xf32>, tensor<1x8x16xf32>) -> tensor<16x16xf32>
+  %e = tensor.empty() : tensor<16x16xf32>
+  %r = linalg.generic {indexing_maps = [#id, #id], iterator_types = ["parallel", "parallel"]} ins(%y : tensor<16x16xf32>) outs(%e : tensor<16x16xf32>) {
+  ^bb0(%i: f32, %o: f32):
+    %k = arith.maximumf %i, %zero : f32
+    linalg.yield %k : f32
+  } -> tensor<16x16xf32>
+  %s = linalg.generic {indexing_maps = [#id, #id], iterator_types = ["parallel", "parallel"]} ins(%r : tensor<16x16xf32>) outs(%e : tensor<16x16xf32>) {
+  ^bb0(%i: f32, %o: f32):
+    %k = arith.mulf %i, %factor : f32
+    linalg.yield %k : f32
+  } -> tensor<16x16xf32>
+  return %s : tensor<16x16xf32>
+}
