@@ -19,6 +19,7 @@
 #include "qlm/Lower/Kernel/Builder.h"
 #include "qlm/Lower/LowerGraph.h"
 #include "qlm/Package/Format.h"
+#include "qlm/Package/ObjectFile.h"
 
 #include "mlir/Pass/PassManager.h"
 #include "llvm/ADT/TypeSwitch.h"
@@ -33,12 +34,15 @@ using namespace mlir;
 using namespace mlir::qlm;
 using kernel::KernelFrame;
 
+/// Graphs with fewer bytes of weights get small code.
+static constexpr int64_t kSmallWeightBytes = 1 << 20;
+
 namespace {
 /// Turns the operations of a graph to launches.
 class GraphKernelWriter {
 public:
-  GraphKernelWriter(ModuleOp kernels, const cpu::Target &target)
-      : kernels(kernels), target(target) {}
+  GraphKernelWriter(ModuleOp kernels, const cpu::Target &target, bool isSmall)
+      : kernels(kernels), target(target), isSmall(isSmall) {}
 
   /// Writes a linear and what goes with it.
   LogicalResult writeLinear(PackedLinearOp op);
@@ -58,6 +62,7 @@ private:
 
   ModuleOp kernels;
   const cpu::Target &target;
+  bool isSmall;
 };
 
 struct EmitGraphKernelsPass
@@ -151,7 +156,7 @@ LogicalResult GraphKernelWriter::writeLinear(PackedLinearOp op) {
   bool byQuads = isWinograd(fused);
   FailureOr<RowBlocksKernel> kernel =
       byQuads ? emitWinograd(kernels, target, fused)
-              : emitRowBlocks(kernels, target, fused);
+              : emitRowBlocks(kernels, target, fused, isSmall);
   if (failed(kernel))
     return failure();
   OpBuilder b(fused.place);
@@ -253,6 +258,19 @@ LogicalResult GraphKernelWriter::writeRest(Operation *op) {
       .Default([](Operation *) { return success(); });
 }
 
+/// Whether the weights of \p linears are codes, and so few that code is a good
+/// part of the package.
+static bool isSmallGraph(ArrayRef<PackedLinearOp> linears) {
+  int64_t bytes = 0;
+  for (PackedLinearOp op : linears) {
+    if (!op.getScheme())
+      return false;
+    auto type = op.getWeight().getType();
+    bytes += type.getNumElements() * type.getElementTypeBitWidth() / 8;
+  }
+  return bytes < kSmallWeightBytes;
+}
+
 /// What \p kernels holds becomes the module's own, for it alone.
 static void moveFunctions(ModuleOp kernels, ModuleOp module) {
   for (Operation &op : llvm::make_early_inc_range(*kernels.getBody())) {
@@ -284,9 +302,12 @@ void EmitGraphKernelsPass::runOnOperation() {
   builder.setInsertionPointToEnd(module.getBody());
   auto kernels =
       ModuleOp::create(builder, builder.getUnknownLoc(), kKernelsName);
-  GraphKernelWriter writer(kernels, *target);
   SmallVector<PackedLinearOp> linears;
   graph.walk([&](PackedLinearOp op) { linears.push_back(op); });
+  bool isSmall = isSmallGraph(linears);
+  if (isSmall)
+    module->setAttr(kSmallCodeAttr, builder.getUnitAttr());
+  GraphKernelWriter writer(kernels, *target, isSmall);
   for (PackedLinearOp op : linears)
     if (failed(writer.writeLinear(op)))
       return signalPassFailure();

@@ -314,7 +314,8 @@ void RowBlocksEmitter::emitBlock(const Part &part) {
 /// Says how \p op is cut: its tiles, and whether its results are read next.
 /// Matrix registers take all numbers of rows: a second way for a few would be
 /// half of the code.
-static int64_t tune(PackedLinearOp op, bool isRead, bool hasMatrices) {
+static int64_t tune(PackedLinearOp op, bool isRead, bool hasMatrices,
+                    bool isSmall) {
   int64_t count = llvm::divideCeil(op.getOutFeatures(), 16), tileBlocks = 2;
   while (tileBlocks < 64 && count > tileBlocks * kBlockTiles)
     tileBlocks *= 2;
@@ -327,13 +328,16 @@ static int64_t tune(PackedLinearOp op, bool isRead, bool hasMatrices) {
                        b.getI64IntegerAttr(cpu::LinearTuning::kCachedStores)));
   if (hasMatrices)
     choices.push_back(b.getNamedAttr("amx_rows", b.getI64IntegerAttr(1)));
+  if (hasMatrices && isSmall)
+    choices.push_back(b.getNamedAttr("one_patch", b.getI64IntegerAttr(1)));
   op->setAttr(cpu::kTuningAttr, b.getDictionaryAttr(choices));
   return tileBlocks;
 }
 
 FailureOr<RowBlocksKernel> mlir::qlm::emitRowBlocks(ModuleOp kernels,
                                                     const cpu::Target &target,
-                                                    FusedLinear &fused) {
+                                                    FusedLinear &fused,
+                                                    bool isSmall) {
   PackedLinearOp op = fused.linear;
   int64_t bytes =
       op.getInFeatures() * (fused.quantize ? 4 : elementBytes(op.getInput()));
@@ -341,7 +345,7 @@ FailureOr<RowBlocksKernel> mlir::qlm::emitRowBlocks(ModuleOp kernels,
   kernel.blocks.rows =
       std::clamp(kBlockBytes / bytes, kFewestRows, kMostRows) / 16 * 16;
   kernel.blocks.tileColumns =
-      16 * tune(op, !fused.after.empty(), target.amxInt8);
+      16 * tune(op, !fused.after.empty(), target.amxInt8, isSmall);
   cpu::StepLimits limits{kernel.blocks.rows, 1, 1};
   FailureOr<cpu::KernelInfo> info =
       cpu::emitKernel(kernels, op, target, SizeKind::Tokens, limits);

@@ -73,9 +73,10 @@ struct RowBlocksKernel {
   int64_t scratchBytes = 0;
 };
 
-/// Emits the launch's kernel into \p kernels.
-FailureOr<RowBlocksKernel>
-emitRowBlocks(ModuleOp kernels, const cpu::Target &target, FusedLinear &fused);
+/// Emits the launch's kernel into \p kernels; \p isSmall prefers small code.
+FailureOr<RowBlocksKernel> emitRowBlocks(ModuleOp kernels,
+                                         const cpu::Target &target,
+                                         FusedLinear &fused, bool isSmall);
 
 } // namespace mlir::qlm
 

@@ -73,7 +73,8 @@ createTargetMachine(StringRef features, Effort effort) {
 /// Tells each function what it is compiled for. `no-builtins` keeps the
 /// optimizer from turning loops into calls of memset and memcpy.
 static void setFunctionAttributes(llvm::Module &module, StringRef cpu,
-                                  StringRef features, Libraries libraries) {
+                                  StringRef features, Libraries libraries,
+                                  bool isSmall) {
   for (llvm::Function &function : module) {
     if (function.isDeclaration())
       continue;
@@ -81,6 +82,8 @@ static void setFunctionAttributes(llvm::Module &module, StringRef cpu,
     function.addFnAttr("target-features", features);
     if (libraries == Libraries::None)
       function.addFnAttr("no-builtins");
+    if (isSmall)
+      function.addFnAttr(llvm::Attribute::OptimizeForSize);
     if (!cpu.empty())
       function.addFnAttr("tune-cpu", cpu);
     // Tuning for some processors prefers halves of the vectors asked for.
@@ -163,7 +166,8 @@ mlir::qlm::emitObjectCode(ModuleOp kernels, Libraries libraries,
     return makeError("cannot translate the kernels to LLVM IR: " + messages);
   module->setTargetTriple((*machine)->getTargetTriple());
   module->setDataLayout((*machine)->createDataLayout());
-  setFunctionAttributes(*module, cpu, features, libraries);
+  setFunctionAttributes(*module, cpu, features, libraries,
+                        kernels->hasAttr(kSmallCodeAttr));
   optimizeModule(*module, **machine,
                  effort == Effort::Full ? llvm::OptimizationLevel::O3
                                         : llvm::OptimizationLevel::O1);
@@ -223,9 +227,12 @@ llvm::Error mlir::qlm::emitSharedLibrary(ModuleOp kernels, StringRef path,
   StringRef symbols = libraries == Libraries::None
                           ? "--no-undefined"
                           : "--unresolved-symbols=ignore-all";
-  StringRef arguments[] = {*linker,   "-shared",     symbols, "--build-id=none",
-                           "-z",      "noexecstack", "-o",    path,
-                           objectPath};
+  SmallVector<StringRef> arguments{
+      *linker,       "-shared", symbols, "--build-id=none", "-z",
+      "noexecstack", "-o",      path,    objectPath};
+  // Names tell a profiler which kernel is which.
+  if (kernels->hasAttr(kSmallCodeAttr))
+    arguments.append({"--strip-all", "--hash-style=gnu"});
   std::optional<StringRef> redirects[] = {StringRef(), StringRef(logPath),
                                           StringRef(logPath)};
   std::string message;

@@ -88,6 +88,10 @@ CASES = [
     Case(4, 520, 1024, 128, residual=True,
          tuning="amx_rows = 1 : i64, tile_blocks = 16 : i64, "
                 "chunk_columns = 256 : i64"),
+    # One way for all numbers of rows.
+    Case(8, 250, 784, bias=True, tuning="amx_rows = 1 : i64, one_patch = 1 : i64"),
+    Case(8, 10, 256, zero_points=True, bias=True,
+         tuning="amx_rows = 1 : i64, one_patch = 1 : i64"),
     Case(4, 544, 512, 128, zero_points=True, gated=True),
     Case(8, 1056, 320, bias=True, gated=True),
     Case(8, 96, 256, outliers=True, gated=True),

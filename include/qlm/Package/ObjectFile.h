@@ -17,6 +17,9 @@
 
 namespace mlir::qlm {
 
+/// Attribute of a module whose code should be small.
+inline constexpr llvm::StringLiteral kSmallCodeAttr = "qlm.small_code";
+
 /// What compiled code may call that it doesn't define.
 enum class Libraries {
   None,    ///< kernels of models

@@ -38,6 +38,7 @@ constexpr Choice kChoices[] = {
     {"amx_rows", &LinearTuning::amxRows, 1, 1 << 16, 1},
     {"result_stores", &LinearTuning::resultStores, 1, 2, 1},
     {"chunk_columns", &LinearTuning::chunkColumns, 64, 1 << 20, 64},
+    {"one_patch", &LinearTuning::onePatch, 1, 1, 1},
 };
 } // namespace
 

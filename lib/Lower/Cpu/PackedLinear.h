@@ -130,6 +130,7 @@ struct AmxPlan {
   int64_t columnBytes = 0;  ///< of a column of a block, unpacked
   int64_t chunkColumns = 0; ///< of int4 that few rows unpack at once
   int64_t passGroups = 1;   ///< whose sums are scaled in one pass
+  bool onePatch = false;    ///< patches are alike, whole or not
   int64_t rowBlock = 0;     ///< rows that are multiplied at once
   bool keepsRows = false;   ///< all rows stay arranged, not a row block
   int64_t arranged = 0; ///< rows in tiles: [row tiles, steps, 16, step bytes]

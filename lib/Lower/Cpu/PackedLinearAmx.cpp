@@ -114,6 +114,7 @@ AmxPlan AmxPlan::get(const LinearShape &shape, const LinearTuning &tuning,
                  : tuning.amxRows                   ? tuning.amxRows
                  : shape.layout == LayoutKind::Int4 ? kLeastRowsOfInt4
                                                     : kLeastRows;
+  plan.onePatch = tuning.onePatch && shape.layout != LayoutKind::Int4;
   plan.stepColumns = kTileBytes / shape.inputBytes;
   if (!hasTail(shape) && shape.groupColumns % plan.stepColumns != 0)
     plan.stepColumns /= 2;
@@ -276,7 +277,13 @@ void LinearEmitter::emitAmxPair(AmxPanel panel) {
       emitAmxUnpacked(panel, b.index(0), b.index(shape.columns));
     emitAmxPatches(panel);
   };
-  b.ifElse(panel.rowTiles <= kRowTiles, emitFew, emitMany);
+  if (!amx.onePatch)
+    return b.ifElse(panel.rowTiles <= kRowTiles, emitFew, emitMany);
+  AmxFeatures features = loadAmxFeatures(panel);
+  // A tile of rows that aren't there is multiplied too; there is memory for it.
+  b.forRange(b.index(0), panel.rowTiles, kRowTiles, [&](Val rowTile) {
+    emitAmxPatch(getAmxPatch(panel, kRowTiles, rowTile), features);
+  });
 }
 
 /// What a block's stream needs after \p offset, as an offset from the block.

@@ -64,6 +64,10 @@ struct LinearTuning {
   /// `chunk_columns`: columns of int4 that few rows unpack for AMX at once.
   int64_t chunkColumns = 0;
 
+  /// `one_patch`: 1 multiplies all numbers of rows by AMX in one way, which
+  /// takes a fifth of the code.
+  int64_t onePatch = 0;
+
   /// Reads the attribute of \p op, if it has one; fails with a diagnostic.
   static FailureOr<LinearTuning> get(Operation *op);
 };
