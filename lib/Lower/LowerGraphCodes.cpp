@@ -76,17 +76,42 @@ static Value extend(OpBuilder &b, Location loc, Value code, Type wide,
   return arith::ExtSIOp::create(b, loc, wide, code);
 }
 
+static Value number(OpBuilder &b, Location loc, double value) {
+  return arith::ConstantOp::create(b, loc, b.getF32FloatAttr(value));
+}
+
+/// The smaller or the larger of \p x and \p bound; the bound of NaN. One
+/// instruction, where those that keep NaN take three.
+static Value atMost(OpBuilder &b, Location loc, Value x, Value bound) {
+  Value isLess =
+      arith::CmpFOp::create(b, loc, arith::CmpFPredicate::OLT, x, bound);
+  return arith::SelectOp::create(b, loc, isLess, x, bound);
+}
+static Value atLeast(OpBuilder &b, Location loc, Value x, Value bound) {
+  Value isMore =
+      arith::CmpFOp::create(b, loc, arith::CmpFPredicate::OGT, x, bound);
+  return arith::SelectOp::create(b, loc, isMore, x, bound);
+}
+
+/// \p x rounded to a whole number, halves to even, plus \p zero if there is
+/// one, as a byte; |x| is below 2^22. A sum with 1.5 * 2^23 has no place for a
+/// fraction, and the number in its lowest bits.
+static Value toByte(OpBuilder &b, Location loc, Value x, Value zero) {
+  Value sum = arith::AddFOp::create(b, loc, x, number(b, loc, 1.5 * (1 << 23)));
+  Value code = arith::BitcastOp::create(b, loc, b.getI32Type(), sum);
+  if (zero)
+    code = arith::AddIOp::create(b, loc, code, zero);
+  return arith::TruncIOp::create(b, loc, b.getI8Type(), code);
+}
+
 /// x / scale, correctly rounded where it matters to a code, by the reciprocal,
 /// which is one for all: the quotient, less its error. Quotients beyond any
 /// code only have to stay there, infinite ones too.
 static Value divideByOne(OpBuilder &b, Location loc, Value x, Value scale) {
-  auto number = [&](double value) -> Value {
-    return arith::ConstantOp::create(b, loc, b.getF32FloatAttr(value));
-  };
-  Value inverse = arith::DivFOp::create(b, loc, number(1), scale);
+  Value inverse = arith::DivFOp::create(b, loc, number(b, loc, 1), scale);
   Value near = arith::MulFOp::create(b, loc, x, inverse);
-  near = arith::MinimumFOp::create(b, loc, near, number(1 << 20));
-  near = arith::MaximumFOp::create(b, loc, near, number(-(1 << 20)));
+  near = atMost(b, loc, near, number(b, loc, 1 << 20));
+  near = atLeast(b, loc, near, number(b, loc, -(1 << 20)));
   Value minus = arith::NegFOp::create(b, loc, near);
   Value rest = math::FmaOp::create(b, loc, minus, scale, x);
   return math::FmaOp::create(b, loc, rest, inverse, near);
@@ -104,26 +129,21 @@ static void lower(graph::QuantizeOp op) {
   Value result = mapElements(
       op, op.getInput(), parameters, op.getAxis(),
       [&](OpBuilder &b, Location loc, ValueRange elements) -> Value {
-        Type f32 = b.getF32Type(), i32 = b.getI32Type();
-        auto number = [&](double value) -> Value {
-          return arith::ConstantOp::create(b, loc, b.getF32FloatAttr(value));
-        };
         Value code = isOne ? divideByOne(b, loc, elements[0], elements[1])
                            : Value(arith::DivFOp::create(b, loc, elements[0],
                                                          elements[1]));
-        code = math::RoundEvenOp::create(b, loc, code);
+        // Bounds are whole numbers: what is beyond them rounds to them.
+        Value least = number(b, loc, isUnsigned ? 0 : -128),
+              most = number(b, loc, isUnsigned ? 255 : 127), zero;
         if (elements.size() > 2) {
-          Value zero = extend(b, loc, elements[2], i32, isUnsigned);
-          zero = arith::SIToFPOp::create(b, loc, f32, zero);
-          code = arith::AddFOp::create(b, loc, code, zero);
+          zero = extend(b, loc, elements[2], b.getI32Type(), isUnsigned);
+          Value shift = arith::SIToFPOp::create(b, loc, b.getF32Type(), zero);
+          least = arith::SubFOp::create(b, loc, least, shift);
+          most = arith::SubFOp::create(b, loc, most, shift);
         }
-        // NaN becomes the lowest code; the conversion must not be undefined.
-        code = arith::MaxNumFOp::create(b, loc, code,
-                                        number(isUnsigned ? 0 : -128));
-        code = arith::MinNumFOp::create(b, loc, code,
-                                        number(isUnsigned ? 255 : 127));
-        code = arith::FPToSIOp::create(b, loc, i32, code);
-        return arith::TruncIOp::create(b, loc, b.getI8Type(), code);
+        // NaN becomes the lowest code.
+        code = atMost(b, loc, atLeast(b, loc, code, least), most);
+        return toByte(b, loc, code, zero);
       });
   op.replaceAllUsesWith(result);
   op.erase();
@@ -172,19 +192,10 @@ static void lower(StaticQuantizeOp op) {
                b, loc, type, ValueRange{from, op.getScale()}, empty,
                ArrayRef<AffineMap>{map, one, map}, loops,
                [&](OpBuilder &nested, Location at, ValueRange e) {
-                 auto number = [&](double value) -> Value {
-                   return arith::ConstantOp::create(
-                       nested, at, nested.getF32FloatAttr(value));
-                 };
                  Value code = divideByOne(nested, at, e[0], e[1]);
-                 code = math::RoundEvenOp::create(nested, at, code);
-                 code = arith::MinNumFOp::create(nested, at, code, number(127));
-                 code =
-                     arith::MaxNumFOp::create(nested, at, code, number(-127));
-                 code = arith::FPToSIOp::create(nested, at, nested.getI32Type(),
-                                                code);
-                 code = arith::TruncIOp::create(nested, at, nested.getI8Type(),
-                                                code);
+                 code = atMost(nested, at, code, number(nested, at, 127));
+                 code = atLeast(nested, at, code, number(nested, at, -127));
+                 code = toByte(nested, at, code, /*zero=*/Value());
                  linalg::YieldOp::create(nested, at, code);
                })
         .getResult(0);
