@@ -11,6 +11,7 @@
 //===----------------------------------------------------------------------===//
 
 #include "FusedRows.h"
+#include "GraphLaunches.h"
 #include "GraphRowBlocks.h"
 #include "GraphWinograd.h"
 #include "qlm/Dialect/MethodOps.h"
@@ -200,6 +201,9 @@ LogicalResult GraphKernelWriter::writeLinear(PackedLinearOp op) {
       launch(fused.place, kernel->name, rows,
              countTiles(b, loc, units, kernel->blocks), kernel->scratchBytes,
              fused.inputs, fused.stored);
+  // A thread makes the pixels of a block once.
+  if (byQuads)
+    made->setAttr(kTilesApartAttr, b.getUnitAttr());
   for (auto [old, result] : llvm::zip_equal(fused.stored, made.getResults()))
     old.replaceAllUsesWith(result);
   fused.erase();

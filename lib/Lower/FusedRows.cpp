@@ -8,6 +8,7 @@
 #include "FusedRows.h"
 
 #include "qlm/Package/Format.h"
+#include "qlm/Package/LaunchScratch.h"
 
 #include "llvm/Support/MathExtras.h"
 
@@ -42,6 +43,17 @@ FusedRows::FusedRows(const cpu::Target &target, FusedLinear &fused,
   int64_t buffers = fused.linear->getNumOperands() + 1;
   list = allocate(b, std::max(buffers, kQuantizeBuffers));
   sizes = allocate(b, kSizes);
+  take(::qlm::format::kScratchHead);
+}
+
+void FusedRows::makeOnce(const Part &part, llvm::function_ref<void()> make) {
+  // The launch's word: 0, or one more than the number of the block made last.
+  Val number = part.block + 1;
+  Ptr made = frame.scratch();
+  b.ifThen(made.load(b.i64()) != number, [&] {
+    make();
+    made.store(number);
+  });
 }
 
 /// A line lies between two areas: kernels may read past one.
@@ -77,6 +89,7 @@ void FusedRows::forBlocks(Val rows, int64_t unit,
   b.forRange(frame.lo() / tiles, (frame.hi() + tiles - 1) / tiles, 1,
              [&](Val block) {
                Part part;
+               part.block = block;
                part.first = block * size;
                part.count = b.min(rows - part.first, size);
                // Tiles of many blocks have all of the kernel's.
@@ -94,10 +107,11 @@ void FusedRows::call(func::FuncOp callee, ArrayRef<Ptr> pointers, Val rows,
     list.at(8 * static_cast<int64_t>(i)).store(b.val(pointer.get()), 8);
   sizes.at(8 * ::qlm::format::kSizeTokens).store(rows, 8);
   // Other rows: a launch of its own.
-  frame.scratch().store(b.index(0));
-  func::CallOp::create(b, b.getLoc(), callee,
-                       ValueRange{list.get(), sizes.get(), lo.get(), hi.get(),
-                                  frame.scratch().get()});
+  Ptr scratch = frame.scratch().at(callees);
+  scratch.store(b.index(0));
+  func::CallOp::create(
+      b, b.getLoc(), callee,
+      ValueRange{list.get(), sizes.get(), lo.get(), hi.get(), scratch.get()});
 }
 
 Val FusedRows::loadOperand(linalg::GenericOp op, OpOperand &operand, Ptr row,

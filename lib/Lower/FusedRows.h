@@ -40,13 +40,18 @@ protected:
 
   /// Rows of a block, and the tiles of the linear's kernel that are wanted.
   struct Part {
-    Val first, count, from, to;
+    Val block, first, count, from, to;
   };
   /// Where the rows of operands and results begin.
   using RowPlaces = llvm::SmallDenseMap<Value, Ptr>;
 
   FusedRows(const cpu::Target &target, FusedLinear &fused,
             const RowBlocks &blocks, func::FuncOp function);
+
+  /// Gives the kernels that are called \p bytes of scratch.
+  void takeScratch(int64_t bytes) { callees = take(bytes); }
+  /// Runs \p make, unless this thread has made the block of \p part before.
+  void makeOnce(const Part &part, llvm::function_ref<void()> make);
 
   /// Bytes of scratch that were taken.
   int64_t getScratchBytes() const { return scratchBytes; }
@@ -85,6 +90,9 @@ private:
   /// Arguments of a call.
   Ptr list, sizes;
   int64_t scratchBytes = 0;
+  /// In scratch: the number of the block whose rows are made, and the scratch
+  /// of the kernels that are called.
+  int64_t callees = 0;
 };
 
 } // namespace mlir::qlm

@@ -63,9 +63,10 @@ struct LaunchBufferization
           return failure();
         to->push_back(isInput ? makeDense(b, op->getLoc(), *buffer) : *buffer);
       }
-    graph::LaunchOp::create(
+    auto made = graph::LaunchOp::create(
         b, op->getLoc(), TypeRange(), launch.getKernelAttr(), launch.getRows(),
         launch.getTiles(), launch.getScratchBytesAttr(), inputs, outputs);
+    made->setDiscardableAttrs(op->getDiscardableAttrDictionary());
     replaceOpWithBufferizedValues(b, op, outputs);
     return success();
   }
@@ -125,6 +126,7 @@ static void lowerLaunch(graph::LaunchOp launch, LLVM::GlobalOp variable) {
     return arith::IndexCastOp::create(b, loc, i64, index);
   };
   int64_t count = launch.getInputs().size() + launch.getOutputs().size();
+  int64_t tilesApart = launch->hasAttr(kTilesApartAttr);
   Value buffers = allocate(count), sizes = allocate(4);
   int64_t next = 0;
   for (ValueRange list : {launch.getInputs(), launch.getOutputs()})
@@ -135,8 +137,9 @@ static void lowerLaunch(graph::LaunchOp launch, LLVM::GlobalOp variable) {
     }
   for (int64_t i = 0; i < 4; ++i)
     put(sizes, i,
-        i == ::qlm::format::kSizeTokens ? toI64(launch.getRows())
-                                        : constant(0));
+        i == ::qlm::format::kSizeTokens       ? toI64(launch.getRows())
+        : i == ::qlm::format::kSizeTilesApart ? constant(tilesApart)
+                                              : constant(0));
   Value kernel =
       LLVM::AddressOfOp::create(b, loc, pointer, launch.getKernelAttr());
   Value slot = LLVM::AddressOfOp::create(b, loc, variable);

@@ -13,6 +13,9 @@
 
 namespace mlir::qlm {
 
+/// Attribute of a launch whose tiles cost no more on their own.
+inline constexpr llvm::StringLiteral kTilesApartAttr = "qlm.tiles_apart";
+
 /// Tells bufferization what `graph.launch` reads and writes.
 void registerLaunchBufferization(DialectRegistry &registry);
 

@@ -202,7 +202,7 @@ RowBlocksEmitter::RowBlocksEmitter(const cpu::Target &target,
                                    int64_t linearScratch, func::FuncOp function)
     : FusedRows(target, fused, blocks, function), linear(linear),
       quantize(quantize) {
-  take(linearScratch);
+  takeScratch(linearScratch);
   PackedLinearOp op = fused.linear;
   int64_t count = blocks.rows;
   if (fused.windows || fused.before) {

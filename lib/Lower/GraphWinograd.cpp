@@ -22,7 +22,6 @@
 
 #include "FusedRows.h"
 #include "qlm/Package/Format.h"
-#include "qlm/Package/LaunchScratch.h"
 
 #include "llvm/Support/MathExtras.h"
 
@@ -39,11 +38,11 @@ static constexpr int64_t kFeatures = 2 * ::qlm::format::kRowBlock;
 /// Bytes of V: what is left of a second-level cache by U and M.
 static constexpr int64_t kLargeBytes = 832 * 1024, kSmallBytes = 384 * 1024;
 /// Fewer quads use a transformed kernel too seldom, more take no less time.
-static constexpr int64_t kFewestQuads = 28, kMostQuads = 210;
+static constexpr int64_t kFewestQuads = 28, kMostQuads = 105;
 /// Images with fewer quads are computed by windows.
 static constexpr int64_t kFewestPerImage = 16;
 /// Tiles of a block, so that few blocks keep several threads busy.
-static constexpr int64_t kBlockTiles = 4;
+static constexpr int64_t kBlockTiles = 8;
 static constexpr int64_t kLine = 64;
 
 Quads Quads::get(graph::WindowsOp windows) {
@@ -77,7 +76,7 @@ class WinogradEmitter : FusedRows {
 public:
   WinogradEmitter(const cpu::Target &target, FusedLinear &fused,
                   const RowBlocks &blocks, func::FuncOp linear,
-                  func::FuncOp function);
+                  int64_t linearScratch, func::FuncOp function);
   void emit(int64_t unit);
   using FusedRows::getScratchBytes;
 
@@ -108,7 +107,7 @@ private:
 
 WinogradEmitter::WinogradEmitter(const cpu::Target &target, FusedLinear &fused,
                                  const RowBlocks &blocks, func::FuncOp linear,
-                                 func::FuncOp function)
+                                 int64_t linearScratch, func::FuncOp function)
     : FusedRows(target, fused, blocks, function), linear(linear),
       windows(fused.windows), quads(Quads::get(windows)),
       channels(getRanked(windows.getInput()).getDimSize(1)) {
@@ -117,7 +116,7 @@ WinogradEmitter::WinogradEmitter(const cpu::Target &target, FusedLinear &fused,
   pixelsStride = blocks.rows * channels * 4 + kLine;
   kernelsStride = channels * kFeatures * 4 + kLine;
   productsStride = blocks.rows * kFeatures * 4 + kLine;
-  take(::qlm::format::kScratchHead); // of the linear's launches
+  takeScratch(linearScratch);
   zeros = take(channels * 4);
   pixels = take(kPlaces * pixelsStride);
   kernels = take(kPlaces * kernelsStride);
@@ -299,7 +298,7 @@ void WinogradEmitter::emit(int64_t unit) {
   int64_t pairs = fused.linear.getOutFeatures() / kFeatures;
   int64_t tilePairs = blocks.tileColumns / kFeatures;
   forBlocks(count, unit, [&](const Part &part) {
-    emitPixels(part);
+    makeOnce(part, [&] { emitPixels(part); });
     b.forRange(part.from * tilePairs,
                b.min(part.to * tilePairs, b.index(pairs)), 1, [&](Val pair) {
                  emitKernels(pair);
@@ -378,7 +377,8 @@ FailureOr<RowBlocksKernel> mlir::qlm::emitWinograd(ModuleOp kernels,
   kernel.name = getFreeKernelName(kernels, "winograd");
   func::FuncOp function = createKernelFunction(kernels, kernel.name);
   auto linear = kernels.lookupSymbol<func::FuncOp>(info->name);
-  WinogradEmitter emitter(target, fused, kernel.blocks, linear, function);
+  WinogradEmitter emitter(target, fused, kernel.blocks, linear,
+                          info->scratchBytes, function);
   emitter.emit(unit);
   kernel.scratchBytes = emitter.getScratchBytes();
   return kernel;

@@ -45,8 +45,13 @@ inline constexpr const char kGraphFunction[] = "qlm_graph";
 inline constexpr const char kGraphTrap[] = "qlm_graph_trap";
 /// A variable of the module, which may be missing, for the address of a
 /// function that runs tiles 0 .. tiles - 1 of a kernel, each thread with
-/// scratch of its own, and comes back when all are computed.
+/// scratch of its own, and comes back when all are computed. Before, it
+/// begins the launch in each thread's scratch: see beginLaunch.
 inline constexpr const char kGraphLaunch[] = "qlm_graph_launch";
+/// Which of a launch's sizes isn't 0 where tiles cost no more on their own: a
+/// thread may take one after another. Others are cheaper in a row. `tokens` are
+/// the launch's rows.
+inline constexpr int kSizeTilesApart = kSizeSequences;
 /// What the variable holds the address of.
 using GraphLaunchFunction = void (*)(KernelFunction kernel,
                                      void *const *buffers,

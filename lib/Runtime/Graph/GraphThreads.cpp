@@ -11,9 +11,19 @@
 
 using namespace qlm;
 
-/// Chunks of each thread's part of a launch: an idle thread takes the second.
-/// Few tiles stay together, since what they share is made once a chunk.
-static constexpr int64_t kChunks = 2, kManyTiles = 8;
+/// Chunks of each thread's part of a launch: an idle thread takes the others'
+/// last ones. Few tiles stay together, where what they share is made once a
+/// chunk; many share nothing.
+static constexpr int64_t kChunks = 2, kMostChunks = 8;
+static constexpr int64_t kManyTiles = 8, kTilesApart = 32;
+
+static int64_t getChunks(const format::StepSizes &sizes, int64_t tiles,
+                         int64_t threads) {
+  static_assert(format::kSizeTilesApart == format::kSizeSequences);
+  if (sizes.sequences || tiles >= kTilesApart)
+    return kMostChunks;
+  return tiles > kManyTiles * threads ? kChunks : 1;
+}
 
 static thread_local GraphThreads *current = nullptr;
 
@@ -60,7 +70,7 @@ void GraphThreads::run(format::KernelFunction kernel, void *const *buffers,
     format::beginLaunch(each.memory.get());
   if (pool.size() == 1 || tiles == 1)
     return kernel(buffers, sizes, 0, tiles, scratch[0].memory.get());
-  queue.reset(tiles, tiles > kManyTiles * pool.size() ? kChunks : 1);
+  queue.reset(tiles, getChunks(*sizes, tiles, pool.size()));
   pool.run([&](int index) {
     char *memory = scratch[static_cast<size_t>(index)].memory.get();
     for (;;) {
