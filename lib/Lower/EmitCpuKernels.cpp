@@ -58,15 +58,12 @@ LogicalResult LaunchWriter::write(Operation *op, SizeKind rows) {
   if (failed(arguments))
     return failure();
   OpBuilder builder(op);
-  std::string label = getLabel(op);
-  if (auto observe = dyn_cast<ObserveOp>(op))
-    label = ::qlm::format::kObservePrefix + label + ":" +
-            std::to_string(observe.getInput().getType().getDimSize(1));
   auto kernel = SymbolRefAttr::get(
       builder.getContext(), kKernelsName,
       FlatSymbolRefAttr::get(builder.getContext(), info->name));
   auto launch = LaunchOp::create(
-      builder, op->getLoc(), kernel, builder.getStringAttr(label), info->tiles,
+      builder, op->getLoc(), kernel, builder.getStringAttr(getLaunchLabel(op)),
+      info->tiles,
       /*rows=*/SizeKindAttr(), /*variants=*/ArrayAttr(),
       builder.getArrayAttr(arguments->args),
       builder.getI64IntegerAttr(info->bytes),

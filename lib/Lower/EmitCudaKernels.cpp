@@ -81,7 +81,7 @@ LogicalResult DeviceLaunchWriter::write(Operation *op, SizeKind rows) {
   cuda::LaunchCost cost = cuda::LaunchCost::get(op);
   LaunchOp::create(
       builder, op->getLoc(), /*kernel=*/SymbolRefAttr(),
-      builder.getStringAttr(getLabel(op)), /*tiles=*/TilesAttr(),
+      builder.getStringAttr(getLaunchLabel(op)), /*tiles=*/TilesAttr(),
       SizeKindAttr::get(op->getContext(), rows), builder.getArrayAttr(variants),
       builder.getArrayAttr(arguments->args),
       builder.getI64IntegerAttr(cost.bytes),

@@ -6,6 +6,7 @@
 //===----------------------------------------------------------------------===//
 
 #include "StepRows.h"
+#include "qlm/Package/Format.h"
 
 using namespace mlir;
 using namespace mlir::qlm;
@@ -63,4 +64,12 @@ static StringRef findName(Location loc) {
 std::string mlir::qlm::getLabel(Operation *op) {
   StringRef name = findName(op->getLoc());
   return name.empty() ? op->getName().stripDialect().str() : name.str();
+}
+
+std::string mlir::qlm::getLaunchLabel(Operation *op) {
+  std::string label = getLabel(op);
+  if (auto observe = dyn_cast<ObserveOp>(op))
+    return ::qlm::format::kObservePrefix + label + ":" +
+           std::to_string(observe.getInput().getType().getDimSize(1));
+  return label;
 }

@@ -49,6 +49,10 @@ void setPlanInteger(ModuleOp module, StringRef name, int64_t value);
 /// ("layers.0.qkv"), else its mnemonic.
 std::string getLabel(Operation *op);
 
+/// The label of \p op's launch: its own, or of qlm.observe "observe:LABEL:
+/// FEATURES", which tells runtimes to show the rows.
+std::string getLaunchLabel(Operation *op);
+
 } // namespace mlir::qlm
 
 #endif // QLM_LIB_LOWER_STEPROWS_H

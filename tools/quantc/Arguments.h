@@ -118,9 +118,8 @@ struct Arguments {
   cl::opt<std::string> calibrateOn{
       "calibrate-on", cl::init("cpu"), cl::cat(category),
       cl::value_desc("NAME"),
-      cl::desc(
-          "Where second moments are summed: cpu, or cuda, by cuBLAS (their "
-          "last bits differ)")};
+      cl::desc("Where the model is calibrated: cpu, or cuda, which sums second "
+               "moments by cuBLAS (last bits differ)")};
   NumberOption memoryLimit{
       "memory-limit", cl::init("0"), cl::cat(category), cl::value_desc("MB"),
       cl::desc("Most memory for statistics; more passes are made where it is "

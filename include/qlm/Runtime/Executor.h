@@ -131,7 +131,7 @@ public:
   using Observer = std::function<void(size_t launch, const float *rows,
                                       int64_t lo, int64_t hi)>;
   /// From now on shows observed values to \p newObserver (or nobody, when
-  /// empty). On the processor only.
+  /// empty). A GPU's are brought to the host, a launch at a time.
   void setObserver(Observer newObserver) { observer = std::move(newObserver); }
 
 protected:

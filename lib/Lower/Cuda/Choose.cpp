@@ -38,6 +38,7 @@ Choices mlir::qlm::cuda::chooseKernels(Operation *op,
         return chooseOne(op, emitSwigluQuantize);
       })
       .Case([&](SelectRowsOp op) { return chooseOne(op, emitSelectRows); })
+      .Case([&](ObserveOp op) { return chooseOne(op, emitObserve); })
       .Case([&](PackedLinearOp op) { return choosePackedLinear(op, request); })
       .Case([&](PagedAttentionOp op) {
         return choosePagedAttention(op, request);

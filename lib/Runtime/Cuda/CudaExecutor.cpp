@@ -307,6 +307,41 @@ Status CudaExecutor::launchTimed(const StepLayout &layout, bool isDecode) {
   return Status();
 }
 
+/// Brings the rows that launch \p index observes to the host, and shows them.
+Status CudaExecutor::show(size_t index, int64_t features,
+                          const StepLayout &layout) {
+  const Launch &launch = package.getManifest().launches[index];
+  int64_t rows = sizeOf(launch.rows, step->getSizes());
+  int64_t bytes = rows * features * static_cast<int64_t>(sizeof(float));
+  if (bytes > observedBytes) {
+    hostObserved = {};
+    observedBytes = 0;
+    Result<PinnedMemory> memory = allocatePinned(*gpu, bytes, "observed rows");
+    if (!memory.ok())
+      return memory.status();
+    hostObserved = memory.take();
+    observedBytes = bytes;
+  }
+  const Driver &driver = gpu->getDriver();
+  const char *doing = "bringing observed rows";
+  QLM_CUDA_TRY(driver, doing, cuMemcpyDtoHAsync, hostObserved.get(),
+               address(launch.arguments.front(), layout),
+               static_cast<size_t>(bytes), stream.get());
+  QLM_CUDA_TRY(driver, doing, cuStreamSynchronize, stream.get());
+  observer(index, static_cast<const float *>(hostObserved.get()), 0, rows);
+  return Status();
+}
+
+Status CudaExecutor::launchObserved(const StepLayout &layout, bool isDecode) {
+  const std::vector<Launch> &launches = package.getManifest().launches;
+  for (size_t i = 0; i < launches.size(); ++i) {
+    auto observed = parseObserveLabel(launches[i].label);
+    QLM_RETURN_IF_ERROR(observed ? show(i, observed->second, layout)
+                                 : launch(launches[i], layout, isDecode));
+  }
+  return Status();
+}
+
 //===----------------------------------------------------------------------===//
 // Steps
 //===----------------------------------------------------------------------===//
@@ -324,6 +359,8 @@ Status CudaExecutor::runLaunches(const StepLayout &layout, Bucket *bucket,
                                  bool isDecode) {
   if (profile)
     return launchTimed(layout, isDecode);
+  if (observer)
+    return launchObserved(layout, isDecode);
   if (bucket)
     return QLM_CUDA_CALL(gpu->getDriver(), "starting a step", cuGraphLaunch,
                          bucket->exec.get(), stream.get());

@@ -68,6 +68,8 @@ private:
   Status launchAll(const std::vector<Launch> &launches,
                    const cuda::StepLayout &layout, bool isDecode);
   Status launchTimed(const cuda::StepLayout &layout, bool isDecode);
+  Status launchObserved(const cuda::StepLayout &layout, bool isDecode);
+  Status show(size_t index, int64_t features, const cuda::StepLayout &layout);
   Status runLaunches(const cuda::StepLayout &layout, Bucket *bucket,
                      bool isDecode);
   Status fetch();
@@ -84,6 +86,8 @@ private:
   cuda::DeviceMemory arena, cache, workspace, deviceLogits, deviceSampled;
   cuda::PinnedMemory hostLogits, hostSampled;
   cuda::StepArguments arguments;
+  cuda::PinnedMemory hostObserved; ///< rows on their way to an observer
+  int64_t observedBytes = 0;       ///< of it
   cuda::OwnedStream stream;
   std::vector<cuda::OwnedEvent> profileEvents; ///< made when first used
   std::map<int64_t, Bucket> buckets;           ///< by rows

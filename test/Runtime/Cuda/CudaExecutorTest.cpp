@@ -276,6 +276,47 @@ TEST_F(CudaExecutorTest, TimesEachLaunchWhenAsked) {
   }
 }
 
+TEST_F(CudaExecutorTest, ShowsRowsToAnObserver) {
+  open({}, [](Json &manifest) {
+    Json observe = manifest["launches"][0];
+    observe["label"] = "observe:embedded:" + std::to_string(fakeHidden);
+    observe["args"] = Json::array({observe["args"].back()});
+    for (Json &variant : observe["variants"])
+      variant["grid"]["count"] = 0;
+    auto &launches = manifest["launches"];
+    launches.insert(launches.begin() + 1, observe);
+  });
+  Tokens tokens = {3, 1, 4, 1, 5, 9, 2, 6, 5, 3, 5};
+  std::vector<float> table = fakeTable(), seen;
+  model->getExecutor().setObserver(
+      [&](size_t launch, const float *rows, int64_t lo, int64_t hi) {
+        EXPECT_EQ(launch, 1u);
+        seen.insert(seen.end(), rows + lo * fakeHidden, rows + hi * fakeHidden);
+      });
+  // A whole step, and steps of one row, which graphs would run otherwise.
+  for (int64_t chunk : {0, 1}) {
+    std::vector<float> expected, logits;
+    for (int32_t token : tokens)
+      expected.insert(expected.end(), table.begin() + token * fakeHidden,
+                      table.begin() + (token + 1) * fakeHidden);
+    seen.clear();
+    Status status =
+        model->logits(tokens, chunk, [&](int64_t, const float *values) {
+          logits.insert(logits.end(), values, values + fakeVocabulary);
+        });
+    ASSERT_TRUE(status.ok()) << status.message();
+    EXPECT_EQ(seen, expected) << "chunk " << chunk;
+    EXPECT_EQ(logits, fakeLogits(tokens));
+  }
+  int graphs = fakeCudaCalls("cuGraphLaunch");
+  EXPECT_EQ(graphs, 0);
+  model->getExecutor().setObserver(nullptr);
+  seen.clear();
+  run({ask({0}, 2)});
+  EXPECT_TRUE(seen.empty());
+  EXPECT_EQ(fakeCudaCalls("cuGraphLaunch"), 2);
+}
+
 TEST_F(CudaExecutorTest, TakesWhatThePlanSays) {
   open();
   const MemoryPlan &plan = model->getManifest().plan;
