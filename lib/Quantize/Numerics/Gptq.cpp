@@ -20,6 +20,7 @@
 #include "qlm/Quantize/Gptq.h"
 
 #include "ColumnRounder.h"
+#include "Threads.h"
 #include "qlm/Quantize/Products.h"
 
 #include <algorithm>
@@ -68,7 +69,7 @@ bool GptqFactor::compute(const float *moments, int64_t size,
   };
   for (damping = options.damping; damping <= kLargestDamping;
        damping = std::max(damping * 10, 1e-4)) {
-    for (int64_t i = 0; i < size; ++i) {
+    forEachIndex(size, threads, [&](int64_t i) {
       int64_t a = columnAt(i);
       for (int64_t j = 0; j < i; ++j) {
         int64_t b = columnAt(j);
@@ -76,7 +77,7 @@ bool GptqFactor::compute(const float *moments, int64_t size,
             moments[std::max(a, b) * size + std::min(a, b)];
       }
       reversed[i * size + i] = diagonal[a] + damping * mean;
-    }
+    });
     if (factorCholesky(reversed.data(), size, threads))
       break;
   }
@@ -85,23 +86,25 @@ bool GptqFactor::compute(const float *moments, int64_t size,
   damped.clear();
   if (options.refinements > 0) {
     damped.resize(static_cast<size_t>(size * size));
-    for (int64_t i = 0; i < size; ++i)
+    forEachIndex(size, threads, [&](int64_t i) {
       for (int64_t j = 0; j < size; ++j)
         damped[i * size + j] = moments[std::max(i, j) * size + std::min(i, j)];
-    for (int64_t i = 0; i < size; ++i)
       damped[i * size + i] = static_cast<float>(diagonal[i] + damping * mean);
+    });
   }
 
   feedback.assign(static_cast<size_t>(size * size), 0);
   pivots.resize(static_cast<size_t>(size));
-  for (int64_t k = 0; k < size; ++k)
-    pivots[k] = static_cast<float>(reversed[(size - 1 - k) * (size + 1)]);
-  for (int64_t j = 0; j < size; ++j)
-    for (int64_t k = j + 1; k < size; ++k) {
-      double factor = reversed[(size - 1 - j) * size + size - 1 - k];
-      double pivot = reversed[(size - 1 - k) * (size + 1)];
-      feedback[j * size + k] = static_cast<float>(factor / pivot);
-    }
+  std::vector<double> exact(static_cast<size_t>(size));
+  for (int64_t k = 0; k < size; ++k) {
+    exact[k] = reversed[(size - 1 - k) * (size + 1)];
+    pivots[k] = static_cast<float>(exact[k]);
+  }
+  forEachIndex(size, threads, [&](int64_t j) {
+    const double *row = reversed.data() + (size - 1 - j) * size;
+    for (int64_t k = j + 1; k < size; ++k)
+      feedback[j * size + k] = static_cast<float>(row[size - 1 - k] / exact[k]);
+  });
   return std::all_of(pivots.begin(), pivots.end(),
                      [](float pivot) { return std::isfinite(pivot); });
 }

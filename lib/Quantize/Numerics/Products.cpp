@@ -14,10 +14,10 @@
 #include "qlm/Quantize/Products.h"
 
 #include "ProductKernel.h"
+#include "Threads.h"
 
 #include <algorithm>
 #include <cmath>
-#include <thread>
 #include <vector>
 
 using namespace qlm;
@@ -133,16 +133,6 @@ private:
 };
 
 } // namespace
-
-/// Runs \p work(0), ... \p work(threads - 1) side by side.
-template <typename Work> static void runThreads(int threads, Work work) {
-  std::vector<std::thread> helpers;
-  for (int i = 1; i < threads; ++i)
-    helpers.emplace_back(work, i);
-  work(0);
-  for (std::thread &helper : helpers)
-    helper.join();
-}
 
 template <typename T>
 void qlm::numerics::addProduct(int64_t rows, int64_t columns, int64_t depth,
