@@ -207,11 +207,15 @@ std::vector<std::vector<float>> LinearObserver::finish() {
   std::vector<float> sums = takeSums();
   double rows = static_cast<double>(std::max<int64_t>(rowsSeen, 1));
   auto factor = static_cast<float>(1 / rows);
-  for (int64_t i = 0; i < features; ++i)
-    for (int64_t j = 0; j <= i; ++j) {
-      float mean = sums[i * features + j] * factor;
-      sums[i * features + j] = sums[j * features + i] = mean;
-    }
+  // By tiles, so that both triangles stay in the cache.
+  constexpr int64_t kTile = 64;
+  for (int64_t row = 0; row < features; row += kTile)
+    for (int64_t column = 0; column <= row; column += kTile)
+      for (int64_t i = row; i < std::min(row + kTile, features); ++i)
+        for (int64_t j = column; j < std::min(column + kTile, i + 1); ++j) {
+          float mean = sums[i * features + j] * factor;
+          sums[i * features + j] = sums[j * features + i] = mean;
+        }
   std::vector<float> means;
   for (double sum : magnitudes)
     means.push_back(static_cast<float>(sum / rows));

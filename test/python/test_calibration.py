@@ -272,3 +272,38 @@ def test_statistics_of_another_model_are_refused(packages, gptq, tmp_path):
     assert done.returncode == 1
     assert "weight 'statistics.layers.0.down.second_moments' is" in done.stderr
     assert not (tmp_path / "pkg").exists()
+
+
+def test_wide_inputs_are_told(packages, gptq, tmp_path):
+    from qlm.checkpoints import Tensor, write_tensors
+
+    statistics = dict(gptq[1])
+
+    def ratio(label):
+        return (statistics[label + ".absmax"].max()
+                / statistics[label + ".mean_magnitude"].mean())
+
+    labels = [name.removesuffix(".absmax") for name in statistics
+              if name.endswith(".absmax")]
+    assert ratio("layers.1.qkv") < 127
+    # One column of the second layer's inputs is far larger than the others.
+    statistics["layers.1.qkv.absmax"] = statistics["layers.1.qkv.absmax"].copy()
+    statistics["layers.1.qkv.absmax"][7] = (
+        600 * statistics["layers.1.qkv.mean_magnitude"].mean())
+    path = tmp_path / "statistics"
+    write_tensors(path, {n: Tensor("F32", a) for n, a in statistics.items()})
+    wide = [label for label in labels if ratio(label) > 127]
+    options = ["--weights", "int8", "--activations", "int8-static",
+               "--statistics", path]
+    model, out = packages.model("tiny-llama"), tmp_path / "out"
+    told = toolchain.run("quantc", model, "-o", out, *options)
+    assert told.returncode == 0, told.stderr
+    others = len(wide) - 1
+    words = (f" and {others} other linears reach 600 times (the first)"
+             if others else " reach 600 times")
+    assert f"warning: inputs of layers.1.qkv{words} their mean" in told.stderr
+    assert "--smooth 0.8" in told.stderr
+    for more in (["--smooth", "0.5"], ["--range", "percentile"]):
+        quiet = toolchain.run("quantc", model, "-o", out, *options, *more)
+        assert quiet.returncode == 0, quiet.stderr
+        assert "warning" not in quiet.stderr

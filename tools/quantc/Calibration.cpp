@@ -8,6 +8,7 @@
 #include "Calibration.h"
 
 #include "qlm/Calibrate/Calibrate.h"
+#include "qlm/Calibrate/WideInputs.h"
 #include "llvm/ADT/ScopeExit.h"
 #include "llvm/Support/FileSystem.h"
 #include "llvm/Support/Format.h"
@@ -24,17 +25,23 @@ static llvm::Error makeError(const llvm::Twine &message) {
   return llvm::createStringError(llvm::inconvertibleErrorCode(), message);
 }
 
-/// The package that calibration runs: weights as stored, which takes half of
-/// float32's memory for most models, and this processor. Only where it has AMX
-/// do bf16 weights mean inputs rounded to bf16 too.
+/// The package that calibration runs. On this processor weights are as stored,
+/// which takes half of float32's memory for most models; only where it has AMX
+/// do bf16 weights mean inputs rounded to bf16 too. On a GPU both are bf16.
 static CompileOptions makeObserved(const CompileOptions &options,
-                                   const std::string &folder, int64_t window) {
+                                   const std::string &folder,
+                                   const std::string &device, int64_t window) {
   CompileOptions observed;
+  observed.target = device;
+  observed.chips = options.chips;
   observed.model = options.model;
   observed.tokenizer = options.tokenizer;
   observed.output = folder;
   observed.producer = options.producer;
-  observed.weights = "source";
+  // Of a GPU's matrix units; observers see the inputs before they are rounded.
+  bool onGpu = device == "cuda";
+  observed.weights = onGpu ? "bf16" : "source";
+  observed.activations = onGpu ? "bf16" : "none";
   observed.observe = true;
   observed.threads = options.threads;
   observed.maxBatch = 1;
@@ -61,6 +68,28 @@ static std::string describe(const ::qlm::CalibrationProgress &progress,
   return line;
 }
 
+void warnOfWideInputs(const CompileOptions &options) {
+  bool isCut = options.range == "percentile" || options.range == "entropy";
+  if (options.activations != "int8-static" || options.smooth >= 0 || isCut)
+    return;
+  auto found = ::qlm::findWideInputs(options.statistics);
+  if (!found.ok() || found->empty())
+    return;
+  const ::qlm::WideInput &worst = found->front();
+  std::string text;
+  llvm::raw_string_ostream stream(text);
+  stream << "inputs of " << worst.label;
+  if (found->size() > 1)
+    stream << " and " << found->size() - 1 << " other linears";
+  stream
+      << " reach " << llvm::format("%.0f", worst.largest / worst.mean)
+      << (found->size() > 1 ? " times (the first) " : " times ")
+      << "their mean magnitude, so that most round to 0 with one int8 scale: "
+         "try --smooth 0.8, --range percentile or --activations "
+         "int8-dynamic";
+  options.warning(text);
+}
+
 llvm::Error calibrateModel(CompileOptions &options,
                            const CalibrationArguments &arguments,
                            std::string &temporary) {
@@ -73,7 +102,8 @@ llvm::Error calibrateModel(CompileOptions &options,
   if (statistics.empty())
     temporary = statistics = base + ".statistics-" + suffix + ".safetensors";
   llvm::scope_exit cleanup([&] { (void)fs::remove_directories(folder); });
-  auto compiled = compileModel(makeObserved(options, folder, arguments.window));
+  auto compiled = compileModel(
+      makeObserved(options, folder, arguments.device, arguments.window));
   if (!compiled)
     return compiled.takeError();
 

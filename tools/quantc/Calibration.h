@@ -20,7 +20,7 @@ struct CalibrationArguments {
   int64_t window = 0;
   int64_t maxTokens = 0;
   int64_t memoryLimit = 0;    ///< bytes
-  std::string device = "cpu"; ///< where second moments are summed
+  std::string device = "cpu"; ///< where the model runs
   /// Gets one line about the work.
   std::function<void(const std::string &)> progress;
 };
@@ -31,5 +31,10 @@ struct CalibrationArguments {
 llvm::Error calibrateModel(mlir::qlm::CompileOptions &options,
                            const CalibrationArguments &arguments,
                            std::string &temporary);
+
+/// Warns of inputs that one scale for all tokens spoils, by the statistics of
+/// \p options, where nothing is done about them. Files that can't be read are
+/// the compiler's to refuse.
+void warnOfWideInputs(const mlir::qlm::CompileOptions &options);
 
 #endif // QLM_TOOLS_QUANTC_CALIBRATION_H

@@ -142,6 +142,7 @@ static int compile(const Arguments &arguments) {
       line.clear();
       return fail(llvm::toString(std::move(error)), kBadInput);
     }
+  warnOfWideInputs(options);
   llvm::Expected<CompileSummary> summary = compileModel(options);
   line.clear();
   if (!summary)
