@@ -60,31 +60,34 @@ def load(folder: Path) -> Llama:
     return model
 
 
-def train_tokens(folder: Path, corpus: Path | None) -> torch.Tensor:
-    """Tokens of the training split."""
+def split_tokens(folder: Path, corpus: Path | None, split: str) -> torch.Tensor:
+    """Tokens of a split of the corpus."""
     from tokenizers import Tokenizer
 
     tokenizer = Tokenizer.from_file(str(folder / "tokenizer.json"))
     documents = (python_corpus.load(corpus) if corpus else
                  python_corpus.collect(python_corpus.default_stdlib(), None))
-    texts = [d.text for d in documents if d.split == "train"]
+    texts = [d.text for d in documents if d.split == split]
     ids: list[int] = []
     for encoding in tokenizer.encode_batch(texts):
         ids += encoding.ids
     return torch.tensor(ids, dtype=torch.int32)
 
 
-@torch.no_grad()
-def distance(teacher, student, folder: Path, text: Path, count: int) -> float:
-    """Mean KL of the teacher's probabilities from the student's.
-
-    Windows and tokens are those of ``quant-run eval --max-tokens COUNT``.
-    """
+def read_ids(folder: Path, text: Path, count: int) -> list[int]:
+    """Tokens that ``quant-run eval --max-tokens COUNT`` takes."""
     from tokenizers import Tokenizer
 
     tokenizer = Tokenizer.from_file(str(folder / "tokenizer.json"))
-    ids = tokenizer.encode(text.read_text(), add_special_tokens=False).ids
-    ids = ids[:count]
+    return tokenizer.encode(text.read_text(), add_special_tokens=False).ids[:count]
+
+
+@torch.no_grad()
+def distance(teacher, student, ids: list[int]) -> float:
+    """Mean KL of the teacher's probabilities from the student's.
+
+    Windows are those of ``quant-run eval``.
+    """
     begin, total, positions = teacher.config["bos_token_id"], 0.0, 0
     for first in range(0, len(ids), 256):
         window = [begin, *ids[first : first + 256][:-1]]
@@ -96,50 +99,88 @@ def distance(teacher, student, folder: Path, text: Path, count: int) -> float:
     return total / positions
 
 
-def make_student(args) -> tuple[Llama, list, list]:
-    """The rounded model, its weights and, with a start, its scales."""
+def make_student(args) -> tuple[Llama, list[dict]]:
+    """The rounded model, and groups of its parameters for the optimizer.
+
+    Rates are in steps: the mean distance of two codes of the linear.
+    """
     student = load(args.model).to(args.device)
     for parameter in student.parameters():
         parameter.requires_grad_(False)
     names = qat.prepare(student, "int4", group_size=args.group_size,
-                        zero_points=args.zero_points, start=args.start)
-    weights, scales = [], []
+                        zero_points=args.zero_points, start=args.start,
+                        reach=args.reach)
+    groups = []
     for name in names:
         parametrizations = student.get_submodule(name).parametrizations.weight
-        weights.append(parametrizations.original.requires_grad_(True))
+        weight = parametrizations.original
+        blocks = weight.detach().reshape(len(weight), -1, args.group_size)
+        step = blocks.abs().amax(-1).mean().item() / 7.5
         if args.start:
-            scales.append(parametrizations[0].scales)
-    return student, weights, scales
+            scales = parametrizations[0].scales
+            step = scales.mean().item()
+            groups.append({"params": [scales.requires_grad_(args.scale_lr > 0)],
+                           "peak": args.scale_lr * step})
+        groups.append({"params": [weight.requires_grad_(args.lr > 0)],
+                       "peak": args.lr * step})
+    groups = [g for g in groups if g["peak"] > 0]
+    return student, groups
+
+
+class Best:
+    """The state that was nearest to the teacher on text to choose by."""
+
+    def __init__(self, groups: list[dict]):
+        self.parameters = [p for group in groups for p in group["params"]]
+        self.kl, self.step, self.values = math.inf, 0, []
+
+    @torch.no_grad()
+    def offer(self, kl: float, step: int) -> None:
+        if kl < self.kl:
+            self.kl, self.step = kl, step
+            self.values = [p.detach().clone() for p in self.parameters]
+
+    @torch.no_grad()
+    def restore(self) -> None:
+        for parameter, value in zip(self.parameters, self.values):
+            parameter.copy_(value)
 
 
 def train(args) -> None:
     torch.manual_seed(args.seed)
     device = args.device
     teacher = load(args.model).to(device).eval()
-    student, weights, scales = make_student(args)
-    tokens = train_tokens(args.model, args.corpus).to(device)
-    print(f"{len(tokens)} training tokens")
+    student, groups = make_student(args)
+    tokens = split_tokens(args.model, args.corpus, "train").to(device)
+    # Text that neither training nor the measurement sees, from all of its split.
+    valid = split_tokens(args.model, args.corpus, "valid")
+    stride = max(256, len(valid) // max(args.chosen_by // 256, 1))
+    chosen_by = [i for first in range(0, len(valid) - 255, stride)
+                 for i in valid[first : first + 256].tolist()][: args.chosen_by]
+    print(f"{len(tokens)} training tokens, {len(chosen_by)} to choose by")
 
     def measure(state: str) -> None:
         if args.text:
-            kl = distance(teacher, student, args.model, args.text, args.measured)
+            ids = read_ids(args.model, args.text, args.measured)
+            kl = distance(teacher, student, ids)
             print(f"{state}: kl {kl:.5f} on {args.text.name}", flush=True)
 
     measure("at the start" if args.start else "rounded to nearest")
-    # What a group is for: its weights or scales, and their rate at the peak.
-    groups = [{"params": weights, "peak": args.lr}]
-    if scales:
-        groups.append({"params": scales, "peak": args.scale_lr})
-    optimizer = torch.optim.AdamW(groups, weight_decay=0, betas=(0.9, 0.95))
+    optimizer = torch.optim.AdamW(groups, lr=0, weight_decay=0, betas=(0.9, 0.95))
     torch.set_float32_matmul_precision(args.precision)
-    start, step = time.time(), 0
-    for step in range(args.steps):
+    best, start, step, mean = Best(groups), time.time(), 0, 0.0
+    for step in range(args.steps + 1):
         done = step / args.steps
         if args.seconds:
             done = max(done, (time.time() - start) / args.seconds)
-            if done >= 1:
-                break
-        rate = min(1.0, (step + 1) / 20) * (1 + math.cos(math.pi * done)) / 2
+        if step % args.choose_every == 0 or done >= 1:
+            kl = distance(teacher, student, chosen_by)
+            best.offer(kl, step)
+            print(f"step {step}: kl {kl:.5f} to choose by, {mean:.5f} in "
+                  f"training, {time.time() - start:.0f} s", flush=True)
+        if done >= 1:
+            break
+        rate = min(1.0, (step + 1) / 30) * (1 + math.cos(math.pi * done)) / 2
         for group in optimizer.param_groups:
             group["lr"] = group["peak"] * rate
         first = torch.randint(
@@ -156,11 +197,10 @@ def train(args) -> None:
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
-        if step % args.log_every == 0 or step + 1 == args.steps:
-            spent = time.time() - start
-            print(f"step {step}: kl {loss.item():.5f}, {spent:.0f} s", flush=True)
+        mean += (loss.item() - mean) * max(0.05, 1 / (step + 1))
+    best.restore()
     torch.set_float32_matmul_precision("highest")
-    print(f"{step} steps in {time.time() - start:.0f} s")
+    print(f"{step} steps in {time.time() - start:.0f} s, best at {best.step}")
     measure("trained")
     qat.export_llama(student, args.model, args.output)
 
@@ -184,12 +224,19 @@ def main() -> None:
     parser.add_argument("--tokens", type=int, default=256)
     parser.add_argument("--group-size", type=int, default=128)
     parser.add_argument("--zero-points", action="store_true")
-    parser.add_argument("--lr", type=float, default=1e-4)
-    parser.add_argument("--scale-lr", type=float, default=1e-5,
-                        help="of scales, with a start")
+    parser.add_argument("--lr", type=float, default=3e-3,
+                        help="of weights, in steps between codes; 0: fixed")
+    parser.add_argument("--scale-lr", type=float, default=1e-4,
+                        help="of scales, as a part of them, with a start")
+    parser.add_argument("--reach", type=float, default=0,
+                        help="see qlm.qat.prepare")
+    parser.add_argument("--choose-every", type=int, default=50,
+                        help="steps between looks at the validation split, "
+                        "which choose the state to keep")
+    parser.add_argument("--chosen-by", type=int, default=8192,
+                        help="tokens of that")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--device", default="cuda")
-    parser.add_argument("--log-every", type=int, default=100)
     train(parser.parse_args())
 
 

@@ -236,19 +236,15 @@ def _grids_of(start, kind: str, group_size: int, zero_points: bool) -> dict:
     return grids | {None: values}
 
 
-def _begin_at(layer, grid: GridQuantize, values) -> None:
-    """Move a layer's weight to where it rounds to `values`, but no farther.
-
-    A weight stays what it is where it rounds to its value anyway; elsewhere it
-    goes to 0.49 of a step from it.
-    """
+def _begin_at(layer, grid: GridQuantize, values, reach: float) -> None:
+    """Move a layer's weight to at most `reach` of a step from `values`."""
     with torch.no_grad():
         shape = (values.shape[0], grid.scales.shape[1], -1)
         middle = values.reshape(shape).to(layer.weight.device)
-        reach = 0.49 * grid.stored_scales()
+        most = reach * grid.stored_scales()
         weight = layer.weight.reshape(shape)
-        layer.weight.copy_(torch.minimum(torch.maximum(weight, middle - reach),
-                                         middle + reach).reshape(values.shape))
+        layer.weight.copy_(torch.minimum(torch.maximum(weight, middle - most),
+                                         middle + most).reshape(values.shape))
 
 
 def _fold_batch_norms(module) -> None:
@@ -307,6 +303,7 @@ def prepare(
     activations: str = "none",
     skip: tuple[str, ...] = (),
     start: str | os.PathLike | None = None,
+    reach: float = 0.0,
 ):
     """Let a module's linears and convolutions compute with rounded weights.
 
@@ -327,11 +324,14 @@ def prepare(
     skip : names
         Modules whose name is one of these, or ends in it, stay as they are.
     start : path, optional
-        A quantized checkpoint of this LLaMA with this scheme. Each weight
-        begins where it rounds to the checkpoint's value and stays as near to
-        itself as that allows. Scales become parameters,
-        ``layer.parametrizations.weight[0].scales``, to be trained at a rate
-        that suits them or frozen.
+        A quantized checkpoint of this LLaMA with this scheme: each weight
+        begins where it rounds to the checkpoint's value. Scales become
+        parameters, ``layer.parametrizations.weight[0].scales``, to be trained
+        at a rate that suits them or frozen.
+    reach : float
+        How far, of a step between codes, a weight may begin from the
+        checkpoint's value towards its own, below 0.5. At 0 only gradients that
+        keep their direction change codes; the farther, the more does noise.
 
     Returns
     -------
@@ -350,6 +350,8 @@ def prepare(
         raise ValueError(
             f"activations must be none or int8-dynamic, got '{activations}'"
         )
+    if not 0 <= reach < 0.5:
+        raise ValueError(f"reach must be from 0 to below 0.5, got {reach}")
     if group_size is None:
         group_size = 128 if weights == "int4" else 0
     _fold_batch_norms(module)
@@ -374,7 +376,7 @@ def prepare(
         if start:
             rounding, values = grids[name]
             rounding.to(layer.weight.device)
-            _begin_at(layer, rounding, values)
+            _begin_at(layer, rounding, values, reach)
         parametrize.register_parametrization(layer, "weight", rounding)
         if activations == "int8-dynamic":
             layer._qlm_hook = layer.register_forward_pre_hook(_round_inputs)
