@@ -89,27 +89,37 @@ def distance(teacher, student, ids: list[int]) -> float:
     Windows are those of ``quant-run eval``.
     """
     begin, total, positions = teacher.config["bos_token_id"], 0.0, 0
-    for first in range(0, len(ids), 256):
-        window = [begin, *ids[first : first + 256][:-1]]
-        inputs = torch.tensor([window], device=teacher.cos.device)
+    windows = [[begin, *ids[first : first + 256][:-1]]
+               for first in range(0, len(ids), 256)]
+    whole, rest = windows[: len(ids) // 256], windows[len(ids) // 256 :]
+    for batch in [whole[i : i + 16] for i in range(0, len(whole), 16)] + [rest]:
+        if not batch:
+            continue
+        inputs = torch.tensor(batch, device=teacher.cos.device)
         wanted = F.log_softmax(teacher(inputs).double(), -1)
         got = F.log_softmax(student(inputs).double(), -1)
         total += (wanted.exp() * (wanted - got)).sum().item()
-        positions += len(window)
+        positions += inputs.numel()
     return total / positions
 
 
-def make_student(args) -> tuple[Llama, list[dict]]:
-    """The rounded model, and groups of its parameters for the optimizer.
-
-    Rates are in steps: the mean distance of two codes of the linear.
-    """
+def make_student(args) -> tuple[Llama, list[str]]:
+    """The rounded model, and the names of its linears."""
     student = load(args.model).to(args.device)
     for parameter in student.parameters():
         parameter.requires_grad_(False)
     names = qat.prepare(student, "int4", group_size=args.group_size,
                         zero_points=args.zero_points, start=args.start,
                         reach=args.reach)
+    return student, names
+
+
+def make_groups(student: Llama, names: list[str], args) -> list[dict]:
+    """Groups of a student's parameters for the optimizer.
+
+    Rates are in steps between codes: after a start weights are, elsewhere the
+    mean step of the linear stands for it.
+    """
     groups = []
     for name in names:
         parametrizations = student.get_submodule(name).parametrizations.weight
@@ -117,14 +127,12 @@ def make_student(args) -> tuple[Llama, list[dict]]:
         blocks = weight.detach().reshape(len(weight), -1, args.group_size)
         step = blocks.abs().amax(-1).mean().item() / 7.5
         if args.start:
-            scales = parametrizations[0].scales
-            step = scales.mean().item()
-            groups.append({"params": [scales.requires_grad_(args.scale_lr > 0)],
-                           "peak": args.scale_lr * step})
+            scales = parametrizations[0].scales.requires_grad_(args.scale_lr > 0)
+            mean, step = scales.mean().item(), 1.0
+            groups.append({"params": [scales], "peak": args.scale_lr * mean})
         groups.append({"params": [weight.requires_grad_(args.lr > 0)],
                        "peak": args.lr * step})
-    groups = [g for g in groups if g["peak"] > 0]
-    return student, groups
+    return [g for g in groups if g["peak"] > 0]
 
 
 class Best:
@@ -150,7 +158,8 @@ def train(args) -> None:
     torch.manual_seed(args.seed)
     device = args.device
     teacher = load(args.model).to(device).eval()
-    student, groups = make_student(args)
+    student, names = make_student(args)
+    groups = make_groups(student, names, args)
     tokens = split_tokens(args.model, args.corpus, "train").to(device)
     # Text that neither training nor the measurement sees, from all of its split.
     valid = split_tokens(args.model, args.corpus, "valid")

@@ -143,34 +143,29 @@ class FakeQuantize(nn.Module):
         return weight
 
 
-class _RoundToGrid(torch.autograd.Function):
-    """`(clamp(round(w / s) + z, low, high) - z) * s` for `w [rows, groups, n]`.
-
-    Within the range of the codes a weight has its gradient unchanged, beyond it
-    none. A scale's is the sum over its group of what a code stands for less,
-    within the range, `w / s` (learned step size; Esser et al., arXiv
-    1902.08153).
-    """
+class _RoundSteps(torch.autograd.Function):
+    """`clamp(round(u) + z, low, high) - z`, with the gradient of `u` within the
+    range of the codes and none beyond it."""
 
     @staticmethod
-    def forward(context, weight, scale, zero, low, high):
-        divisor = torch.where(scale == 0, torch.ones_like(scale), scale)
-        wide = weight / divisor
-        codes = torch.round(wide) + zero
-        inside = (codes >= low) & (codes <= high)
-        digits = codes.clamp(low, high) - zero
-        context.save_for_backward(torch.where(inside, wide, 0), digits, inside)
-        return digits * scale
+    def forward(context, steps, zero, low, high):
+        codes = torch.round(steps) + zero
+        context.save_for_backward((codes >= low) & (codes <= high))
+        return codes.clamp(low, high) - zero
 
     @staticmethod
     def backward(context, gradient):
-        wide, digits, inside = context.saved_tensors
-        of_scale = (gradient * (digits - wide)).sum(-1, keepdim=True)
-        return gradient * inside, of_scale, None, None, None
+        (inside,) = context.saved_tensors
+        return gradient * inside, None, None, None
 
 
 class GridQuantize(FakeQuantize):
     """A parametrization that rounds a weight to codes with scales of its own.
+
+    What is trained is the weight in steps, `w / s`, so that one rate suits all
+    layers, and a scale that moves takes what its codes stand for with it. A
+    scale's gradient is the sum over its group of that of the value times the
+    code.
 
     Attributes
     ----------
@@ -198,11 +193,16 @@ class GridQuantize(FakeQuantize):
             change = stored - self.scales
         return self.scales + change
 
-    def forward(self, weight):
+    def forward(self, steps):
+        groups = steps.reshape(steps.shape[0], self.scales.shape[1], -1)
+        digits = _RoundSteps.apply(groups, self.zeros, self.low, self.high)
+        return (digits * self.stored_scales()).reshape(steps.shape)
+
+    def right_inverse(self, weight):
+        scales = self.stored_scales().detach()
         groups = weight.reshape(weight.shape[0], self.scales.shape[1], -1)
-        return _RoundToGrid.apply(
-            groups, self.stored_scales(), self.zeros, self.low, self.high
-        ).reshape(weight.shape)
+        divisor = torch.where(scales == 0, torch.ones_like(scales), scales)
+        return (groups / divisor).reshape(weight.shape)
 
 
 def _grids_of(start, kind: str, group_size: int, zero_points: bool) -> dict:
@@ -325,9 +325,9 @@ def prepare(
         Modules whose name is one of these, or ends in it, stay as they are.
     start : path, optional
         A quantized checkpoint of this LLaMA with this scheme: each weight
-        begins where it rounds to the checkpoint's value. Scales become
-        parameters, ``layer.parametrizations.weight[0].scales``, to be trained
-        at a rate that suits them or frozen.
+        begins where it rounds to the checkpoint's value. Trained are then
+        ``layer.parametrizations.weight.original``, the weight in steps between
+        codes, and ``layer.parametrizations.weight[0].scales``.
     reach : float
         How far, of a step between codes, a weight may begin from the
         checkpoint's value towards its own, below 0.5. At 0 only gradients that
@@ -392,15 +392,16 @@ def convert(module, rounded: bool = False):
         One that `prepare` has changed; changed in place and returned.
     rounded : bool
         Leave the rounded weights, for running in PyTorch, and not the trained
-        ones, which the compiler rounds to the same (after a `start`, with the
-        scales that `export_llama` writes).
+        ones, which the compiler rounds to the same. After a `start` the rounded
+        ones are left in any case.
     """
     for layer in module.modules():
         if parametrize.is_parametrized(layer, "weight") and isinstance(
             layer.parametrizations.weight[0], FakeQuantize
         ):
+            grid = isinstance(layer.parametrizations.weight[0], GridQuantize)
             parametrize.remove_parametrizations(
-                layer, "weight", leave_parametrized=rounded
+                layer, "weight", leave_parametrized=rounded or grid
             )
         if hasattr(layer, "_qlm_hook"):
             layer._qlm_hook.remove()
@@ -470,7 +471,7 @@ def export_llama(module, source: str | os.PathLike, output: str | os.PathLike):
     with the type, group size and ``--zero-points`` of `prepare`.
     """
     kept = _trained_scales(module)
-    convert(module, rounded=bool(kept))
+    convert(module)
     source, output = Path(source), Path(output)
     output.mkdir(parents=True, exist_ok=True)
     config = json.loads((source / "config.json").read_text())
