@@ -353,13 +353,16 @@ GraphParameters::extract(ModuleOp module, OnnxFile &file) {
   };
   graph.walk([&](Operation *op) {
     if (auto linear = dyn_cast<LinearOp>(op)) {
-      add(linear.getWeightMutable(), "weight");
+      // Kept codes have a weight of their own.
+      if (!linear.getWeight().getDefiningOp<DequantizeOp>())
+        add(linear.getWeightMutable(), "weight");
       add(linear.getBiasMutable(), "bias");
     } else if (auto linear = dyn_cast<QuantizedLinearOp>(op)) {
       add(linear.getBiasMutable(), "bias");
     } else if (auto codes = dyn_cast<KeepCodesOp>(op)) {
       add(codes.getWeightMutable(), "weight");
       add(codes.getKnownScalesMutable(), "scales");
+      add(codes.getKnownZeroPointsMutable(), "zero_points");
     }
   });
   for (auto [operand, part] : operands)

@@ -12,7 +12,7 @@
 #include "PackageErrors.h"
 #include "PackageFolder.h"
 #include "mlir/Dialect/GPU/IR/GPUDialect.h"
-#include "qlm/Archive/OnnxFile.h"
+#include "qlm/Archive/PackedCodes.h"
 #include "qlm/Dialect/Qlm.h"
 #include "qlm/Package/CudaBinary.h"
 #include "qlm/Package/Format.h"
@@ -34,8 +34,8 @@ writeWeights(ModuleOp module, StringRef folder, const PackageOptions &options) {
   ParameterArchive archive(source ? source.getValue() : StringRef("."));
   if (auto statistics = module->getAttrOfType<StringAttr>(kStatisticsAttr))
     archive.setPath(kStatisticsFile, statistics.getValue());
-  if (auto unpacked = module->getAttrOfType<StringAttr>(kUnpackedAttr))
-    archive.setRawPath(kUnpackedFile, unpacked.getValue());
+  if (auto packed = module->getAttrOfType<StringAttr>(kPackedAttr))
+    archive.setRawPath(kPackedFile, packed.getValue());
   auto launches = getLaunches(module);
   if (!launches)
     return launches.takeError();

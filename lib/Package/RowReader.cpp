@@ -9,6 +9,7 @@
 
 #include "MethodReaders.h"
 #include "PackageErrors.h"
+#include "qlm/Archive/PackedCodes.h"
 #include "qlm/Dialect/MethodOps.h"
 #include "qlm/Quantize/Numerics.h"
 
@@ -108,6 +109,25 @@ private:
   numerics::FloatType format;
   std::string name;
   ReaderContext &context;
+};
+
+/// qlm.load of a record of codes: what they stand for.
+class CodesReader : public RowReader {
+public:
+  CodesReader(RankedTensorType type, PackedCodes codes,
+              const ArchiveTensor *record, StringRef name)
+      : RowReader(type), codes(codes), record(record), name(name) {}
+
+  llvm::Error read(int64_t row, int64_t count, float *target) const override {
+    codes.dequantize(record->data, row, count, target);
+    return checkFinite(target, row, count, columns, name, "");
+  }
+  std::string getName() const override { return name; }
+
+private:
+  PackedCodes codes;
+  const ArchiveTensor *record;
+  std::string name;
 };
 
 /// qlm.transpose of a qlm.load: columns of a mapped tensor.
@@ -268,8 +288,38 @@ findTensor(LoadOp load, ReaderContext &context) {
   return std::pair(*tensor, parameter.getSymName().str());
 }
 
+/// The reader of \p load where its parameter's key is that of a record of
+/// codes; else null.
+static llvm::Expected<std::unique_ptr<RowReader>>
+createCodes(LoadOp load, ReaderContext &context) {
+  auto parameter = SymbolTable::lookupNearestSymbolFrom<ParameterOp>(
+      load, load.getParameterAttr());
+  auto key =
+      parameter ? PackedCodes::parseKey(parameter.getKey()) : std::nullopt;
+  if (!key)
+    return nullptr;
+  auto [codes, offset] = *key;
+  auto type = cast<RankedTensorType>(load.getType());
+  if (type.getShape() != ArrayRef<int64_t>{codes.rows, codes.columns} ||
+      !type.getElementType().isF32())
+    return makeError("weight '" + parameter.getSymName() + "' is " +
+                     printToString(type) + " in the module but " +
+                     parameter.getKey() + " in its file");
+  auto record = context.archive.find(
+      parameter.getFile(), ("U8[" + llvm::Twine(codes.getRecordBytes()) +
+                            "] at " + llvm::Twine(offset))
+                               .str());
+  if (!record)
+    return record.takeError();
+  return std::make_unique<CodesReader>(type, codes, *record,
+                                       parameter.getSymName());
+}
+
 static llvm::Expected<std::unique_ptr<RowReader>>
 createLoad(LoadOp load, ReaderContext &context) {
+  auto record = createCodes(load, context);
+  if (!record || *record)
+    return record;
   auto found = findTensor(load, context);
   if (!found)
     return found.takeError();

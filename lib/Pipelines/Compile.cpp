@@ -76,8 +76,8 @@ public:
   }
 
   ~Compilation() {
-    if (!unpacked.empty())
-      (void)llvm::sys::fs::remove(unpacked);
+    if (!packed.empty())
+      (void)llvm::sys::fs::remove(packed);
   }
 
   llvm::Expected<CompileSummary> run();
@@ -110,7 +110,7 @@ private:
   OwningOpRef<ModuleOp> module;
   std::string message;
   /// A temporary file of the weights of an ONNX file that were packed.
-  std::string unpacked;
+  std::string packed;
   ScopedDiagnosticHandler handler;
 };
 
@@ -141,11 +141,11 @@ llvm::Error Compilation::importNodes() {
   llvm::sys::fs::make_absolute(folder);
   SmallString<128> path;
   if (std::error_code code =
-          llvm::sys::fs::createTemporaryFile("qlm-unpacked", "f32", path))
+          llvm::sys::fs::createTemporaryFile("qlm-packed", "codes", path))
     return makeError("cannot make a temporary file: " + code.message());
-  unpacked = path.str().str();
-  auto imported = importOnnxNodes(
-      **file, context, llvm::sys::path::parent_path(folder), unpacked);
+  packed = path.str().str();
+  auto imported = importOnnxNodes(**file, context,
+                                  llvm::sys::path::parent_path(folder), packed);
   if (!imported)
     return makeError(options.model + ": " +
                      llvm::toString(imported.takeError()));

@@ -5,6 +5,7 @@
 //
 //===----------------------------------------------------------------------===//
 
+#include "KeptCodes.h"
 #include "Statistics.h"
 #include "WeightLabels.h"
 #include "WeightScheme.h"
@@ -167,11 +168,20 @@ void QuantizeWeightsPass::runOnOperation() {
   DenseMap<Value, Value> converted;
   WalkResult result = getOperation().walk([&](LinearOp linear) {
     std::string label = labels.take(linear);
+    if (hasKeptCodes(linear))
+      return WalkResult::advance();
+    Value weight = linear.getWeight();
+    Value &kept = converted[weight];
+    if (!kept)
+      kept = keepFileCodes(linear);
+    if (kept) {
+      linear.getWeightMutable().assign(kept);
+      return WalkResult::advance();
+    }
     if (keepLmHead && isLmHead(linear))
       return WalkResult::advance();
     if (!target->type && !target->scheme)
       return WalkResult::advance();
-    Value weight = linear.getWeight();
     if (failed(checkParameter(linear, weight, "weight")))
       return WalkResult::interrupt();
     Value &value = converted[weight];

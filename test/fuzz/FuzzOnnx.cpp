@@ -46,7 +46,7 @@ static void readNodes(OnnxFile &file) {
     auto weight = PackedWeight::read(*node.proto, file, find);
     if (!weight)
       llvm::consumeError(weight.takeError());
-    else if (weight->codes.size() !=
+    else if (weight->dequantize(/*turned=*/false).size() !=
              static_cast<size_t>(weight->rows * weight->columns))
       std::abort();
   }

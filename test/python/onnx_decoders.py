@@ -34,12 +34,15 @@ class Decoder:
         Columns of a weight that share a scale, for linears of 4-bit codes
         (MatMulNBits); 0 for none. The model's own weights become what the codes
         stand for.
+    wide : tuple[str, ...]
+        Ends of the names of packed linears that have codes of 8 bits.
     """
 
-    def __init__(self, folder, cached=False, contributed=False, window=0, packed=0):
+    def __init__(self, folder, cached=False, contributed=False, window=0, packed=0,
+                 wide=()):  # fmt: skip
         self.llama = numpy_llama.Llama(folder)
         self.cached, self.contributed = cached or contributed, contributed
-        self.window, self.packed = window, packed
+        self.window, self.packed, self.wide = window, packed, wide
         self.nodes: list[onnx.NodeProto] = []
         self.weights: list[onnx.TensorProto] = []
         self.outputs = ["logits"]
@@ -80,23 +83,28 @@ class Decoder:
         return self.node("Add", self.weight(name + ".bias", bias), y)
 
     def packed_linear(self, x: str, name: str) -> str:
-        """Codes from 0 to 15, two a byte, with a zero point for each group."""
+        """Codes of 4 bits, two a byte, or of 8, with a zero point a group."""
         weight = self.llama.weight(name)
         rows, columns = weight.shape
+        bits = 8 if name.endswith(self.wide or ("-",)) else 4
+        most = (1 << bits) - 1
         groups = weight.reshape(rows, -1, self.packed)
         low = np.minimum(groups.min(axis=2), 0)
-        scales = (np.maximum(groups.max(axis=2), 0) - low).astype(np.float32) / 15
+        scales = (np.maximum(groups.max(axis=2), 0) - low).astype(np.float32) / most
         zeros = np.rint(-low / scales)
         codes = np.rint(groups / scales[:, :, None]) + zeros[:, :, None]
-        codes = codes.clip(0, 15).astype(np.uint8)
+        codes = codes.clip(0, most).astype(np.uint8)
         values = (codes - zeros[:, :, None]) * scales[:, :, None].astype(np.float64)
         self.llama.tensors[name + ".weight"] = values.reshape(rows, columns)
-        points = np.pad(zeros.astype(np.uint8), ((0, 0), (0, zeros.shape[1] % 2)))
         inputs = {
-            "codes": codes[:, :, ::2] | codes[:, :, 1::2] << 4,
+            "codes": codes,
             "scales": scales,
-            "zero_points": points[:, ::2] | points[:, 1::2] << 4,
+            "zero_points": zeros.astype(np.uint8),
         }
+        if bits == 4:
+            points = np.pad(inputs["zero_points"], ((0, 0), (0, zeros.shape[1] % 2)))
+            inputs["codes"] = codes[:, :, ::2] | codes[:, :, 1::2] << 4
+            inputs["zero_points"] = points[:, ::2] | points[:, 1::2] << 4
         names = []
         for part, array in inputs.items():
             names.append(f"{name}.{part}")
@@ -104,7 +112,7 @@ class Decoder:
         result = f"{name}.product"
         self.nodes.append(helper.make_node(
             "MatMulNBits", [x, *names], [result], name=name, domain="com.microsoft",
-            K=columns, N=rows, bits=4, block_size=self.packed,
+            K=columns, N=rows, bits=bits, block_size=self.packed,
         ))  # fmt: skip
         return result
 

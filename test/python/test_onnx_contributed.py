@@ -9,6 +9,7 @@ import math
 
 import numpy as np
 import pytest
+import toolchain
 
 onnx = pytest.importorskip("onnx")
 
@@ -192,6 +193,36 @@ class TestMatMulNBits:
         x = random(9, 3, k)
         check(tmp_path, "MatMulNBits", {"x": x, **inputs}, {"y": wide(x) @ weight.T},
               weights=inputs, atol=2e-4, K=k, N=n, bits=bits, block_size=block)  # fmt: skip
+
+    @pytest.mark.parametrize("zeros", ["none", "packed"])
+    @pytest.mark.parametrize("bits, block", [(2, 32), (4, 16), (4, 32), (4, 64), (4, 128),
+                                             (8, 32)])  # fmt: skip
+    def test_codes_are_kept(self, tmp_path, bits, block, zeros):
+        """Packages hold codes, not what they stand for; some scales are negative,
+        as ONNX Runtime's own quantizer makes them."""
+        inputs, weight = self.make(48, 256, block, bits, zeros)
+        inputs["s"][::3] *= -1
+        weight[::3] *= -1
+        x = random(9, 3, 256)
+        check(tmp_path, "MatMulNBits", {"x": x, **inputs}, {"y": wide(x) @ weight.T},
+              weights=inputs, atol=2e-4, K=256, N=48, bits=bits, block_size=block)  # fmt: skip
+        package = next(tmp_path.glob("*.qlm"))
+        [codes] = [array for array in toolchain.read_safetensors(
+            package / "weights.safetensors").values() if array.nbytes > 48 * 64]  # fmt: skip
+        assert codes.nbytes == 48 * 256 * (1 if bits == 8 else 0.5)
+
+    def test_kept_codes_with_rounded_inputs(self, tmp_path):
+        """--activations applies to them, --weights does not."""
+        inputs, weight = self.make(48, 256, 32)
+        x = random(9, 3, 256)
+        model = make_model("MatMulNBits", {"x": x, **inputs}, ["y"], inputs,
+                           K=256, N=48, bits=4, block_size=32)  # fmt: skip
+        package = compile_model(tmp_path, model, "--weights", "int8",
+                                "--activations", "int8-dynamic")  # fmt: skip
+        scale = np.abs(x).max(axis=1, keepdims=True).astype(np.float64) / 127
+        rounded = np.rint(x / scale) * scale
+        got = run_package(package, x=x)["y"]
+        np.testing.assert_allclose(got, rounded @ weight.T, atol=2e-3)
 
     def test_two_bits_bias_and_order(self, tmp_path, monkeypatch):
         monkeypatch.setattr("test_onnx_contributed.onnxruntime", None)

@@ -161,6 +161,39 @@ def test_packed_weights_are_what_their_codes_stand_for(tmp_path, packages, style
     assert error < 2e-5
 
 
+@pytest.mark.parametrize("options", [(), ("--weights", "int8")])
+def test_codes_of_packed_weights_are_kept(tmp_path, packages, options):
+    """Those of joined projections too: the package says so, and their weights
+    are codes."""
+    folder = packages.model("attention-bias")
+    decoder = Decoder(folder, packed=16)
+    package = compile_decoder(tmp_path / "m.onnx", decoder, folder, *options)
+    manifest = json.loads((package / "manifest.json").read_text())
+    assert manifest["quantization"]["method"] == "keep"
+    assert manifest["quantization"]["weights"] == "int4-g16-zp"
+    weights = toolchain.read_safetensors(package / "weights.safetensors")
+    linears = {n: a for n, a in weights.items()
+               if n.endswith((".qkv.weight", ".o.weight", ".gate_up.weight",
+                              ".down.weight"))}  # fmt: skip
+    assert len(linears) == 4 * decoder.llama.config["num_hidden_layers"]
+    assert {array.dtype for array in linears.values()} == {np.dtype(np.uint8)}
+    tokens = [1, 17, 40, 3]
+    expected = decoder.llama.logits(np.array(tokens))
+    error = toolchain.relative_error(toolchain.logits(package, tokens), expected)
+    assert error < (2e-2 if options else 2e-5)
+
+
+def test_codes_of_other_sizes_are_not_joined(tmp_path, packages):
+    """One projection of 8 bits among those of 4: values are, as float32."""
+    folder = packages.model("attention-bias")
+    decoder = Decoder(folder, packed=16, wide=("v_proj",))
+    package = compile_decoder(tmp_path / "m.onnx", decoder, folder)
+    tokens = [1, 17, 40, 3]
+    expected = decoder.llama.logits(np.array(tokens))
+    error = toolchain.relative_error(toolchain.logits(package, tokens), expected)
+    assert error < 2e-5
+
+
 def test_packed_weights_of_another_size_are_refused(tmp_path, packages):
     folder = packages.model("attention-bias")
     model = Decoder(folder, packed=16).build()

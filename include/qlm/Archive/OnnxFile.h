@@ -43,12 +43,6 @@ int64_t getOnnxElementBytes(int32_t dataType);
 /// lower case; "type N" for an unknown one.
 std::string getOnnxTypeName(int32_t dataType);
 
-/// Weights that a decoder's file holds as codes which share bytes lie, as
-/// float32, in a file that is called so among those of `qlm.parameter`s; the
-/// module's attribute says where it is.
-inline constexpr llvm::StringLiteral kUnpackedFile = "unpacked";
-inline constexpr llvm::StringLiteral kUnpackedAttr = "qlm.unpacked";
-
 /// A parsed model. Tensors' bytes stay valid as long as it lives.
 class OnnxFile {
 public:

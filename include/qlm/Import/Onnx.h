@@ -47,13 +47,13 @@ importOnnx(OnnxFile &file, MLIRContext &context, const OnnxOptions &options);
 
 /// Imports the graph of \p file as `func @graph` of onnx.node operations, for
 /// passes that raise it to a decoder. Weights stay in their files, which lie in
-/// \p folder, but for those of com.microsoft.MatMulNBits: they are written as
-/// float32 to \p unpackedPath, and the module says so (kUnpackedAttr). Fails,
-/// naming the node, on names that aren't defined or are twice, and on
-/// attributes and tensors of other kinds than decoders have.
+/// \p folder, but for those of com.microsoft.MatMulNBits: their codes are
+/// written to \p packedPath (PackedCodes), and the module says so
+/// (kPackedAttr). Fails, naming the node, on names that aren't defined or are
+/// twice, and on attributes and tensors of other kinds than decoders have.
 llvm::Expected<OwningOpRef<ModuleOp>>
 importOnnxNodes(OnnxFile &file, MLIRContext &context, llvm::StringRef folder,
-                llvm::StringRef unpackedPath);
+                llvm::StringRef packedPath);
 
 /// A line for each operator that `importOnnx` handles: "domain.Name", sorted.
 std::vector<std::string> listOnnxOperators();

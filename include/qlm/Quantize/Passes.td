@@ -114,6 +114,11 @@ def QuantizeWeights : Pass<"qlm-quantize-weights", "::mlir::ModuleOp"> {
     With `method=keep`, `qlm.keep_codes` finds the codes that a checkpoint had,
     with its scales (LABEL.scales, LABEL.zero_points) from `statistics`.
 
+    A weight whose parameter says `qlm.kept_scheme` — the file held codes, as
+    MatMulNBits does — keeps its codes with every `weights` and `method`,
+    unless scales were migrated into it. Several that are joined are kept
+    when their codes have as many bits and columns a scale.
+
     With a float type, converts the weights that have another one
     (`qlm.convert`). Norms, biases and the embedding table keep their type;
     `table-type=f32` converts the table. Linears that share a weight share its

@@ -15,8 +15,11 @@
 #include "Products.h"
 
 #include "mlir/Dialect/Arith/IR/Arith.h"
+#include "qlm/Dialect/MethodOps.h"
+#include "qlm/Dialect/Qlm.h"
 
 using namespace mlir;
+using namespace mlir::qlm;
 using namespace mlir::qlm::onnx_import;
 using onnx::AttributeProto;
 using onnx::NodeProto;
@@ -209,19 +212,34 @@ static LogicalResult emitFusedMatMul(Node &node) {
   return node.set(0, scaled, product.type);
 }
 
-/// \p weight as float32, `[N, K]` or, \p turned, `[K, N]`.
-static Value makeWeight(TensorBuilder &b, const PackedWeight &weight,
-                        bool turned) {
-  int64_t rows = weight.rows, columns = weight.columns;
-  std::vector<float> values(rows * columns);
-  for (int64_t row = 0; row < rows; ++row)
-    for (int64_t column = 0; column < columns; ++column)
-      values[turned ? column * rows + row : row * columns + column] =
-          weight.at(row, column);
-  auto type = RankedTensorType::get(
-      {turned ? columns : rows, turned ? rows : columns}, b.getF32Type());
-  return arith::ConstantOp::create(
-      b, b.loc, DenseElementsAttr::get(type, ArrayRef<float>(values)));
+static Value makeFloats(TensorBuilder &b, ArrayRef<float> values,
+                        ArrayRef<int64_t> shape) {
+  auto type = RankedTensorType::get(shape, b.getF32Type());
+  return arith::ConstantOp::create(b, b.loc,
+                                   DenseElementsAttr::get(type, values));
+}
+
+/// \p weight as float32 [N, K]: the values of codes that are kept, where a
+/// scheme has them.
+static Value makeWeight(TensorBuilder &b, const PackedWeight &weight) {
+  Value values = makeFloats(b, weight.dequantize(/*turned=*/false),
+                            {weight.rows, weight.columns});
+  SchemeAttr scheme = weight.getScheme(b.getContext());
+  if (!scheme)
+    return values;
+  SmallVector<int64_t> shape{weight.rows, weight.getBlocks()};
+  bool zeros = scheme.getZeroPoints();
+  auto type = cast<RankedTensorType>(values.getType());
+  auto kept = KeepCodesOp::create(
+      b, b.loc, type.clone(scheme.getStorage()),
+      RankedTensorType::get(shape, scheme.getScaleType()),
+      zeros ? RankedTensorType::get(shape, scheme.getStorage())
+            : RankedTensorType(),
+      values, makeFloats(b, weight.scales, shape),
+      zeros ? makeFloats(b, weight.zeroPoints, shape) : Value(), scheme);
+  return DequantizeOp::create(b, b.loc, type, kept.getCodes(), kept.getScales(),
+                              kept.getZeroPoints(),
+                              /*outliers=*/Value(), scheme);
 }
 
 /// Inputs: x [..., K], codes, scales, zero points, order of columns, bias.
@@ -237,23 +255,27 @@ static LogicalResult emitMatMulNBits(Node &node) {
                      llvm::Twine(weight->columns));
   if (x.type != node.in(2).type)
     return node.fail("scales must have the input's element type");
-  Tensor result;
-  if (x.type == TensorProto::FLOAT && x.rank() > 1) {
-    Value linear =
-        emitLinear(b, x, makeWeight(b, *weight, /*turned=*/false), Value());
-    result = {linear, x.type, {}};
+  // Multiplied in float32: the weight is not rounded to the input's type.
+  Tensor wide = x, result;
+  if (x.type != TensorProto::FLOAT)
+    wide = Standard(node, "Cast", {x})
+               .set("to", int64_t(TensorProto::FLOAT))
+               .emitOne();
+  if (!wide)
+    return failure();
+  if (x.rank() > 1) {
+    result = {emitLinear(b, wide, makeWeight(b, *weight), Value()),
+              TensorProto::FLOAT,
+              {}};
   } else {
-    // Multiplied in float32: the weight is not rounded to the input's type.
-    Tensor right{
-        makeWeight(b, *weight, /*turned=*/true), TensorProto::FLOAT, {}};
-    Tensor wide = Standard(node, "Cast", {x})
-                      .set("to", int64_t(TensorProto::FLOAT))
-                      .emitOne();
-    result = wide ? Standard(node, "MatMul", {wide, right}).emitOne() : wide;
-    if (result)
-      result =
-          Standard(node, "Cast", {result}).set("to", int64_t(x.type)).emitOne();
+    Value turned = makeFloats(b, weight->dequantize(/*turned=*/true),
+                              {weight->columns, weight->rows});
+    result = Standard(node, "MatMul", {wide, {turned, TensorProto::FLOAT, {}}})
+                 .emitOne();
   }
+  if (result && x.type != TensorProto::FLOAT)
+    result =
+        Standard(node, "Cast", {result}).set("to", int64_t(x.type)).emitOne();
   if (result && node.has(5))
     result = addTensors(node, result, node.in(5));
   return finish(node, result);

@@ -78,10 +78,10 @@ namespace {
 /// One import.
 class NodeImporter {
 public:
-  NodeImporter(OnnxFile &file, MLIRContext &context, StringRef unpackedPath)
+  NodeImporter(OnnxFile &file, MLIRContext &context, StringRef packedPath)
       : file(file), graph(file.getModel().graph()), functions(file.getModel()),
         b(&context), location(UnknownLoc::get(&context)),
-        unpackedPath(unpackedPath) {}
+        packedPath(packedPath) {}
 
   llvm::Expected<OwningOpRef<ModuleOp>> import(StringRef folder);
 
@@ -114,8 +114,8 @@ private:
   SmallVector<Attribute> argumentNames;
   Value absent;
   llvm::StringMap<const TensorProto *> tensors;
-  StringRef unpackedPath;
-  std::unique_ptr<llvm::raw_fd_ostream> unpacked;
+  StringRef packedPath;
+  std::unique_ptr<llvm::raw_fd_ostream> packed;
 };
 } // namespace
 
@@ -279,36 +279,32 @@ llvm::Error NodeImporter::importInitializers() {
   return llvm::Error::success();
 }
 
-/// The weight of \p proto as float32 [N, K], in the file of such weights.
+/// The weight of \p proto as float32 [N, K], a record in the file of such
+/// weights.
 llvm::Expected<Value> NodeImporter::unpack(const ::onnx::NodeProto &proto) {
   auto weight = PackedWeight::read(proto, file, [&](const std::string &name) {
     return tensors.lookup(name);
   });
   if (!weight)
     return weight.takeError();
-  if (!unpacked) {
+  if (!packed) {
     std::error_code code;
-    unpacked = std::make_unique<llvm::raw_fd_ostream>(unpackedPath, code);
+    packed = std::make_unique<llvm::raw_fd_ostream>(packedPath, code);
     if (code)
-      return makeError("cannot write '" + unpackedPath +
-                       "': " + code.message());
-    (*module)->setAttr(kUnpackedAttr, b.getStringAttr(unpackedPath));
+      return makeError("cannot write '" + packedPath + "': " + code.message());
+    (*module)->setAttr(kPackedAttr, b.getStringAttr(packedPath));
   }
-  auto offset = static_cast<int64_t>(unpacked->tell());
-  std::vector<float> row(weight->columns);
-  for (int64_t i = 0; i < weight->rows; ++i) {
-    for (int64_t k = 0; k < weight->columns; ++k)
-      row[k] = weight->at(i, k);
-    unpacked->write(reinterpret_cast<const char *>(row.data()),
-                    row.size() * sizeof(float));
-  }
+  auto offset = static_cast<int64_t>(packed->tell());
+  weight->write(*packed);
   auto type =
       RankedTensorType::get({weight->rows, weight->columns}, b.getF32Type());
   // Values' names are unique; those of codes may serve several weights.
-  return onnxir::InitializerOp::create(b, location, type,
-                                       proto.output(0) + ".weight",
-                                       kUnpackedFile, offset)
-      .getResult();
+  auto initializer = onnxir::InitializerOp::create(
+      b, location, type, proto.output(0) + ".weight", kPackedFile, offset);
+  initializer->setAttr(kPackedKeyAttr, b.getStringAttr(weight->getKey(offset)));
+  if (SchemeAttr scheme = weight->getScheme(b.getContext()))
+    initializer->setAttr(kKeptSchemeAttr, scheme);
+  return initializer.getResult();
 }
 
 Value NodeImporter::addNode(StringRef kind, ValueRange inputs, Type type,
@@ -474,12 +470,12 @@ llvm::Expected<OwningOpRef<ModuleOp>> NodeImporter::import(StringRef folder) {
     return std::move(error);
   if (llvm::Error error = importOutputs())
     return std::move(error);
-  if (unpacked) {
-    unpacked->close();
-    if (unpacked->has_error()) {
-      std::string reason = unpacked->error().message();
-      unpacked->clear_error();
-      return makeError("cannot write '" + unpackedPath + "': " + reason);
+  if (packed) {
+    packed->close();
+    if (packed->has_error()) {
+      std::string reason = packed->error().message();
+      packed->clear_error();
+      return makeError("cannot write '" + packedPath + "': " + reason);
     }
   }
   if (failed(verify(*module)))
@@ -489,7 +485,7 @@ llvm::Expected<OwningOpRef<ModuleOp>> NodeImporter::import(StringRef folder) {
 
 llvm::Expected<OwningOpRef<ModuleOp>>
 mlir::qlm::importOnnxNodes(OnnxFile &file, MLIRContext &context,
-                           StringRef folder, StringRef unpackedPath) {
+                           StringRef folder, StringRef packedPath) {
   context.loadDialect<QlmDialect, onnxir::OnnxDialect, func::FuncDialect>();
-  return NodeImporter(file, context, unpackedPath).import(folder);
+  return NodeImporter(file, context, packedPath).import(folder);
 }

@@ -9,11 +9,13 @@
 
 #include "llvm/ADT/APFloat.h"
 #include "llvm/ADT/StringRef.h"
+#include "llvm/Support/MathExtras.h"
 
 #include <algorithm>
 #include <cmath>
 #include <cstring>
 
+using namespace mlir;
 using namespace mlir::qlm;
 using namespace mlir::qlm::onnx_import;
 using onnx::TensorProto;
@@ -34,6 +36,54 @@ bool PackedWeight::hasCodesAsZeroPoints() const {
   });
 }
 
+static bool isHalf(float value) {
+  bool loses = false;
+  llvm::APFloat number(value);
+  number.convert(llvm::APFloat::IEEEhalf(), llvm::APFloat::rmNearestTiesToEven,
+                 &loses);
+  return !loses;
+}
+
+SchemeAttr PackedWeight::getScheme(MLIRContext *context) const {
+  if (columns % block || !hasCodesAsZeroPoints())
+    return {};
+  Builder b(context);
+  int64_t stored = std::max<int64_t>(bits, 4);
+  bool zeros = !isSymmetric();
+  int64_t half = int64_t(1) << (stored - 1);
+  Type scale = llvm::all_of(scales, isHalf) ? Type(b.getF16Type())
+                                            : Type(b.getF32Type());
+  auto storage = static_cast<unsigned>(stored);
+  return SchemeAttr::get(context,
+                         zeros ? b.getIntegerType(storage, /*isSigned=*/false)
+                               : b.getIntegerType(storage),
+                         Granularity::Group, block, zeros, zeros ? 0 : -half,
+                         zeros ? 2 * half - 1 : half - 1,
+                         APFloat(zeros ? 0.0 : static_cast<double>(half) - 0.5),
+                         scale);
+}
+
+std::vector<float> PackedWeight::dequantize(bool turned) const {
+  std::vector<float> values(rows * columns);
+  std::vector<uint8_t> row(columns);
+  for (int64_t i = 0; i < rows; ++i) {
+    unpackRow(codes.data() + i * getRowBytes(), row.data());
+    for (int64_t k = 0; k < columns; ++k) {
+      int64_t place = i * getBlocks() + k / block;
+      values[turned ? k * rows + i : i * columns + k] =
+          (static_cast<float>(row[k]) - zeroPoints[place]) * scales[place];
+    }
+  }
+  return values;
+}
+
+void PackedWeight::write(llvm::raw_ostream &stream) const {
+  stream.write(codes.data(), codes.size());
+  for (const std::vector<float> *list : {&scales, &zeroPoints})
+    stream.write(reinterpret_cast<const char *>(list->data()),
+                 list->size() * sizeof(float));
+}
+
 static llvm::Expected<int64_t> getInteger(const ::onnx::NodeProto &node,
                                           llvm::StringRef name,
                                           int64_t missing) {
@@ -45,17 +95,15 @@ static llvm::Expected<int64_t> getInteger(const ::onnx::NodeProto &node,
   return missing;
 }
 
-/// Spreads \p count codes of \p bits bits, each row in bytes of its own.
-static void unpackRows(llvm::ArrayRef<char> bytes, int64_t rows, int64_t count,
-                       int64_t bits, int64_t keep, uint8_t *codes) {
-  int64_t perByte = 8 / bits;
-  int64_t rowBytes = (count + perByte - 1) / perByte;
+/// Spreads \p count codes a row, each row in bytes of its own.
+static std::vector<uint8_t> unpackRows(llvm::ArrayRef<char> bytes, int64_t rows,
+                                       int64_t count, int64_t bits) {
+  PackedCodes shape{rows, count, bits, count};
+  std::vector<uint8_t> codes(rows * count);
+  int64_t rowBytes = llvm::divideCeil(count * bits, 8);
   for (int64_t row = 0; row < rows; ++row)
-    for (int64_t i = 0; i < keep; ++i) {
-      auto byte = static_cast<uint8_t>(bytes[row * rowBytes + i / perByte]);
-      *codes++ = static_cast<uint8_t>((byte >> (i % perByte * bits)) &
-                                      ((1 << bits) - 1));
-    }
+    shape.unpackRow(bytes.data() + row * rowBytes, codes.data() + row * count);
+  return codes;
 }
 
 /// The elements of a float tensor as float32.
@@ -168,15 +216,11 @@ llvm::Error PackedReader::readCodes() {
   auto data = file.getData(**tensor);
   if (!data)
     return data.takeError();
-  int64_t blocks = weight.getBlocks();
-  int64_t expected = weight.rows * blocks * (weight.block * weight.bits / 8);
+  int64_t expected = weight.getCodesBytes();
   if (static_cast<int64_t>(data->size()) != expected)
     return makeError("codes must have " + llvm::Twine(expected) +
                      " bytes, got " + llvm::Twine(data->size()));
-  weight.codes.resize(weight.rows * weight.columns);
-  // Blocks are whole bytes, so that a row's follow each other.
-  unpackRows(*data, weight.rows, blocks * weight.block, weight.bits,
-             weight.columns, weight.codes.data());
+  weight.codes = *data;
   return llvm::Error::success();
 }
 
@@ -218,8 +262,8 @@ llvm::Error PackedReader::readZeroPoints() {
     if (static_cast<int64_t>(data->size()) != expected)
       return makeError("zero points must have " + llvm::Twine(expected) +
                        " bytes, got " + llvm::Twine(data->size()));
-    std::vector<uint8_t> codes(count);
-    unpackRows(*data, weight.rows, blocks, weight.bits, blocks, codes.data());
+    std::vector<uint8_t> codes =
+        unpackRows(*data, weight.rows, blocks, weight.bits);
     weight.zeroPoints.assign(codes.begin(), codes.end());
   }
   if (static_cast<int64_t>(weight.zeroPoints.size()) != count)

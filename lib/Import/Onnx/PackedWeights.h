@@ -10,8 +10,11 @@
 
 #include "onnx-ml.pb.h"
 #include "qlm/Archive/OnnxFile.h"
+#include "qlm/Archive/PackedCodes.h"
+#include "qlm/Dialect/Qlm.h"
 #include "llvm/ADT/ArrayRef.h"
 #include "llvm/ADT/STLFunctionalExtras.h"
+#include "llvm/Support/raw_ostream.h"
 
 #include <string>
 #include <vector>
@@ -19,30 +22,24 @@
 namespace mlir::qlm::onnx_import {
 
 /// The weight of com.microsoft.MatMulNBits: rows are outputs (N), columns what
-/// is summed over (K), and each `block` columns of a row share a scale:
-///
-///   weight[n, k] = (code[n, k] - zeroPoint[n, k / block]) * scale[n, k /
-///   block]
-///
-/// Codes of `bits` bits lie in bytes, the first in the lowest bits, each block
-/// in bytes of its own: `[N, blocks, block * bits / 8]` uint8. Zero points are
-/// packed so within each row, or are floats, or all 2^(bits - 1).
-struct PackedWeight {
-  int64_t rows = 0, columns = 0, bits = 0, block = 0;
-  std::vector<uint8_t> codes;    ///< `[rows, columns]`, one a byte
+/// is summed over (K). The file holds zero points as codes, packed within each
+/// row, or as floats, or, where there are none, all are 2^(bits - 1).
+struct PackedWeight : PackedCodes {
+  llvm::ArrayRef<char> codes;    ///< as in a record; of the file
   std::vector<float> scales;     ///< `[rows, blocks]`
   std::vector<float> zeroPoints; ///< `[rows, blocks]`
 
-  int64_t getBlocks() const { return (columns + block - 1) / block; }
   /// Whether all zero points are 2^(bits - 1), or whole numbers that are codes.
   bool isSymmetric() const;
   bool hasCodesAsZeroPoints() const;
-  float at(int64_t row, int64_t column) const {
-    int64_t place = row * getBlocks() + column / block;
-    return (static_cast<float>(codes[row * columns + column]) -
-            zeroPoints[place]) *
-           scales[place];
-  }
+  /// The scheme whose codes, scales and zero points these are: of 4 bits where
+  /// there are 2, and with f16 scales where those have all the values. Null
+  /// where there is none.
+  SchemeAttr getScheme(MLIRContext *context) const;
+  /// `[rows, columns]`, or \p turned, `[columns, rows]`.
+  std::vector<float> dequantize(bool turned) const;
+  /// Writes a record.
+  void write(llvm::raw_ostream &stream) const;
 
   /// A tensor that the file holds: null where the name is absent or of a value
   /// that is computed.

@@ -8,6 +8,7 @@
 #include "DecoderBuilder.h"
 
 #include "RotaryTables.h"
+#include "qlm/Archive/PackedCodes.h"
 #include "qlm/Dialect/MethodOps.h"
 
 #include "llvm/ADT/StringSwitch.h"
@@ -86,8 +87,13 @@ Value DecoderBuilder::loadWeight(Value value) {
     stream << "] at " << offset.getInt();
     OpBuilder::InsertionGuard guard(b);
     b.setInsertionPoint(forward);
+    // A record of codes says itself how its values are found.
+    if (auto packed = op->getAttrOfType<StringAttr>(kPackedKeyAttr))
+      key = packed.getValue().str();
     parameter = ParameterOp::create(b, forward.getLoc(), name.getValue(), type,
                                     file.getValue(), key);
+    if (Attribute scheme = op->getAttr(kKeptSchemeAttr))
+      parameter->setAttr(kKeptSchemeAttr, scheme);
   }
   return LoadOp::create(b, op->getLoc(), type, parameter.getSymName());
 }

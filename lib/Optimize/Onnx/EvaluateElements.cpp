@@ -1,4 +1,4 @@
-//===- EvaluateElements.cpp - One element for each of the inputs' --------===//
+//===- EvaluateElements.cpp - One element for each of the inputs' ---------===//
 //
 // Part of the QLM project, under the Apache License v2.0 with LLVM Exceptions.
 // SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception

@@ -1,4 +1,4 @@
-//===- EvaluateLayers.cpp - Ranges, sums and operators of layers ---------===//
+//===- EvaluateLayers.cpp - Ranges, sums and operators of layers ----------===//
 //
 // Part of the QLM project, under the Apache License v2.0 with LLVM Exceptions.
 // SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception

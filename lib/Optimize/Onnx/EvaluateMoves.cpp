@@ -1,4 +1,4 @@
-//===- EvaluateMoves.cpp - Elements at other places ----------------------===//
+//===- EvaluateMoves.cpp - Elements at other places -----------------------===//
 //
 // Part of the QLM project, under the Apache License v2.0 with LLVM Exceptions.
 // SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception

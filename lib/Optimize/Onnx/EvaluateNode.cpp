@@ -1,4 +1,4 @@
-//===- EvaluateNode.cpp - Computes one node of a graph's small values ----===//
+//===- EvaluateNode.cpp - Computes one node of a graph's small values -----===//
 //
 // Part of the QLM project, under the Apache License v2.0 with LLVM Exceptions.
 // SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception

@@ -1,4 +1,4 @@
-//===- EvaluateShapes.cpp - Shapes, and values in other ones -------------===//
+//===- EvaluateShapes.cpp - Shapes, and values in other ones --------------===//
 //
 // Part of the QLM project, under the Apache License v2.0 with LLVM Exceptions.
 // SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
