@@ -9,6 +9,7 @@
 #define QLM_LIB_CALIBRATE_OBSERVER_H
 
 #include "GpuMoments.h"
+#include "qlm/Calibrate/RangeObserver.h"
 
 #include <cstdint>
 #include <string>
@@ -31,16 +32,14 @@ struct Statistic {
 
 /// What the inputs of one linear have been so far. Formulas:
 /// qlm/Calibrate/Calibrate.h.
-class LinearObserver {
+class LinearObserver : private RangeObserver {
 public:
-  static constexpr int64_t kBins = 2048;
-
   /// Second moments are summed on \p gpu, which must outlive it, if any.
   LinearObserver(std::string label, int64_t features,
                  GpuMoments *gpu = nullptr);
 
   const std::string &getLabel() const { return label; }
-  int64_t getFeatures() const { return features; }
+  using RangeObserver::getFeatures;
 
   /// Room for \p rows rows; filled by `put` from any thread, then added by
   /// `addRows` from one.
@@ -66,24 +65,15 @@ private:
   static int64_t countHeld(int64_t features);
   std::vector<float> takeSums();
   Status addMoments(int64_t rows);
-  void addRanges(int64_t rows);
-  std::vector<float> findThresholds() const;
 
   std::string label;
-  int64_t features;
-  int64_t rowsSeen = 0, stepsSeen = 0;
+  int64_t rowsSeen = 0;
   std::vector<float> pending; ///< [rows, features]
   /// Sums: the lower triangle in panels of kPanel rows, one after the other,
   /// or a matrix that a GPU gave.
   std::vector<float> moments;
   GpuMoments *gpu;
   GpuMoments::Sums gpuSums; ///< made with the first rows
-  std::vector<float> absmax;
-  std::vector<double> magnitudes;
-  float smallest = 0, largest = 0;
-  double averageSmallest = 0, averageLargest = 0;
-  std::vector<double> histogram;
-  float histogramTop = 0;
 };
 
 } // namespace qlm

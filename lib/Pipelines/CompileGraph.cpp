@@ -76,6 +76,7 @@ static LogicalResult quantizeGraph(ModuleOp module,
   QuantizeOptions quantize;
   quantize.weights = options.weights;
   quantize.activations = options.activations;
+  quantize.range = options.range;
   quantize.statistics = options.statistics;
   quantize.observe = options.observe;
   buildQuantizePipeline(pm, quantize);

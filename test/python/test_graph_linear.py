@@ -114,6 +114,58 @@ def test_static_int8_of_calibrated_ranges(tmp_path):
     np.testing.assert_allclose(far, expected * scale * scales.T + w["b"], atol=2 * step)
 
 
+def find_entropy_threshold(counts: np.ndarray, width: float) -> float:
+    """Of Migacz's method, written down anew."""
+    def lost(bins: int) -> float:
+        p = counts[:bins].copy()
+        p[-1] += counts[bins:].sum()
+        edges = np.arange(129) * bins // 128
+        q = np.zeros(bins)
+        for low, high in zip(edges[:-1], edges[1:]):
+            level = counts[low:high]
+            filled = max((level > 0).sum(), 1)
+            q[low:high] = np.where(level > 0, level.sum() / filled, 0)
+        inside = p > 0
+        ratio = p[inside] / np.maximum(q[inside], 1e-3)
+        return (p[inside] / counts.sum() * np.log(ratio)).sum()
+
+    sizes = np.arange(128, 2049, 16)
+    return width * sizes[np.argmin([lost(bins) for bins in sizes])]
+
+
+@pytest.mark.parametrize("choice", ["minmax", "average", "percentile", "entropy"])
+def test_ranges_of_static_int8(tmp_path, choice):
+    rng = np.random.default_rng(5)
+    model = make_linear(rng, 64, 40)
+    w = weights_of(model)
+    x = rng.standard_t(3, (400, 64)).astype(np.float32)
+    x[0, 0] = 40
+    np.savez(tmp_path / "calibration.npz", x=x)
+    package = compile_model(
+        tmp_path, model, "--weights", "int8", "--activations", "int8-static",
+        "--calibration", tmp_path / "calibration.npz", "--range", choice,
+    )  # fmt: skip
+    magnitudes = np.abs(x.astype(np.float64)).ravel()
+    counts, edges = np.histogram(magnitudes, 2048, (0, magnitudes.max()))
+    parts = counts.cumsum() / counts.sum()
+    largest = {
+        "minmax": magnitudes.max(),
+        "average": magnitudes.max(),  # all rows are one run
+        "percentile": edges[1 + np.argmax(parts >= 0.9999)],
+        "entropy": find_entropy_threshold(counts.astype(np.float64), edges[1]),
+    }[choice]
+    assert choice in ("minmax", "average") or largest < 0.9 * magnitudes.max()
+    stored = toolchain.read_safetensors(package / "weights.safetensors")
+    [scale] = [float(array.item()) for name, array in stored.items()
+               if name.endswith("input_scale")]  # fmt: skip
+    np.testing.assert_allclose(scale * 127, largest, rtol=1e-5)
+    codes, scales = round_rows(w["w"].T.astype(np.float64))
+    xCodes = np.clip(np.rint(x.astype(np.float64) / scale), -127, 127)
+    expected = xCodes @ codes.T * scale * scales.T + w["b"]
+    step = scale * np.abs(codes * scales).max()
+    np.testing.assert_allclose(run_package(package, x=x)["s"], expected, atol=2 * step)
+
+
 def test_static_int8_needs_calibration_of_all_inputs(tmp_path):
     model = make_linear(np.random.default_rng(4), 8, 8)
     static = ("--weights", "int8", "--activations", "int8-static")
@@ -128,6 +180,8 @@ def test_static_int8_needs_calibration_of_all_inputs(tmp_path):
     assert "--activations int8-static" in line
     line = refuse(tmp_path, model, "--activations", "int8-dynamic")
     assert "needs weights of integer codes" in line
+    line = refuse(tmp_path, model, "--range", "entropy")
+    assert "--range without --activations int8-static is not supported" in line
 
 
 def make_qdq(rng, code: int, perChannel: bool) -> onnx.ModelProto:

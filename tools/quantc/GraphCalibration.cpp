@@ -8,6 +8,7 @@
 #include "Graphs.h"
 
 #include "qlm/Archive/WriteSafetensors.h"
+#include "qlm/Calibrate/RangeObserver.h"
 #include "qlm/Runtime/ArrayFile.h"
 #include "qlm/Runtime/Graph.h"
 #include "llvm/ADT/ScopeExit.h"
@@ -15,43 +16,47 @@
 
 #include <cmath>
 #include <cstring>
+#include <deque>
 #include <map>
 
 using namespace mlir::qlm;
 namespace fs = llvm::sys::fs;
 
-/// By label of a linear, the largest magnitude of each column of its input.
-using Magnitudes = std::map<std::string, std::vector<float>>;
+/// By label of a linear, what its inputs were.
+using Ranges = std::map<std::string, ::qlm::RangeObserver>;
 
 static llvm::Error makeError(const llvm::Twine &message) {
   return llvm::createStringError(llvm::inconvertibleErrorCode(), message);
 }
 
 static llvm::Error observe(const std::string &label,
-                           const ::qlm::GraphArray &array,
-                           Magnitudes &magnitudes) {
-  size_t columns = static_cast<size_t>(array.shape.back());
-  std::vector<float> &largest = magnitudes[label];
-  largest.resize(columns);
+                           const ::qlm::GraphArray &array, Ranges &ranges) {
+  int64_t columns = array.shape.back();
   std::vector<float> values(array.bytes.size() / sizeof(float));
-  std::memcpy(values.data(), array.bytes.data(), array.bytes.size());
-  for (size_t i = 0; i < values.size(); ++i) {
-    if (!std::isfinite(values[i]))
-      return makeError("calibration gives the input of '" + label +
-                       "' values that are not finite");
-    float &most = largest[i % columns];
-    most = std::max(most, std::fabs(values[i]));
-  }
+  std::memcpy(values.data(), array.bytes.data(), values.size() * sizeof(float));
+  if (!llvm::all_of(values, [](float value) { return std::isfinite(value); }))
+    return makeError("calibration gives the input of '" + label +
+                     "' values that are not finite");
+  if (values.empty())
+    return llvm::Error::success();
+  ranges.try_emplace(label, columns)
+      .first->second.addRanges(values.data(),
+                               static_cast<int64_t>(values.size()) / columns);
   return llvm::Error::success();
 }
 
-/// Writes \p magnitudes as safetensors, as `LABEL.absmax`.
-static llvm::Error writeStatistics(const Magnitudes &magnitudes,
-                                   llvm::StringRef path) {
+/// Writes \p ranges as safetensors; see qlm/Calibrate/Calibrate.h.
+static llvm::Error writeStatistics(const Ranges &ranges, llvm::StringRef path) {
   std::vector<FloatTensor> tensors;
-  for (const auto &[label, values] : magnitudes)
+  std::deque<std::vector<float>> kept; // tensors refer to their values
+  for (const auto &[label, seen] : ranges) {
+    kept.push_back(seen.getAverageRange());
+    kept.push_back(seen.findThresholds());
     tensors.push_back(
-        {label + ".absmax", {static_cast<int64_t>(values.size())}, values});
+        {label + ".absmax", {seen.getFeatures()}, seen.getAbsmax()});
+    tensors.push_back({label + ".average_range", {2}, kept.rbegin()[1]});
+    tensors.push_back({label + ".thresholds", {3}, kept.back()});
+  }
   return writeSafetensors(path, tensors);
 }
 
@@ -105,15 +110,15 @@ static ::qlm::GraphArray slice(const ::qlm::GraphArray &array, int64_t part,
   return result;
 }
 
-static llvm::Expected<Magnitudes> run(const std::string &package,
-                                      const std::string &calibration) {
+static llvm::Expected<Ranges> run(const std::string &package,
+                                  const std::string &calibration) {
   auto graph = ::qlm::Graph::load(package);
   if (!graph.ok())
     return makeError(graph.status().message());
   auto inputs = readInputs(**graph, calibration);
   if (!inputs)
     return inputs.takeError();
-  Magnitudes magnitudes;
+  Ranges ranges;
   int64_t runs = countRuns(**graph, *inputs);
   for (int64_t part = 0; part < runs; ++part) {
     std::vector<::qlm::GraphArray> own;
@@ -125,11 +130,11 @@ static llvm::Expected<Magnitudes> run(const std::string &package,
     for (size_t i = 0; i < outputs->size(); ++i) {
       llvm::StringRef name = (*graph)->outputs()[i].name;
       if (name.consume_front(kGraphObserved))
-        if (llvm::Error error = observe(name.str(), (*outputs)[i], magnitudes))
+        if (llvm::Error error = observe(name.str(), (*outputs)[i], ranges))
           return std::move(error);
     }
   }
-  return magnitudes;
+  return ranges;
 }
 
 llvm::Expected<std::string>
@@ -154,13 +159,13 @@ mlir::qlm::calibrateGraph(const GraphOptions &options,
   auto compiled = compileGraph(observing);
   if (!compiled)
     return compiled.takeError();
-  auto magnitudes = run(observing.output, calibration);
-  if (!magnitudes)
-    return magnitudes.takeError();
+  auto ranges = run(observing.output, calibration);
+  if (!ranges)
+    return ranges.takeError();
   if (std::error_code code =
           fs::createTemporaryFile("qlm-statistics", "safetensors", path))
     return makeError("cannot make a temporary file: " + code.message());
-  if (llvm::Error error = writeStatistics(*magnitudes, path)) {
+  if (llvm::Error error = writeStatistics(*ranges, path)) {
     (void)fs::remove(path);
     return std::move(error);
   }

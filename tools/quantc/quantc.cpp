@@ -79,6 +79,7 @@ static int compileOneGraph(const Arguments &arguments) {
   options.quick = arguments.quick;
   options.weights = arguments.weights;
   options.activations = arguments.activations;
+  options.range = arguments.range;
   for (const std::string &text : arguments.fixed)
     if (llvm::Error error = readFixedInputs(text, options.import))
       return fail(llvm::toString(std::move(error)), kBadInput);

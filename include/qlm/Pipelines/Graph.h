@@ -33,8 +33,11 @@ struct GraphOptions {
   /// How weights and inputs of linears are stored; see CompileOptions.
   std::string weights = "f32";
   std::string activations = "none";
-  /// What int8-static reads: `LABEL.absmax`, the largest magnitude of each
-  /// column of the input of the linear that LABEL calls.
+  /// How int8-static finds ranges: minmax, average, percentile or entropy.
+  std::string range = "minmax";
+  /// What int8-static reads: `LABEL.absmax`, `.average_range` and
+  /// `.thresholds` of the input of the linear that LABEL calls, as
+  /// qlm/Calibrate/Calibrate.h describes them.
   std::string statistics;
   /// Whether the inputs of linears are results too, called by
   /// `kGraphObserved` and the linear's label: for calibration.
