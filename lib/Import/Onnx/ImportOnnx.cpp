@@ -83,6 +83,8 @@ private:
   std::vector<std::string> defined;
   /// Shapes that the graph declares for values.
   llvm::StringMap<RankedTensorType> declared;
+  /// Values that are used once, by a Cast to f32.
+  llvm::StringSet<> castToFloat;
   SmallVector<Attribute> argumentAttributes;
 };
 } // namespace
@@ -435,6 +437,8 @@ llvm::Error GraphImporter::importNode(const InlinedNode &inlined) {
   };
   node.findTensor = findTensor;
   node.file = &file;
+  node.sumsBecomeFloats =
+      proto.output_size() == 1 && castToFloat.contains(proto.output(0));
   for (const std::string &name : proto.output())
     node.declarations.push_back(declared.lookup(name));
   b.loc = NameLoc::get(
@@ -459,6 +463,32 @@ llvm::Error GraphImporter::importNode(const InlinedNode &inlined) {
       return error;
   }
   return llvm::Error::success();
+}
+
+/// Values that one Cast to f32 uses, and nothing else. Branches of an If may
+/// use any: there are none then.
+static llvm::StringSet<> findCastToFloat(ArrayRef<InlinedNode> nodes,
+                                         const ::onnx::GraphProto &graph) {
+  llvm::StringMap<int> uses;
+  llvm::StringSet<> found;
+  for (const auto &output : graph.output())
+    ++uses[output.name()];
+  for (const auto &[proto, scope] : nodes) {
+    if (isIf(*proto))
+      return {};
+    for (const std::string &name : proto->input())
+      ++uses[name];
+    if (proto->op_type() == "Cast" && proto->domain().empty() &&
+        proto->input_size() == 1)
+      for (const auto &attribute : proto->attribute())
+        if (attribute.name() == "to" && attribute.i() == TensorProto::FLOAT)
+          found.insert(proto->input(0));
+  }
+  llvm::StringSet<> once;
+  for (const auto &entry : found)
+    if (uses.lookup(entry.getKey()) == 1)
+      once.insert(entry.getKey());
+  return once;
 }
 
 llvm::Error GraphImporter::finish() {
@@ -501,6 +531,7 @@ llvm::Expected<OwningOpRef<ModuleOp>> GraphImporter::import() {
     return nodes.takeError();
   if (llvm::Error error = checkNodes(*nodes, graph, options.fixed))
     return std::move(error);
+  castToFloat = findCastToFloat(*nodes, graph);
   module = ModuleOp::create(b.getUnknownLoc());
   (*module)->setAttr("qlm.kind", b.getStringAttr("graph"));
   (*module)->setAttr("qlm.stage", b.getStringAttr("import"));

@@ -97,6 +97,9 @@ public:
   llvm::function_ref<const ::onnx::TensorProto *(const std::string &)>
       findTensor;
   OnnxFile *file = nullptr;
+  /// Whether a Cast to f32 is all that is done with the result: sums may be
+  /// given as f32.
+  bool sumsBecomeFloats = false;
 
 private:
   const ::onnx::NodeProto &proto;

@@ -125,7 +125,7 @@ Value mlir::qlm::onnx_import::emitLinear(TensorBuilder &b, const Tensor &x,
 Value mlir::qlm::onnx_import::multiplyByParameter(TensorBuilder &b,
                                                   const Tensor &x,
                                                   const Tensor &weight) {
-  if (x.rank() != 2 || !isLinear(b, x, weight, weight.dim(0)))
+  if (!isLinear(b, x, weight, weight.dim(0)))
     return {};
   return emitLinear(b, x, permuteParameter(b, weight.value, {1, 0}), Value());
 }

@@ -48,10 +48,15 @@ struct Windows {
   place(TensorBuilder &b, ValueRange window, ValueRange inside) const;
 };
 
-/// qlm.linear of the matrix \p x by \p weight, `[inner, outer]`; null where one
-/// can't say it.
+/// qlm.linear of the rows of \p x by \p weight, `[inner, outer]`; null where
+/// one can't say it.
 Value multiplyByParameter(TensorBuilder &b, const Tensor &x,
                           const Tensor &weight);
+
+// IntegerProducts.cpp: MatMulInteger and ConvInteger whose sums become f32, by
+// kernels; null where they can't.
+Value multiplyCodes(Node &node);
+Value convolveCodes(Node &node);
 
 // Images.cpp: operations that later stages know. Each gives null, and emits
 // nothing that matters, where the node is not of that kind.

@@ -302,6 +302,8 @@ static auto lessZeroPoint(Node &node, int64_t operand, int64_t zero,
 
 static LogicalResult emitMatMulInteger(Node &node) {
   TensorBuilder &b = node.b;
+  if (Value sums = multiplyCodes(node))
+    return node.set(0, sums, TensorProto::FLOAT);
   auto readX = lessZeroPoint(node, 0, 2, -2),
        readY = lessZeroPoint(node, 1, 3, -1);
   Value result = matmul(
@@ -312,6 +314,8 @@ static LogicalResult emitMatMulInteger(Node &node) {
 
 static LogicalResult emitConvInteger(Node &node) {
   TensorBuilder &b = node.b;
+  if (Value sums = convolveCodes(node))
+    return node.set(0, sums, TensorProto::FLOAT);
   auto readX = lessZeroPoint(node, 0, 2, 1),
        readW = lessZeroPoint(node, 1, 3, 0);
   Value result = convolve(
