@@ -14,7 +14,7 @@
 // int8, int4, fp8, nf4), input (f16, bf16, int8, fp8), output (f32, f16,
 // bf16), group (0: none), scales (none, f16, f32), zero_points, input_scales,
 // bias, residual, swiglu, norm (0 or 1), kernel (gemv, gemm, auto), run
-// (rows of the step, default rows), time (0 or 1).
+// (rows of the step, default rows), time (0 or 1), label (of the time).
 //
 //===----------------------------------------------------------------------===//
 
@@ -129,7 +129,8 @@ static Launch emitCase(gpu::GPUModuleOp kernels, StringRef name,
   if (kind == "gemm" || (kind == "auto" && !GemvPlan::serves(shape, rows))) {
     GemmPlan plan =
         GemmPlan::get(shape, rows, /*multiprocessors=*/132,
-                      words.number("tile", 0), words.number("split", 0));
+                      words.number("tile", 0), words.number("split", 0),
+                      words.number("warp_blocks", 0));
     launch.grid = plan.grid(shape, rows);
     launch.threads = GemmPlan::kThreads;
     launch.shared = plan.sharedBytes;

@@ -70,8 +70,10 @@ static int64_t chooseTokens(int64_t rows, int64_t featureTiles,
 }
 
 GemmPlan GemmPlan::get(const LinearShape &shape, int64_t rows,
-                       int64_t multiprocessors, int64_t tokens, int64_t split) {
+                       int64_t multiprocessors, int64_t tokens, int64_t split,
+                       int64_t warpBlocks) {
   GemmPlan plan;
+  plan.warpBlocks = warpBlocks ? warpBlocks : 1;
   plan.tokens = tokens;
   if (!tokens)
     plan.tokens =
@@ -87,19 +89,21 @@ GemmPlan GemmPlan::get(const LinearShape &shape, int64_t rows,
   plan.steps = llvm::divideCeil(shape.columns, plan.stageColumns);
   plan.inputBytes = plan.atoms * plan.tokens * kAtomBytes;
   plan.codeBytes =
-      kTileBlocks * plan.stageColumns / shape.lineColumns() * kLineBytes;
+      plan.tileBlocks() * plan.stageColumns / shape.lineColumns() * kLineBytes;
   if (shape.grouped()) {
     int64_t groups =
         std::max(int64_t(1), plan.stageColumns / shape.groupColumns);
-    plan.scaleBytes = kTileBlocks * groups * kBlockRows * shape.scaleBytes();
-    plan.zeroBytes = shape.zeroPoints ? kTileBlocks * groups * kBlockRows : 0;
+    plan.scaleBytes =
+        plan.tileBlocks() * groups * kBlockRows * shape.scaleBytes();
+    plan.zeroBytes =
+        shape.zeroPoints ? plan.tileBlocks() * groups * kBlockRows : 0;
   }
   plan.stageBytes = llvm::alignTo(plan.inputBytes + plan.codeBytes +
                                       plan.scaleBytes + plan.zeroBytes,
                                   1024);
   int64_t tableBytes = LinearTables::bytes(shape, LinearTables::kFewCopies);
   plan.shareMultiprocessor =
-      plan.tokens <= 64 &&
+      plan.tokens <= 64 && plan.warpBlocks == 1 &&
       3 * plan.stageBytes + tableBytes <= kSharedLimit / 2 - 2048;
   int64_t budget =
       (plan.shareMultiprocessor ? kSharedLimit / 2 - 1024 : kSharedLimit) -
@@ -109,14 +113,15 @@ GemmPlan GemmPlan::get(const LinearShape &shape, int64_t rows,
       plan.featureTiles(shape) * llvm::divideCeil(rows, plan.tokens);
   plan.split =
       split ? split
-      : plan.tokens <= 128
+      : plan.tokens <= 128 && plan.warpBlocks == 1
           ? chooseSplit(tiles, plan.steps,
                         multiprocessors * (plan.shareMultiprocessor ? 2 : 1))
           : 1;
   int64_t ringBytes = plan.stages * plan.stageBytes;
   // After the last stage the ring holds partial sums, or y on its way out.
-  int64_t sumBytes = plan.split > 1 ? kFeatures * plan.tokens * 4
-                                    : 2 * plan.tokens * tilePitch(shape);
+  int64_t sumBytes = plan.split > 1
+                         ? kFeatures * plan.tokens * 4
+                         : plan.warpBlocks * plan.outgoingBytes(shape);
   ringBytes = std::max<int64_t>(ringBytes, llvm::alignTo(sumBytes, 1024));
   plan.barriers = ringBytes;
   plan.tables = ringBytes + llvm::alignTo(16 * plan.stages, 128);
@@ -139,7 +144,9 @@ void GemmEmitter::emit() {
   Val tile = frame.block() / plan.split;
   Val tokenTiles = frame.blocks() / (tiles * plan.split);
   rank = frame.block() % plan.split;
-  featureTile = tile / tokenTiles;
+  featureTile = tile / tokenTiles * plan.warpBlocks;
+  tileBlock = featureTile * GemmPlan::kTileBlocks;
+  outgoing = shared;
   firstRow = tile % tokenTiles * plan.tokens;
   firstStep = rank * plan.steps / plan.split;
   lastStep = (rank + 1) * plan.steps / plan.split;
@@ -172,14 +179,14 @@ void GemmEmitter::emitTile() {
       },
       [&] {
         increaseRegisters(b, more);
-        Val sums = emitConsumer();
+        SmallVector<Val> sums = emitConsumer();
         // The ring's memory gets another use: all have read it.
         frame.barrier(1, GemmPlan::kConsumers);
         frame.waitForPrevious();
         if (plan.split > 1)
-          storePartials(sums);
-        else
-          emitWhole(sums);
+          return storePartials(sums[0]);
+        for (int64_t h = 0; h < plan.warpBlocks; ++h)
+          emitWhole(sums[h], h);
       });
   if (plan.split == 1)
     return;
@@ -214,17 +221,18 @@ void GemmEmitter::emitProducer() {
              });
 }
 
-/// Lanes 0-7 of the first producing warp copy the lines of a block of features
-/// each, lanes 8-15 its scales, lanes 16-23 its zero points.
+/// As many lanes of the first producing warp as a tile has blocks copy the
+/// lines of a block of features each, the next ones its scales, then its zero
+/// points.
 void GemmEmitter::copyWeights(RingPlace place, Val step) {
   b.ifThen(warp == GemmPlan::kConsumers / kWarp, [&] {
-    constexpr int64_t kBlocks = GemmPlan::kTileBlocks;
-    Val block = lane % kBlocks;
-    Val global = featureTile * kBlocks + block;
-    Val blocks = number(kBlocks);
-    if (shape.blocks() % kBlocks != 0)
-      blocks = b.min(blocks, number(shape.blocks()) - featureTile * kBlocks);
-    int64_t blockCodes = plan.codeBytes / kBlocks;
+    const int64_t tileBlocks = plan.tileBlocks();
+    Val block = lane % tileBlocks;
+    Val global = tileBlock + block;
+    Val blocks = number(tileBlocks);
+    if (shape.blocks() % tileBlocks != 0)
+      blocks = b.min(blocks, number(shape.blocks()) - tileBlock);
+    int64_t blockCodes = plan.codeBytes / tileBlocks;
     int64_t lines = blockCodes / kLineBytes;
     Val codes = number(blockCodes);
     if (shape.lines() % lines != 0)
@@ -234,7 +242,7 @@ void GemmEmitter::copyWeights(RingPlace place, Val step) {
     int64_t groupZeros = shape.zeroPoints ? kBlockRows : 0;
     Val bytes = codes;
     if (shape.grouped()) {
-      int64_t most = plan.scaleBytes / kBlocks / groupScales;
+      int64_t most = plan.scaleBytes / tileBlocks / groupScales;
       firstGroup = step * plan.stageColumns / shape.groupColumns;
       groups = number(most);
       if (shape.groups() % most != 0)
@@ -247,7 +255,7 @@ void GemmEmitter::copyWeights(RingPlace place, Val step) {
     Ptr stage = shared.at(place.stage * plan.stageBytes);
     Val wide = frame.wide(global);
     b.ifThen(block < blocks, [&] {
-      b.ifThen(lane < kBlocks, [&] {
+      b.ifThen(lane < tileBlocks, [&] {
         bulkCopy(
             stage.at(plan.inputBytes).at(block * blockCodes),
             buffers.weights.at(wide * shape.blockBytes()).at(step * blockCodes),
@@ -257,19 +265,23 @@ void GemmEmitter::copyWeights(RingPlace place, Val step) {
       if (!shape.grouped())
         return;
       Val from = wide * shape.groups() + frame.wide(firstGroup);
-      b.ifThen((lane >= kBlocks) & (lane < 2 * kBlocks), [&] {
+      b.ifThen((lane >= tileBlocks) & (lane < 2 * tileBlocks), [&] {
         bulkCopy(stage.at(plan.inputBytes + plan.codeBytes)
-                     .at(block * (plan.scaleBytes / kBlocks)),
+                     .at(block * (plan.scaleBytes / tileBlocks)),
                  buffers.scales.at(from * groupScales), groups * groupScales,
                  barrier);
       });
+      // The next lanes' task, or the first ones' once more.
+      int64_t firstOfZeros = 3 * tileBlocks <= kWarp ? 2 * tileBlocks : 0;
       if (shape.zeroPoints)
-        b.ifThen((lane >= 2 * kBlocks) & (lane < 3 * kBlocks), [&] {
-          bulkCopy(stage.at(plan.inputBytes + plan.codeBytes + plan.scaleBytes)
-                       .at(block * (plan.zeroBytes / kBlocks)),
-                   buffers.zeroPoints.at(from * groupZeros),
-                   groups * groupZeros, barrier);
-        });
+        b.ifThen(
+            (lane >= firstOfZeros) & (lane < firstOfZeros + tileBlocks), [&] {
+              bulkCopy(
+                  stage.at(plan.inputBytes + plan.codeBytes + plan.scaleBytes)
+                      .at(block * (plan.zeroBytes / tileBlocks)),
+                  buffers.zeroPoints.at(from * groupZeros), groups * groupZeros,
+                  barrier);
+            });
     });
   });
 }
@@ -306,23 +318,28 @@ void GemmEmitter::copyInput(RingPlace place, Val step) {
 // Products
 //===----------------------------------------------------------------------===//
 
-Val GemmEmitter::emitConsumer() {
+SmallVector<Val> GemmEmitter::emitConsumer() {
   Val zero = number(0);
   // The first turn is warpgroup 0's.
   if (plan.takesTurns())
     b.ifThen((group == 1) & (firstStep < lastStep), [&] { passTurn(Val()); });
-  SmallVector<Val> last =
-      b.forRange(firstStep, lastStep, 1, {matrix.zero(), zero, zero},
-                 [&](Val step, ArrayRef<Val> carried) {
-                   RingPlace place = {carried[1], carried[2]};
-                   full(place.stage).wait(place.parity);
-                   fenceAsyncProxy(b);
-                   Val sums = multiplyStage(place, step, carried[0]);
-                   b.ifThen(lane == 0, [&] { empty(place.stage).arrive(); });
-                   RingPlace next = advance(place);
-                   return SmallVector<Val>{sums, next.stage, next.parity};
-                 });
-  return last[0];
+  SmallVector<Val> start(plan.warpBlocks, matrix.zero());
+  start.append(2, zero);
+  SmallVector<Val> last = b.forRange(
+      firstStep, lastStep, 1, start, [&](Val step, ArrayRef<Val> carried) {
+        ArrayRef<Val> position = carried.take_back(2);
+        RingPlace place = {position[0], position[1]};
+        full(place.stage).wait(place.parity);
+        fenceAsyncProxy(b);
+        SmallVector<Val> sums =
+            multiplyStage(place, step, llvm::to_vector(carried.drop_back(2)));
+        b.ifThen(lane == 0, [&] { empty(place.stage).arrive(); });
+        RingPlace next = advance(place);
+        sums.append({next.stage, next.parity});
+        return sums;
+      });
+  last.pop_back_n(2);
+  return last;
 }
 
 /// Barriers of the turns of the two warpgroups.
@@ -353,12 +370,48 @@ void GemmEmitter::passTurn(Val lastOf) {
     pass();
 }
 
+/// Operands of the products of the warp's block \p h with lines \p first to
+/// \p first + \p count of a stage, unpacked and scaled: four registers for each
+/// step.
+SmallVector<SmallVector<Val>> GemmEmitter::unpackLines(Ptr stage, Val step,
+                                                       int64_t h, int64_t first,
+                                                       int64_t count) {
+  SmallVector<SmallVector<Val>> steps;
+  for (int64_t line = first; line < first + count; ++line) {
+    Ptr codes = stage.at(plan.inputBytes + line * kLineBytes)
+                    .at(blockOf(h) * (plan.codeBytes / plan.tileBlocks()) +
+                        lane * kLaneBytes);
+    Val words = codes.load(b.vec(4, b.i32()), kLaneBytes);
+    if (!shape.grouped()) {
+      llvm::append_range(steps, unpacker.unpack(words));
+      continue;
+    }
+    // Runs of steps that share a scale.
+    int64_t run = std::min(shape.groupColumns, shape.lineColumns());
+    for (int64_t column = 0; column < shape.lineColumns(); column += run) {
+      SmallVector<Val> zeros;
+      SmallVector<Val> scales =
+          loadGroup(stage, step, h, line * shape.lineColumns() + column, zeros);
+      auto unpacked = unpacker.unpack(words, zeros);
+      for (int64_t s = 0; s < run / shape.stepColumns(); ++s) {
+        SmallVector<Val> &four = unpacked[column / shape.stepColumns() + s];
+        for (int64_t i = 0; i < 4; ++i)
+          four[i] = b.bitcast(
+              b.bitcast(four[i], b.vec(2, b.f16())) * scales[i % 2], b.i32());
+        steps.push_back(four);
+      }
+    }
+  }
+  return steps;
+}
+
 /// All lines of a stage, in groups of products. Products read their left
 /// operand's registers while they are under way, and ptxas gives registers
 /// that no later instruction reads to the next line's loads: so a group is
 /// complete before those begin. The other warpgroups' products, and those of a
 /// second thread block, fill the time.
-Val GemmEmitter::multiplyStage(RingPlace place, Val step, Val sums) {
+SmallVector<Val> GemmEmitter::multiplyStage(RingPlace place, Val step,
+                                            SmallVector<Val> sums) {
   Ptr stage = shared.at(place.stage * plan.stageBytes);
   Val tile = swizzledDescriptor(b, sharedAddress(b, stage));
   int64_t lines = plan.stageColumns / shape.lineColumns();
@@ -367,54 +420,33 @@ Val GemmEmitter::multiplyStage(RingPlace place, Val step, Val sums) {
   if (plan.tokens <= 32)
     together = lines;
   for (int64_t first = 0; first < lines; first += together) {
-    SmallVector<SmallVector<Val>> steps;
-    for (int64_t line = first; line < first + together; ++line) {
-      Ptr codes = stage.at(plan.inputBytes + line * kLineBytes)
-                      .at((group * 4 + warpInGroup) *
-                              (plan.codeBytes / GemmPlan::kTileBlocks) +
-                          lane * kLaneBytes);
-      Val words = codes.load(b.vec(4, b.i32()), kLaneBytes);
-      if (!shape.grouped()) {
-        llvm::append_range(steps, unpacker.unpack(words));
-        continue;
-      }
-      // Runs of steps that share a scale.
-      int64_t run = std::min(shape.groupColumns, shape.lineColumns());
-      for (int64_t column = 0; column < shape.lineColumns(); column += run) {
-        SmallVector<Val> zeros;
-        SmallVector<Val> scales =
-            loadGroup(stage, step, line * shape.lineColumns() + column, zeros);
-        auto unpacked = unpacker.unpack(words, zeros);
-        for (int64_t s = 0; s < run / shape.stepColumns(); ++s) {
-          SmallVector<Val> &four = unpacked[column / shape.stepColumns() + s];
-          for (int64_t i = 0; i < 4; ++i)
-            four[i] = b.bitcast(
-                b.bitcast(four[i], b.vec(2, b.f16())) * scales[i % 2], b.i32());
-          steps.push_back(four);
-        }
-      }
-    }
+    SmallVector<SmallVector<SmallVector<Val>>> steps;
+    for (int64_t h = 0; h < plan.warpBlocks; ++h)
+      steps.push_back(unpackLines(stage, step, h, first, together));
     waitForTurn();
     Wgmma::fence(b);
-    for (size_t s = 0; s < steps.size(); ++s) {
+    for (size_t s = 0; s < steps[0].size(); ++s) {
       int64_t byte = (first * shape.lineColumns() +
                       static_cast<int64_t>(s) * shape.stepColumns()) *
                      shape.inputBytes();
       int64_t offset =
           byte / kAtomBytes * plan.tokens * kAtomBytes + byte % kAtomBytes;
       Val at = offset ? tile + (offset >> 4) : tile;
-      sums = matrix.multiply(sums, steps[s], at);
+      for (int64_t h = 0; h < plan.warpBlocks; ++h)
+        sums[h] = matrix.multiply(sums[h], steps[h][s], at);
     }
     Wgmma::commit(b);
     passTurn(first + together < lines ? Val() : step);
-    sums = matrix.wait(sums, 0);
+    for (Val &each : sums)
+      each = matrix.wait(each, 0);
   }
   return sums;
 }
 
 /// Scales of rows r and r + 8 for a column of the stage, twice each as f16;
 /// \p zeros get their zero points.
-SmallVector<Val> GemmEmitter::loadGroup(Ptr stage, Val step, int64_t column,
+SmallVector<Val> GemmEmitter::loadGroup(Ptr stage, Val step, int64_t h,
+                                        int64_t column,
                                         SmallVectorImpl<Val> &zeros) {
   Val group16 = number(column / shape.groupColumns);
   // Padding takes the last group's scale: what lies behind it may be NaN.
@@ -422,12 +454,12 @@ SmallVector<Val> GemmEmitter::loadGroup(Ptr stage, Val step, int64_t column,
     group16 =
         b.min(group16, number(shape.groups() - 1) -
                            step * (plan.stageColumns / shape.groupColumns));
-  Val block = group * 4 + warpInGroup;
+  Val block = blockOf(h);
   Val row = lane / 4;
   auto at = [&](int64_t base, int64_t perBlock, int64_t elementBytes) {
     return stage.at(base)
         .at(group16 * (kBlockRows * elementBytes))
-        .at(block * (perBlock / GemmPlan::kTileBlocks) + row * elementBytes);
+        .at(block * (perBlock / plan.tileBlocks()) + row * elementBytes);
   };
   if (shape.zeroPoints) {
     Ptr from = at(plan.inputBytes + plan.codeBytes + plan.scaleBytes,
@@ -438,8 +470,7 @@ SmallVector<Val> GemmEmitter::loadGroup(Ptr stage, Val step, int64_t column,
   Ptr from =
       at(plan.inputBytes + plan.codeBytes, plan.scaleBytes, shape.scaleBytes());
   SmallVector<Val> scales;
-  Val feature =
-      (featureTile * GemmPlan::kTileBlocks + block) * kBlockRows + row;
+  Val feature = (tileBlock + block) * kBlockRows + row;
   Val ofRow = step * plan.stageColumns / shape.groupColumns + group16;
   for (int64_t half = 0; half < 2; ++half) {
     Val scale = tables.scale(from.at(half * 8 * shape.scaleBytes()),

@@ -44,8 +44,10 @@ namespace mlir::qlm::cuda {
 
 struct GemmPlan {
   int64_t tokens = 0; ///< rows of x of a tile: a multiple of 16
-  int64_t split = 1;  ///< thread blocks of a cluster that share the columns
-  int64_t atoms = 1;  ///< pieces of 128 bytes of a row of x in a stage
+  /// Blocks of features a warp: two where x, not weights, is what tiles read.
+  int64_t warpBlocks = 1;
+  int64_t split = 1; ///< thread blocks of a cluster that share the columns
+  int64_t atoms = 1; ///< pieces of 128 bytes of a row of x in a stage
   int64_t stageColumns = 0;
   int64_t stages = 0;               ///< of the ring
   int64_t steps = 0;                ///< stages that cover all columns
@@ -54,14 +56,18 @@ struct GemmPlan {
   int64_t inputBytes = 0, codeBytes = 0, scaleBytes = 0, zeroBytes = 0;
   int64_t stageBytes = 0, barriers = 0, tables = 0, sharedBytes = 0;
 
+  /// Features of y that the warps' blocks number h make together; a tile has
+  /// warpBlocks times as many.
   static constexpr int64_t kFeatures = 128;
   static constexpr int64_t kTileBlocks = kFeatures / kBlockRows;
   static constexpr int64_t kWarpgroup = 128;
   static constexpr int64_t kConsumers = 2 * kWarpgroup;
   static constexpr int64_t kThreads = kConsumers + kWarpgroup;
 
+  /// Blocks of features of a tile.
+  int64_t tileBlocks() const { return kTileBlocks * warpBlocks; }
   int64_t featureTiles(const LinearShape &shape) const {
-    return llvm::divideCeil(shape.blocks(), kTileBlocks);
+    return llvm::divideCeil(shape.blocks(), tileBlocks());
   }
   /// Thread blocks for \p rows rows.
   int64_t grid(const LinearShape &shape, int64_t rows) const {
@@ -82,14 +88,20 @@ struct GemmPlan {
     return tileFeatures(shape) * tileBytes(shape) + 16;
   }
 
+  /// Bytes of kFeatures features of y on their way out.
+  int64_t outgoingBytes(const LinearShape &shape) const {
+    return 2 * tokens * tilePitch(shape);
+  }
+
   /// Whether products, not copies, take the time.
-  bool takesTurns() const { return tokens >= 128; }
+  bool takesTurns() const { return tokens * warpBlocks >= 128; }
 
   static bool serves(const LinearShape &shape);
-  /// The plan for up to \p rows rows. \p tokens, \p split: 0 to choose.
+  /// The plan for up to \p rows rows. \p tokens, \p split, \p warpBlocks: 0
+  /// to choose.
   static GemmPlan get(const LinearShape &shape, int64_t rows,
                       int64_t multiprocessors, int64_t tokens = 0,
-                      int64_t split = 0);
+                      int64_t split = 0, int64_t warpBlocks = 0);
 };
 
 /// Writes the body of a GEMM of `kThreads` threads.

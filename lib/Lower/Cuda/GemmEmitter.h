@@ -64,18 +64,26 @@ private:
   void copyWeights(RingPlace place, kernel::Val step);
   void copyInput(RingPlace place, kernel::Val step);
 
-  kernel::Val emitConsumer();
+  SmallVector<kernel::Val> emitConsumer();
   void waitForTurn();
   void passTurn(kernel::Val lastOf);
-  kernel::Val multiplyStage(RingPlace place, kernel::Val step,
-                            kernel::Val sums);
+  /// The warp's block number \p h in the tile.
+  kernel::Val blockOf(int64_t h) {
+    return group * 4 + warpInGroup + h * GemmPlan::kTileBlocks;
+  }
+  SmallVector<kernel::Val> multiplyStage(RingPlace place, kernel::Val step,
+                                         SmallVector<kernel::Val> sums);
+  SmallVector<SmallVector<kernel::Val>> unpackLines(kernel::Ptr stage,
+                                                    kernel::Val step, int64_t h,
+                                                    int64_t first,
+                                                    int64_t count);
   SmallVector<kernel::Val> loadGroup(kernel::Ptr stage, kernel::Val step,
-                                     int64_t column,
+                                     int64_t h, int64_t column,
                                      SmallVectorImpl<kernel::Val> &zeros);
 
   void storePartials(kernel::Val sums);
   void emitCombined();
-  void emitWhole(kernel::Val sums);
+  void emitWhole(kernel::Val sums, int64_t h);
   FeatureScales loadFeatureScales();
   /// The value of a sum, without outliers.
   kernel::Val finish(kernel::Val sum, const FeatureScales &features,
@@ -112,7 +120,10 @@ private:
   kernel::Wgmma matrix;
 
   kernel::Val thread, lane, warp, rows;
-  kernel::Val featureTile, firstRow, rank, firstStep, lastStep;
+  kernel::Val tileBlock;   ///< first block of the tile
+  kernel::Val featureTile; ///< the kFeatures features whose y is made
+  kernel::Ptr outgoing;    ///< where y lies on its way out
+  kernel::Val firstRow, rank, firstStep, lastStep;
   kernel::Val group, warpInGroup; ///< consumer warpgroup, and its warp
 };
 

@@ -93,7 +93,9 @@ void GemmEmitter::storePair(Val row, ArrayRef<Val> values) {
 
 /// Through shared memory: lanes of a product have neighbouring rows, lines of y
 /// neighbouring features.
-void GemmEmitter::emitWhole(Val sums) {
+void GemmEmitter::emitWhole(Val sums, int64_t h) {
+  featureTile = (h ? featureTile + 1 : featureTile);
+  outgoing = shared.at(h * plan.outgoingBytes(shape));
   FeatureScales features = loadFeatureScales();
   int64_t blockOutputs = shape.swiglu ? 8 : kBlockRows;
   Val feature = warpInGroup * blockOutputs + lane / 4;
@@ -104,8 +106,8 @@ void GemmEmitter::emitWhole(Val sums) {
       SmallVector<Val> values =
           finishPair(firstRow + inTile, matrix.element(sums, 4 * j + t),
                      matrix.element(sums, 4 * j + 2 + t), features);
-      Ptr place = shared.at((group * plan.tokens + inTile) * tilePitch() +
-                            feature * bytes);
+      Ptr place = outgoing.at((group * plan.tokens + inTile) * tilePitch() +
+                              feature * bytes);
       for (auto [half, value] : llvm::enumerate(values))
         place.at(static_cast<int64_t>(half) * 8 * bytes)
             .store(b.fromF32(value, tileType()));
@@ -239,7 +241,7 @@ void GemmEmitter::storeTilePieces(Val inTile, Val count, int64_t together) {
   for (int64_t i = 0; i < together; ++i) {
     Val row = inTile + i * rowStep;
     b.ifThen(row < count, [&] {
-      Val values = shared
+      Val values = outgoing
                        .at((group * plan.tokens + row) * tilePitch() +
                            piece * (elements * GemmPlan::tileBytes(shape)))
                        .load(vector, kPieceBytes);
