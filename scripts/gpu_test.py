@@ -8,16 +8,18 @@
 
 `bundle` compiles the tiny model and random ones of awkward shapes for the
 processor and for GPUs in every format, and writes what the processor answers:
-logits of one text, and its greedy continuation; with --models large ones
-without weights too, whose speed is of interest (minutes each). The folder is
-all that `run` needs besides NumPy.
+logits of one text, and its greedy continuation; with --models single kernels
+and large models without weights too, whose speed is of interest (minutes
+each). The folder is all that `run` needs besides NumPy, and 25 GB beside it for
+the large models' weights.
 
 `run` compares logits (in one step, and in chunks, which replay captured steps)
 and the greedy text with the processor's (a batch-invariant package's logits
 must not depend on the chunks at all), each launch with its operation in
 float64 (gpu_launches.py), runs NVIDIA's compute-sanitizer over generations
 where it is installed, and prints tables: errors of packages and of kernels,
-speed, and which parts passed. Texts may differ from a place on where the next
+speed beside what the GPU target was made to reach (gpu_numbers.py), and which
+parts passed. Texts may differ from a place on where the next
 token leads by less than the logits differ. It exits with 1 when something
 differs by more than its bound, or a tool finds fault.
 """
@@ -30,17 +32,17 @@ import os
 import shutil
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import numpy as np
 
 ROOT = Path(__file__).resolve().parent.parent
 SCRIPTS = ("scripts/gpu_test.py", "scripts/gpu_launches.py",
-           "scripts/gpu_weights.py",
+           "scripts/gpu_weights.py", "scripts/gpu_numbers.py",
            "benchmarks/model/fill_package.py", "benchmarks/model/shapes_model.py")
 sys.path.append(str(ROOT / "benchmarks/model"))  # in a bundle they lie beside
 import fill_package  # noqa: E402
+import gpu_numbers  # noqa: E402
 import shapes_model  # noqa: E402
 
 NEW_TOKENS = 32
@@ -83,17 +85,6 @@ FORMATS = {
 ROUNDED = {"w8a8": ["--weights", "f32"], "llm-int8": ["--weights", "f32"],
            "kv-int8": ["--weights", "int4", *GROUPS],
            "kv-fp8": ["--weights", "int4", *GROUPS]}
-# Large models, by the name that shapes_model.py knows them by.
-MODELS = {
-    "7b-int4": ("llama-2-7b", ["--weights", "int4"]),
-    "7b-w8a8": ("llama-2-7b", ["--weights", "int8", "--activations",
-                               "int8-dynamic"]),
-    "1b-int4": ("tinyllama-1.1b", ["--weights", "int4"]),
-    "7b-nf4": ("llama-2-7b", ["--weights", "nf4", "--double-quant"]),
-    "7b-llm": ("llama-2-7b", ["--method", "llm.int8"]),
-}
-MODEL_LIMITS = ["--max-batch", "32", "--max-context", "2176",
-                "--max-step-tokens", "2048"]
 BOUND = 2e-2
 CHUNKS = (0, 1, 3, 8)  # rows of a step; 0: all tokens in one
 TOOLS = {"memcheck": ("tiny-int4", "nf4-double", "llm-int8", "kv-fp8"),
@@ -128,15 +119,16 @@ class Runner:
         self.environment = dict(os.environ,
                                 LD_LIBRARY_PATH=str(folder / "lib"))
 
+    def run(self, *arguments) -> str:
+        return must([self.program, *arguments], env=self.environment)
+
     def json(self, *arguments) -> dict:
-        return json.loads(must([self.program, *arguments, "--json"],
-                               env=self.environment))
+        return json.loads(self.run(*arguments, "--json"))
 
     def logits(self, package: Path, tokens: list[int], chunk: int):
         output = self.folder / "logits.npy"
-        must([self.program, "logits", package, "--tokens",
-              ",".join(map(str, tokens)), "--chunk", chunk, "-o", output],
-             env=self.environment)
+        self.run("logits", package, "--tokens", ",".join(map(str, tokens)),
+                 "--chunk", chunk, "-o", output)
         return np.load(output)
 
     def continuation(self, package: Path, tokens: list[int]) -> list[int]:
@@ -174,17 +166,6 @@ def write_random_model(folder: Path, shape: tuple) -> None:
                 values = 1 + values
             file.seek(8 + size + entry["data_offsets"][0])
             file.write(fill_package.bf16(values).tobytes())
-
-
-def compile_models(build: Path, folder: Path) -> None:
-    for name, (shapes, options) in MODELS.items():
-        source, package = folder / shapes, folder / "package"
-        shapes_model.write(shapes, source)
-        must([build / "bin/quantc", source, "-o", package, "--target", "cuda",
-              *options, *MODEL_LIMITS], timeout=COMPILE_SECONDS)
-        fill_package.strip(package, folder / "models" / name)
-        shutil.rmtree(package)
-        shutil.rmtree(source)
 
 
 def compile_format(build: Path, runner: Runner, name: str) -> None:
@@ -245,7 +226,8 @@ def bundle(build: Path, folder: Path, models: bool) -> None:
     shutil.rmtree(folder / "models")
     (folder / "models").mkdir()
     if models:
-        compile_models(build, folder)
+        gpu_numbers.compile_kernels(build, folder, must)
+        gpu_numbers.compile_models(build, folder, must)
 
 
 def relative_error(got, want) -> float:
@@ -332,32 +314,11 @@ def check_launches(folder: Path, names: list[str]) -> bool:
     return result.returncode == 0
 
 
-def model_speed(runner: Runner, package: Path) -> None:
-    """Speed of a model with random weights, and what its bytes allow."""
-    fill_package.fill(package)
-    limits = runner.json("inspect", package)["plan"]
-    for batches, prompt, new in (("1,1,1,8,32", 512, 64), ("1,1,1", 2048, 2)):
-        batches = ",".join(b for b in batches.split(",")
-                           if int(b) <= limits["max_batch"])
-        result = runner.json("bench", package, "--batch", batches, "--no-verify",
-                             "--prompt-tokens", prompt, "--new-tokens", new)
-        for row in result["results"]:
-            print(f"{package.name:8} {row['batch']:5} {prompt:6} "
-                  f"{row['pp_tps']:12.0f} {row['tg_tps']:12.1f} "
-                  f"{row['bandwidth_gbps']:10.0f} {result['load_s']:8.2f}",
-                  flush=True)
-    begin = time.perf_counter()
-    must([runner.program, "generate", package, "--tokens", "1,2,3",
-          "--max-new-tokens", "1", "--ignore-eos", "--no-verify"],
-         env=runner.environment)
-    print(f"{package.name:8} cold start to the first token: "
-          f"{time.perf_counter() - begin:.2f} s", flush=True)
-    (package / fill_package.WEIGHTS).unlink()
-
-
 def run(folder: Path) -> bool:
     runner = Runner(folder.resolve())
     names = [name for name in FORMATS if (folder / name).is_dir()]
+    models = sorted((runner.folder / "models").glob("*"))
+    filling = gpu_numbers.Filling(models)
     passed = {"packages": bool(names)}
     print(f"{'package':11}", *[f"{f'by {c}' if c else 'one step':>9}"
                               for c in CHUNKS], "  bound greedy")
@@ -376,12 +337,12 @@ def run(folder: Path) -> bool:
         except (RuntimeError, subprocess.TimeoutExpired) as error:
             print(f"{name:11} FAILED: {error}")
             passed["packages"] = False
-    models = sorted((runner.folder / "models").glob("*"))
     if models:
-        print(f"\n{'model':8} {'batch':>5} {'prompt':>6} {'prefill t/s':>12} "
-              f"{'decode t/s':>12} {'weights GB/s':>10} {'load s':>8}")
-    for package in models:
-        model_speed(runner, package)
+        measured: dict[str, float] = {}
+        passed["kernels"] = gpu_numbers.run_kernels(runner.folder, measured)
+        passed["models"] = gpu_numbers.run_models(runner, models, filling,
+                                                  measured)
+        gpu_numbers.print_goals(measured)
     print()
     for part, good in passed.items():
         print(f"{part:10} {'passed' if good else 'FAILED'}", flush=True)

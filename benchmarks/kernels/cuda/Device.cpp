@@ -326,6 +326,22 @@ std::vector<Case> qlm::bench::readCases(const std::string &path) {
   return cases;
 }
 
+void qlm::bench::writeTimings(const std::string &path,
+                              const std::vector<Timing> &timings) {
+  std::ofstream file(path);
+  const char *between = "{";
+  for (const Timing &each : timings) {
+    char text[200];
+    std::snprintf(text, sizeof(text),
+                  "\"%s\": {\"us\": %.3f, \"gbps\": %.1f, \"tflops\": %.1f}",
+                  each.label.c_str(), each.microseconds,
+                  each.gigabytesPerSecond, each.teraOperations);
+    file << between << text;
+    between = ",\n ";
+  }
+  file << (timings.empty() ? "{}\n" : "}\n");
+}
+
 void qlm::bench::parallelFor(int64_t count,
                              const std::function<void(int64_t)> &body) {
   std::atomic<int64_t> next(0);

@@ -94,6 +94,14 @@ private:
 /// Lines of a file that aren't empty.
 std::vector<Case> readCases(const std::string &path);
 
+/// What was timed, for gpu_test.py.
+struct Timing {
+  std::string label;
+  double microseconds, gigabytesPerSecond, teraOperations;
+};
+/// Writes \p timings as JSON: {"label": {"us": .., "gbps": .., "tflops": ..}}.
+void writeTimings(const std::string &path, const std::vector<Timing> &timings);
+
 /// Runs body(i) for i in [0, count) on all processors.
 void parallelFor(int64_t count, const std::function<void(int64_t)> &body);
 

@@ -11,7 +11,7 @@
 // x are random; results are compared with sums in double over values as they
 // are stored; y is filled with NaN before, and a guard after it must stay. A
 // timing is a graph of 64 launches over copies of the weights that exceed L2,
-// its median of 20 replays.
+// its median of 20 replays; what has a label also goes to DIR/times.json.
 //
 //===----------------------------------------------------------------------===//
 
@@ -318,7 +318,7 @@ public:
       uint64_t seed);
   /// Relative error, or a reason of failure.
   bool check(std::string &said);
-  void time(std::string &said);
+  Timing time(std::string &said);
 
 private:
   std::vector<Address> arguments(size_t set) const;
@@ -457,7 +457,7 @@ bool Run::check(std::string &said) {
   return good;
 }
 
-void Run::time(std::string &said) {
+Timing Run::time(std::string &said) {
   auto one = [&](int i) {
     device.launch(kernel, arguments(size_t(i) % weights.size()));
   };
@@ -476,6 +476,8 @@ void Run::time(std::string &said) {
                 linear.bytes() / best * 1e-3, flops / best * 1e-6,
                 device.getRegisters(kernel), device.getLocalBytes(kernel));
   said += text;
+  return {words.text("label"), best, linear.bytes() / best * 1e-3,
+          flops / best * 1e-6};
 }
 
 int main(int argc, char **argv) {
@@ -488,6 +490,7 @@ int main(int argc, char **argv) {
   std::printf("%s, %d multiprocessors\n", device.getName().c_str(),
               device.getMultiprocessors());
   int failures = 0, count = 0;
+  std::vector<Timing> timings;
   for (const Case &words : readCases(folder + "/cases.txt")) {
     bool timed = words.number("time");
     if (mode == "time" && !timed)
@@ -496,7 +499,7 @@ int main(int argc, char **argv) {
     std::string said;
     failures += !run.check(said);
     if (timed && mode != "check")
-      run.time(said);
+      timings.push_back(run.time(said));
     std::printf("%-5s m%-5s %6s x %-6s %-4s*%-4s g%-3s%s%s%s%s%s%s  %s\n",
                 words.text("kernel", "auto").c_str(),
                 words.text("run", words.text("rows", "1")).c_str(),
@@ -513,6 +516,7 @@ int main(int argc, char **argv) {
     std::fflush(stdout);
     device.release();
   }
+  writeTimings(folder + "/times.json", timings);
   std::printf("%d cases, %d failed\n", count, failures);
   return failures ? 1 : 0;
 }
