@@ -10,12 +10,37 @@
 
 #include "mlir/Dialect/GPU/IR/GPUDialect.h"
 #include "mlir/IR/BuiltinOps.h"
+#include "llvm/ADT/StringMap.h"
 #include "llvm/Support/Error.h"
 
 #include <memory>
 #include <string>
 
 namespace mlir::qlm::bench {
+
+/// `key=value` words of a line.
+class Words {
+public:
+  explicit Words(StringRef line) {
+    SmallVector<StringRef> parts;
+    line.split(parts, ' ', -1, /*KeepEmpty=*/false);
+    for (StringRef part : parts) {
+      auto [key, value] = part.split('=');
+      values[key] = value.str();
+    }
+  }
+  std::string text(StringRef key, StringRef otherwise) const {
+    auto found = values.find(key);
+    return found == values.end() ? otherwise.str() : found->second;
+  }
+  int64_t number(StringRef key, int64_t otherwise) const {
+    auto found = values.find(key);
+    return found == values.end() ? otherwise : std::stoll(found->second);
+  }
+
+private:
+  llvm::StringMap<std::string> values;
+};
 
 /// A context that knows the dialects of GPU kernels and their translations.
 std::unique_ptr<MLIRContext> createCudaContext();

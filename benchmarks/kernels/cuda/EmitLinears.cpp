@@ -24,7 +24,6 @@
 #include "../../../lib/Lower/Cuda/Gemv.h"
 
 #include "llvm/ADT/StringExtras.h"
-#include "llvm/ADT/StringMap.h"
 #include "llvm/Support/CommandLine.h"
 #include "llvm/Support/FileSystem.h"
 #include "llvm/Support/raw_ostream.h"
@@ -33,34 +32,11 @@
 
 using namespace mlir;
 using namespace mlir::qlm;
+using mlir::qlm::bench::Words;
 using namespace mlir::qlm::cuda;
 using namespace mlir::qlm::kernel;
 
 namespace {
-/// The words of a line.
-class Words {
-public:
-  explicit Words(StringRef line) {
-    SmallVector<StringRef> parts;
-    line.split(parts, ' ', -1, /*KeepEmpty=*/false);
-    for (StringRef part : parts) {
-      auto [key, value] = part.split('=');
-      values[key] = value.str();
-    }
-  }
-  std::string text(StringRef key, StringRef otherwise) const {
-    auto found = values.find(key);
-    return found == values.end() ? otherwise.str() : found->second;
-  }
-  int64_t number(StringRef key, int64_t otherwise) const {
-    auto found = values.find(key);
-    return found == values.end() ? otherwise : std::stoll(found->second);
-  }
-
-private:
-  llvm::StringMap<std::string> values;
-};
-
 /// How a kernel is launched.
 struct Launch {
   int64_t grid = 1, gridY = 1, threads = 1, shared = 0, cluster = 1;
@@ -127,10 +103,9 @@ static Launch emitCase(gpu::GPUModuleOp kernels, StringRef name,
   };
   std::string kind = words.text("kernel", "auto");
   if (kind == "gemm" || (kind == "auto" && !GemvPlan::serves(shape, rows))) {
-    GemmPlan plan =
-        GemmPlan::get(shape, rows, /*multiprocessors=*/132,
-                      words.number("tile", 0), words.number("split", 0),
-                      words.number("warp_blocks", 0));
+    GemmPlan plan = GemmPlan::get(
+        shape, rows, /*multiprocessors=*/132, words.number("tile", 0),
+        words.number("split", 0), words.number("warp_blocks", 0));
     launch.grid = plan.grid(shape, rows);
     launch.threads = GemmPlan::kThreads;
     launch.shared = plan.sharedBytes;
