@@ -37,6 +37,9 @@ test-quick: build
 
 # Kernels, packages and speed on an NVIDIA GPU; needs its driver alone.
 gpu-test: build
+	@cmake -B $(BUILD) -DQLM_BUILD_BENCHMARKS=ON >$(BUILD).log 2>&1 || { cat $(BUILD).log >&2; exit 1; }
+	@cmake --build $(BUILD) --target qlm-emit-cuda-linears qlm-run-cuda-linears \
+	  qlm-emit-cuda-attention qlm-run-cuda-attention
 	@$(PYTHON) scripts/gpu_test.py bundle --build $(BUILD) -o $(BUILD)/gpu-test --models
 	@$(PYTHON) scripts/gpu_test.py run $(BUILD)/gpu-test
 
