@@ -84,15 +84,21 @@ void AttentionTiles::storeQuery(Val row, Val first, Val values) {
   at(layout.lowQueries).at(place).store(low);
 }
 
+/// Element i of the lower half beside element i of the upper one: one
+/// permutation.
+Val AttentionTiles::interleave(Val both) {
+  SmallVector<int64_t> lanes;
+  for (int64_t i = 0; i < kTileColumns; ++i)
+    lanes.append({i, kTileColumns + i});
+  return b.bitcast(b.shuffle(both, both, lanes), b.vec(kTileColumns, b.i32()));
+}
+
 /// 16 pairs of elements, as bf16.
 Val AttentionTiles::loadPair(Ptr even, Ptr odd) {
   const PageLayout &pages = shape.pages;
   if (!pages.codes) {
-    auto load = [&](Ptr place) {
-      return b.extendUnsigned(place.load(b.vec(kTileColumns, b.i16())),
-                              b.i32());
-    };
-    return load(even) | (load(odd) << kHalfBits);
+    VectorType half = b.vec(kTileColumns, b.i16());
+    return interleave(b.concat(even.load(half), odd.load(half)));
   }
   auto load = [&](Ptr place) {
     return b.bitcast(pages.load(b, place, kTileColumns),
@@ -101,13 +107,9 @@ Val AttentionTiles::loadPair(Ptr even, Ptr odd) {
   return (load(even) >> kHalfBits) | (load(odd) & kUpperHalf);
 }
 
-/// The same of two rows of 16 that follow each other: one permutation.
+/// The same of two rows of 16 that follow each other.
 Val AttentionTiles::loadNeighbours(Ptr rows) {
-  Val both = rows.load(b.vec(2 * kTileColumns, b.i16()));
-  SmallVector<int64_t> lanes;
-  for (int64_t i = 0; i < kTileColumns; ++i)
-    lanes.append({i, kTileColumns + i});
-  return b.bitcast(b.shuffle(both, both, lanes), b.vec(kTileColumns, b.i32()));
+  return interleave(rows.load(b.vec(2 * kTileColumns, b.i16())));
 }
 
 void AttentionTiles::copyKeys() {
@@ -384,11 +386,11 @@ void AttentionTiles::emitOneByOne(Val firstRow, Val rows, Val base) {
   });
 }
 
-/// A block that more than 16 queries see as a whole. While vectors work on the
+/// A block of finite values for more than 16 queries. While vectors work on the
 /// softmax of 16 of them, the matrix unit does the products of their
 /// neighbours, a few after each row: the scores of the next 16 and the values
 /// of the 16 before, which are in the other half of s and p.
-void AttentionTiles::emitBeside(Val rows) {
+void AttentionTiles::emitBeside(Val rows, Val base) {
   Val lastRow = (rows - 1) / kTileRows * kTileRows;
   auto getSlot = [&](Val firstRow) { return firstRow % (2 * kTileRows); };
   auto emitValues = [&](Val firstRow, int64_t lo, int64_t hi) {
@@ -399,7 +401,7 @@ void AttentionTiles::emitBeside(Val rows) {
   emitTileScores(b.index(0));
   b.forRange(b.index(0), rows, kTileRows, [&](Val firstRow) {
     Val slot = getSlot(firstRow), here = b.min(rows - firstRow, b.index(16));
-    Val factors = emitFactors(firstRow, here, /*base=*/{}, slot);
+    Val factors = emitFactors(firstRow, here, base, slot);
     // Rows past the last one come to nothing.
     constexpr int64_t kQuarter = kTileRows / kBlockSlices;
     for (int64_t quarter = 0; quarter < kBlockSlices; ++quarter) {
@@ -413,7 +415,7 @@ void AttentionTiles::emitBeside(Val rows) {
                    (quarter + 1) * tiles / kBlockSlices);
       });
       for (int64_t i = quarter * kQuarter; i < (quarter + 1) * kQuarter; ++i)
-        emitRowWeights(b.index(i), firstRow + i, /*base=*/{}, slot);
+        emitRowWeights(b.index(i), firstRow + i, base, slot);
     }
     emitRescaled(firstRow, here, factors);
   });
@@ -436,7 +438,10 @@ void AttentionTiles::emitBlock(Val rows, Val base, Val keys) {
     });
   };
   // Codes' scores take their scales first.
-  if (base || shape.pages.codes)
+  if (shape.pages.codes)
     return emitInTurn();
-  b.ifElse(rows > kTileRows, [&] { emitBeside(rows); }, emitInTurn);
+  Val isMany = rows > kTileRows;
+  if (base)
+    isMany = isMany & (exponent < kExponent);
+  b.ifElse(isMany, [&] { emitBeside(rows, base); }, emitInTurn);
 }

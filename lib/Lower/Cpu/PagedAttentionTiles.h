@@ -66,6 +66,7 @@ private:
   std::pair<kernel::Val, kernel::Val> split(kernel::Val values);
   std::pair<kernel::Val, kernel::Val> splitTwo(kernel::Val first,
                                                kernel::Val second);
+  kernel::Val interleave(kernel::Val both);
   kernel::Val loadPair(kernel::Ptr even, kernel::Ptr odd);
   kernel::Val loadNeighbours(kernel::Ptr rows);
   void copyKeys();
@@ -90,7 +91,7 @@ private:
                     int64_t firstTile, int64_t tiles);
   void emitTileValues(kernel::Val firstRow);
   void emitOneByOne(kernel::Val firstRow, kernel::Val rows, kernel::Val base);
-  void emitBeside(kernel::Val rows);
+  void emitBeside(kernel::Val rows, kernel::Val base);
 
   kernel::Ptr keyTile(kernel::Val slice, int64_t number) {
     return at(layout.keyTiles)
