@@ -64,8 +64,10 @@ static constexpr int64_t kPatchRows = AmxPlan::kRowTiles * kTileRows;
 //===----------------------------------------------------------------------===//
 
 /// What the rows of a block may take of a core's second-level cache (2 MiB
-/// where there is AMX); a pair of blocks and the results pass through the rest.
+/// where there is AMX), and what they may take with the pair of blocks that is
+/// multiplied and the one that is fetched; results pass through the rest.
 static constexpr int64_t kRowBlockBytes = 1536 << 10;
+static constexpr int64_t kOperandBytes = 1792 << 10;
 /// Fewest rows of int8 activations that are multiplied here. Eight rows of
 /// vectors use a weight once it is loaded; each further patch of vectors costs
 /// more than registers that are half empty, with int4 a little later.
@@ -131,8 +133,11 @@ AmxPlan AmxPlan::get(const LinearShape &shape, const LinearTuning &tuning,
                             : kChunkBytes / (kBlocks * plan.columnBytes);
   plan.chunkColumns = getPart(shape.columns, unit, mostColumns);
   int64_t rowBytes = plan.arrangedColumns(shape) * shape.inputBytes;
+  int64_t pairBytes = kBlocks * shape.columns * plan.columnBytes;
+  int64_t blockBytes =
+      std::clamp<int64_t>(kOperandBytes - 2 * pairBytes, 0, kRowBlockBytes);
   plan.rowBlock = getPart(llvm::alignTo(maxRows, kPatchRows), kPatchRows,
-                          kRowBlockBytes / rowBytes);
+                          blockBytes / rowBytes);
 
   int64_t patchBytes = kPatchRows * kBlocks * kTileBytes;
   int64_t next = 0;
