@@ -49,24 +49,30 @@ static int64_t chooseSplit(int64_t tiles, int64_t steps, int64_t places) {
   return split;
 }
 
-/// Rows of a tile for more rows than one tile has: the fewest rows that the
-/// slowest multiprocessor goes through, where a tile costs about 24 rows more
-/// than its own (filling the pipeline, storing y).
-static int64_t chooseTokens(int64_t rows, int64_t featureTiles,
-                            int64_t multiprocessors) {
-  constexpr int64_t kTileCost = 24;
-  int64_t best = kMostTokens, least = std::numeric_limits<int64_t>::max();
-  for (int64_t tokens = kMostTokens; tokens >= 64; tokens /= 2) {
-    int64_t tiles = featureTiles * llvm::divideCeil(rows, tokens);
-    int64_t cost =
-        static_cast<int64_t>(llvm::divideCeil(tiles, multiprocessors)) *
-        (tokens + kTileCost);
+/// Chooses a tile for more than 128 rows: what the slowest multiprocessor goes
+/// through, in rows of 128 features, is the least. A tile costs about 24 rows
+/// more than its own (filling the pipeline, storing y). Tiles of 256 features
+/// by 128 rows copy half as much of x for their products, and took 0.92 of the
+/// time of 128 by 256 (benchmarks/results/2026-11-29-cuda-closing.md).
+static void chooseTile(GemmPlan &plan, const LinearShape &shape, int64_t rows,
+                       int64_t multiprocessors) {
+  constexpr int64_t kTileCost = 24, kWideRows = 128, kWideCost = 236;
+  int64_t least = std::numeric_limits<int64_t>::max();
+  auto consider = [&](int64_t tokens, int64_t warpBlocks, int64_t cost) {
+    GemmPlan other;
+    other.warpBlocks = warpBlocks;
+    int64_t tiles = other.featureTiles(shape) * llvm::divideCeil(rows, tokens);
+    cost = (cost + kTileCost) *
+           static_cast<int64_t>(llvm::divideCeil(tiles, multiprocessors));
     if (cost >= least)
-      continue;
+      return;
     least = cost;
-    best = tokens;
-  }
-  return best;
+    plan.tokens = tokens;
+    plan.warpBlocks = warpBlocks;
+  };
+  consider(kWideRows, 2, kWideCost);
+  for (int64_t tokens = kMostTokens; tokens >= 64; tokens /= 2)
+    consider(tokens, 1, tokens);
 }
 
 GemmPlan GemmPlan::get(const LinearShape &shape, int64_t rows,
@@ -75,11 +81,10 @@ GemmPlan GemmPlan::get(const LinearShape &shape, int64_t rows,
   GemmPlan plan;
   plan.warpBlocks = warpBlocks ? warpBlocks : 1;
   plan.tokens = tokens;
-  if (!tokens)
-    plan.tokens =
-        rows > 128
-            ? chooseTokens(rows, plan.featureTiles(shape), multiprocessors)
-            : std::max(int64_t(16), int64_t(llvm::PowerOf2Ceil(rows)));
+  if (!tokens && rows > 128)
+    chooseTile(plan, shape, rows, multiprocessors);
+  else if (!tokens)
+    plan.tokens = std::max(int64_t(16), int64_t(llvm::PowerOf2Ceil(rows)));
   // Few rows: long stages, so that a copy has at least 1 KiB.
   int64_t atomColumns = kAtomBytes / shape.inputBytes();
   bool longStages = shape.inputBytes() == 2 && plan.tokens <= 128 &&

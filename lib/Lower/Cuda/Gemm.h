@@ -6,9 +6,9 @@
 //===----------------------------------------------------------------------===//
 //
 // y^T = w * x^T with wgmma: 128 features by up to 256 rows of x a thread
-// block. The weights are the left operand in registers, whatever their format:
-// a lane loads its 16 bytes of a line, unpacks (and scales) them, and
-// multiplies; x is the right operand in shared memory.
+// block, or 256 by 128. The weights are the left operand in registers, whatever
+// their format: a lane loads its 16 bytes of a line, unpacks (and scales) them,
+// and multiplies; x is the right operand in shared memory.
 //
 //                    rows of x ("tokens"), 16 to 256
 //                  +----------------------+
@@ -16,6 +16,9 @@
 //                  +----------------------+     16 features
 //   64 features    | consumer warpgroup 1 |
 //                  +----------------------+
+//
+// With many rows a warp takes two blocks, 128 features apart: tiles of 256
+// features by 128 rows read x half as often.
 //
 // A producer warpgroup fills a ring of stages: weights by bulk copies of whole
 // lines (they need no swizzle, being registers already), before the kernel
@@ -44,7 +47,7 @@ namespace mlir::qlm::cuda {
 
 struct GemmPlan {
   int64_t tokens = 0; ///< rows of x of a tile: a multiple of 16
-  /// Blocks of features a warp: two where x, not weights, is what tiles read.
+  /// Blocks of features a warp: two where copies of x take time.
   int64_t warpBlocks = 1;
   int64_t split = 1; ///< thread blocks of a cluster that share the columns
   int64_t atoms = 1; ///< pieces of 128 bytes of a row of x in a stage

@@ -302,7 +302,8 @@ Choices mlir::qlm::cuda::choosePackedLinear(PackedLinearOp op,
       int64_t most = rows ? rows : request.maxRows();
       int64_t tokens = split > 1 && most > 128 ? 128 : 0;
       GemmPlan plan = getPlan(most, tokens, split);
-      choices.push_back({"gemm" + std::to_string(plan.tokens),
+      std::string wide = plan.warpBlocks > 1 ? "_wide" : "";
+      choices.push_back({"gemm" + std::to_string(plan.tokens) + wide,
                          [=](const CudaRequest &request) {
                            return emitGemmLinear(op, *shape, plan, request);
                          },

@@ -15,12 +15,13 @@
 // The second warpgroup gives the first one its turn; then each waits for its
 // own, starts its products, and lets the other start while they run.
 // CHECK: qlm.launch "wide"
-// CHECK-SAME: @[[KERNEL:packed_linear_gemm256[_0-9]*]], maxRows = 512
+// CHECK-SAME: @[[KERNEL:packed_linear_gemm128_wide[_0-9]*]], maxRows = 512, grid = <64 * tokens, block 128>
 // CHECK: llvm.func @[[KERNEL]](
 // CHECK: bar.arrive $0, $1;
 // CHECK: bar.sync $0, $1;
 // CHECK: wgmma.fence.sync.aligned
-// CHECK: wgmma.mma_async.sync.aligned.m64n256k16.f32.f16.f16
+// A warp has two blocks of features, and both meet a part of x in turn.
+// CHECK-COUNT-8: wgmma.mma_async.sync.aligned.m64n128k16.f32.f16.f16
 // CHECK: wgmma.commit_group.sync.aligned
 // CHECK: bar.arrive $0, $1;
 // CHECK: wgmma.wait_group.sync.aligned 0;
