@@ -317,7 +317,15 @@ bool Run::check(std::string &said) {
              {{0, 130}, {5, 1}, {63, 2}, {64, 64}, {0, 17}, {200, 129}}};
   else if (words.number("sequences", 16) >= 8)
     steps = {{{0, 1}},
-             {{0, 1}, {14, 1}, {15, 1}, {16, 1}, {63, 1}, {64, 1}, {998, 1}}};
+             {{0, 1},
+              {14, 1},
+              {15, 1},
+              {16, 1},
+              {63, 1},
+              {64, 1},
+              {1023, 1},
+              {1024, 1},
+              {2500, 1}}};
   double worst = 0;
   for (size_t i = 0; i < steps.size(); ++i) {
     Step step(device, shape, steps[i], /*withValues=*/true, 7 * (i + 1));

@@ -139,7 +139,8 @@ Choices cuda::choosePagedAttention(PagedAttentionOp op,
     plans.push_back(DecodePlan::get(*shape, mostRows,
                                     plans.empty() ? DecodePlan::kSplitsOfFew
                                                   : DecodePlan::kSplitsOfMany));
-    if (plans.front().splits == plans.back().splits)
+    if (plans.front().splits == plans.back().splits &&
+        plans.front().fewest == plans.back().fewest)
       plans.erase(plans.begin(), plans.end() - 1);
   }
   for (DecodePlan &plan : plans) {

@@ -35,8 +35,10 @@ enum class AttentionRows {
 
 /// How decoding attention cuts its work.
 struct DecodePlan {
-  /// Blocks that share a token and KV head; a power of two up to 16.
+  /// Blocks that may share a token and KV head; a power of two up to 16.
   int64_t splits;
+  /// How many share those of a short context; a power of two up to `splits`.
+  int64_t fewest;
   int64_t warps;
   /// Chunks that bulk copies bring to shared memory ahead of their use; 0:
   /// warps load their keys and values straight from the pages.
@@ -53,8 +55,13 @@ struct DecodePlan {
   /// \p mostSplits: what few rows need to fill the machine; more rows lose
   /// less to combining with half of it.
   static constexpr int64_t kFewRows = 4, kSplitsOfFew = 16, kSplitsOfMany = 8;
+  /// Blocks that fill the machine from kFewRows rows on, and the chunks that
+  /// one block takes before another one helps it.
+  static constexpr int64_t kBlocksOfMany = 32, kChunksOfBlock = 16;
   static DecodePlan get(const AttentionShape &shape, int64_t maxRows,
                         int64_t mostSplits);
+  /// Whether a context's length decides how many blocks share it.
+  bool isAdaptive() const { return fewest < splits; }
   /// Heads that a block computes, and blocks that the heads of a KV head take.
   static int64_t rows(const AttentionShape &shape);
   static int64_t tiles(const AttentionShape &shape);

@@ -14,10 +14,12 @@
 //   chunk     0 (split 0)               1 (split 1)           (4 warps)
 //             warp 0  warp 1  warp 2  warp 3  warp 0 ...
 //
-// Split s takes chunks s, s + splits, ... in ascending order, and a warp its
-// 16 keys of each, with an online softmax of its own. Parts are then combined
-// warp by warp in the block and split by split among blocks. The order of sums
-// depends on positions alone, never on other rows or on the grid.
+// Where many rows fill the machine, fewer than `splits` blocks share a short
+// context, by its length alone; the others leave. Split s of n takes chunks s,
+// s + n, ... in ascending order, and a warp its 16 keys of each, with an online
+// softmax of its own. Parts are then combined warp by warp in the block and
+// split by split among blocks. The order of sums depends on positions alone,
+// never on other rows or on the grid.
 //
 // Phases: find the row, load queries, for each chunk (load keys and values,
 // multiply, softmax, multiply), combine warps, combine splits, store.
@@ -66,8 +68,18 @@ DecodePlan DecodePlan::get(const AttentionShape &shape, int64_t maxRows,
   // A counter for each item in the workspace.
   if (maxRows * items * 4 > kCounterBytes)
     splits = 1;
-  DecodePlan plan{splits,  /*warps=*/4,   /*stages=*/0, /*isEarly=*/false,
-                  maxRows, splits * items};
+  // More rows fill the machine with a block each: what is short isn't shared.
+  int64_t fewest = splits;
+  while (mostSplits == kSplitsOfMany && fewest > 1 &&
+         fewest * items > kBlocksOfMany)
+    fewest /= 2;
+  DecodePlan plan{splits,
+                  fewest,
+                  /*warps=*/4,
+                  /*stages=*/0,
+                  /*isEarly=*/false,
+                  maxRows,
+                  splits * items};
   // Where a chunk is a page, it is copied as it is.
   if (shape.chip >= 90 && shape.pageTokens == plan.warps * kBlockKeys)
     plan.stages = std::clamp<int64_t>(kStagedBytes / (2 * shape.headBytes()),
@@ -81,6 +93,8 @@ int64_t DecodePlan::blocksPerRow(const AttentionShape &shape) const {
 void DecodePlan::spread(const AttentionShape &shape, int64_t processors) {
   int64_t blocks = blocksPerRow(shape);
   int64_t padded = llvm::alignTo(blocks, processors);
+  if (isAdaptive() && padded % splits)
+    return;
   bool isCheap = (padded - blocks) * kMostIdle <= blocks;
   gridPerRow = isCheap || maxRows <= kFewRows ? padded : blocks;
 }
@@ -126,6 +140,9 @@ public:
 private:
   void findItem();
   void emitRow();
+  void findShares();
+  /// Chunks of \p count neighbouring ones, the first its own, that a block has.
+  Val turns(Val count) { return (count + (shares - 1)) >> shareBits; }
   void findRow(function_ref<void()> body);
   void loadQueries();
   SmallVector<Val> attend();
@@ -144,11 +161,14 @@ private:
   int64_t chunkKeys() const { return plan.warps * kBlockKeys; }
   void storeWarp(ArrayRef<Val> state);
   void combineWarps(const Part &total);
-  void combineParts(Ptr parts);
+  void combineParts(Ptr parts, bool isShared);
   void combineSplits();
+  void combineOwn();
+  void combineBlocks();
   using LoadOutputs = function_ref<SmallVector<Val>(int64_t split, Val index)>;
   using LoadRow = function_ref<std::pair<Val, Val>(int64_t split, Val row)>;
-  void combine(Val lo, Val hi, LoadRow loadRow, LoadOutputs loadOutputs);
+  void combine(int64_t splits, Val lo, Val hi, LoadRow loadRow,
+               LoadOutputs loadOutputs);
   Val loadIndex(Ptr list, Val index) {
     return list.element(b.i32(), index).load(b.i32());
   }
@@ -179,9 +199,11 @@ private:
   // `hasWork` (i1) is null where all blocks of a row have work.
   Val thread, warp, split, item, token, kvHead, firstHead, position, sequence,
       keys, start, hasWork;
-  /// The first chunk with a key; the split's chunks: first, first + splits, ...
+  /// The first chunk with a key; the split's chunks: first, first + shares, ...
   /// below last.
   Val startChunk, firstChunk, lastChunk;
+  /// Blocks that share the context, and its logarithm.
+  Val shares, shareBits;
   Val sharedAddress;
   Ptr pages;
   SmallVector<Val> low, high;
@@ -205,12 +227,23 @@ void DecodeEmitter::findItem() {
   Val block = ptx.block();
   int64_t tiles = DecodePlan::tiles(shape), items = tiles * shape.kvHeads;
   // With blocks that have no work, rows are apart; they begin alike.
-  token = block / plan.gridPerRow;
-  Val local = block % plan.gridPerRow;
+  Val own;
+  if (plan.isAdaptive()) {
+    // Blocks that most contexts leave without work come last.
+    int64_t perSplit = plan.gridPerRow / plan.splits;
+    Val ofSplit = ptx.blocks() / plan.splits;
+    split = block / ofSplit;
+    token = block % ofSplit / perSplit;
+    own = block % ofSplit % perSplit;
+  } else {
+    token = block / plan.gridPerRow;
+    Val local = block % plan.gridPerRow;
+    split = local % plan.splits;
+    own = local / plan.splits;
+  }
   if (plan.gridPerRow != items * plan.splits)
-    hasWork = local < items * plan.splits;
-  split = local % plan.splits;
-  item = token * items + local / plan.splits;
+    hasWork = own < items;
+  item = token * items + own;
   firstHead = (item % tiles) * kTileRows;
   kvHead = item / tiles % shape.kvHeads;
 }
@@ -263,14 +296,17 @@ void DecodeEmitter::emitRow() {
     start = b.max(start, keys - shape.window);
   lastChunk = (keys + (chunkKeys() - 1)) / chunkKeys();
   startChunk = start / chunkKeys();
+  findShares();
   // The first of the split's chunks that isn't before the window.
   Val skipped = b.max(startChunk - split, constantLike(split, int64_t(0)));
-  firstChunk =
-      split + (skipped + (plan.splits - 1)) / plan.splits * plan.splits;
+  firstChunk = split + (turns(skipped) << shareBits);
   pages = buffers.blockTables.element(b.i32(), sequence * buffers.maxPages);
   // Splits without keys have no part.
+  Val hasKeys = firstChunk < lastChunk;
+  if (plan.isAdaptive())
+    hasKeys = hasKeys & (split < shares);
   b.ifElse(
-      firstChunk < lastChunk,
+      hasKeys,
       [&] {
         if (plan.stages)
           startCopies();
@@ -285,6 +321,17 @@ void DecodeEmitter::emitRow() {
         combineSplits();
       },
       [&] { waitForPrevious(); });
+}
+
+/// How many blocks share the context: twice as many for twice its length.
+void DecodeEmitter::findShares() {
+  Val chunks = lastChunk - startChunk;
+  int64_t bits = llvm::Log2_64(plan.fewest);
+  shareBits = constantLike(chunks, bits);
+  for (int64_t few = plan.fewest; few < plan.splits; few *= 2)
+    shareBits = b.select(chunks > few * DecodePlan::kChunksOfBlock,
+                         constantLike(chunks, ++bits), shareBits);
+  shares = constantLike(chunks, int64_t(1)) << shareBits;
 }
 
 //===----------------------------------------------------------------------===//
@@ -315,7 +362,7 @@ void DecodeEmitter::initStages() {
 
 /// Starts to copy the split's chunk of number \p index to its stage.
 void DecodeEmitter::copyChunk(Val index) {
-  Val stage = index % plan.stages, chunk = firstChunk + index * plan.splits;
+  Val stage = index % plan.stages, chunk = firstChunk + (index << shareBits);
   Val page = b.extendSigned(loadIndex(pages, chunk), b.i64());
   Val offset = (page * (2 * shape.kvHeads) + b.extendSigned(kvHead, b.i64())) *
                shape.headBytes();
@@ -332,13 +379,12 @@ void DecodeEmitter::copyChunk(Val index) {
 /// previous kernel still runs, the others after it.
 void DecodeEmitter::startCopies() {
   Val zero = constantLike(thread, int64_t(0));
-  Val count = b.min((lastChunk - firstChunk + (plan.splits - 1)) / plan.splits,
-                    constantLike(thread, plan.stages));
+  Val count =
+      b.min(turns(lastChunk - firstChunk), constantLike(thread, plan.stages));
   Val early = zero;
   if (plan.isEarly) {
     Val done = position / chunkKeys();
-    early = b.max(zero, b.min(count, (done - firstChunk + (plan.splits - 1)) /
-                                         plan.splits));
+    early = b.max(zero, b.min(count, turns(done - firstChunk)));
     early = b.select(done > firstChunk, early, zero);
   }
   b.ifThen(thread == 0,
@@ -372,10 +418,10 @@ SmallVector<Val> DecodeEmitter::attend() {
   state.append(rowSets + fragments.outputTiles() * 2 * rowSets,
                b.constant(b.f32(), 0.0));
   Val zero = constantLike(split, int64_t(0));
-  Val count = (lastChunk - firstChunk + (plan.splits - 1)) / plan.splits;
+  Val count = turns(lastChunk - firstChunk);
   return b.forRange(
       zero, count, 1, state, [&](Val index, ArrayRef<Val> before) {
-        Val chunk = firstChunk + index * plan.splits, stage;
+        Val chunk = firstChunk + (index << shareBits), stage;
         if (plan.stages) {
           stage = index % plan.stages;
           refill(index, count);
@@ -553,7 +599,7 @@ void DecodeEmitter::combineWarps(const Part &total) {
 
 /// Sums vectors lo .. hi - 1 (i32, by thread; four elements each) of the
 /// splits' parts, in the order of splits, and stores them.
-void DecodeEmitter::combine(Val lo, Val hi, LoadRow loadRow,
+void DecodeEmitter::combine(int64_t splits, Val lo, Val hi, LoadRow loadRow,
                             LoadOutputs loadOutputs) {
   constexpr int64_t kLanes = 4;
   Val head = kvHead * shape.group() + firstHead;
@@ -566,7 +612,7 @@ void DecodeEmitter::combine(Val lo, Val hi, LoadRow loadRow,
     Val row = index / (shape.headDim / kLanes);
     SmallVector<std::pair<Val, Val>> parts;
     SmallVector<SmallVector<Val>> outputs;
-    for (int64_t s = 0; s < plan.splits; ++s) {
+    for (int64_t s = 0; s < splits; ++s) {
       parts.push_back(loadRow(s, row));
       outputs.push_back(loadOutputs(s, index));
     }
@@ -574,7 +620,7 @@ void DecodeEmitter::combine(Val lo, Val hi, LoadRow loadRow,
     for (auto [other, partSum] : parts)
       maximum = ptx.larger(maximum, other);
     SmallVector<Val> totals(kLanes, sum);
-    for (int64_t s = 0; s < plan.splits; ++s) {
+    for (int64_t s = 0; s < splits; ++s) {
       Val weight = ptx.exp2(parts[s].first - maximum);
       sum = b.fma(parts[s].second, weight, sum);
       for (int64_t i = 0; i < kLanes; ++i)
@@ -601,20 +647,20 @@ void DecodeEmitter::combine(Val lo, Val hi, LoadRow loadRow,
 
 /// Combines parts in memory: that of split 0 at \p parts, and so on. Splits
 /// without keys have none; the block's own stands for it, with weight zero.
-void DecodeEmitter::combineParts(Ptr parts) {
-  Val own = constantLike(split, int64_t(0)), count = lastChunk - startChunk;
-  if (plan.splits > 1)
-    own = split;
+void DecodeEmitter::combineParts(Ptr parts, bool isShared) {
+  Val own = isShared ? split : constantLike(split, int64_t(0));
+  Val count = lastChunk - startChunk;
   auto exists = [&](int64_t s) {
     // Chunks startChunk, startChunk + 1, ... are of splits in turn.
-    return ((s - startChunk) & (plan.splits - 1)) < count;
+    Val isOne = ((s - startChunk) & (shares - 1)) < count;
+    return plan.isAdaptive() && s ? isOne & (shares > s) : isOne;
   };
   auto part = [&](int64_t s) {
     Val place = b.select(exists(s), constantLike(split, s), own);
     return Part(parts.at(place * (partFloats(shape) * 4)), rows, shape.headDim);
   };
   combine(
-      constantLike(thread, int64_t(0)),
+      isShared ? plan.splits : 1, constantLike(thread, int64_t(0)),
       constantLike(thread, rows * shape.headDim / 4),
       [&](int64_t s, Val row) {
         Val maximum = part(s).maxima.element(b.f32(), row).load(b.f32());
@@ -631,13 +677,22 @@ void DecodeEmitter::combineParts(Ptr parts) {
 }
 
 void DecodeEmitter::combineSplits() {
-  if (plan.splits == 1) {
-    Part total = warpPart(constantLike(warp, plan.warps));
-    combineWarps(total);
-    ptx.barrier();
-    combineParts(total.outputs);
-    return;
-  }
+  if (plan.splits == 1)
+    return combineOwn();
+  if (plan.fewest > 1)
+    return combineBlocks();
+  b.ifElse(shares == 1, [&] { combineOwn(); }, [&] { combineBlocks(); });
+}
+
+/// The block has all of the context.
+void DecodeEmitter::combineOwn() {
+  Part total = warpPart(constantLike(warp, plan.warps));
+  combineWarps(total);
+  ptx.barrier();
+  combineParts(total.outputs, /*isShared=*/false);
+}
+
+void DecodeEmitter::combineBlocks() {
   int64_t bytes = partFloats(shape) * 4;
   Ptr parts = buffers.workspace.at(kCounterBytes)
                   .at(b.extendSigned(item, b.i64()) * (plan.splits * bytes));
@@ -648,8 +703,7 @@ void DecodeEmitter::combineSplits() {
   ptx.barrier();
   Ptr counter = buffers.workspace.element(b.i32(), item);
   Ptr flag = buffers.shared;
-  Val last =
-      b.min(constantLike(split, plan.splits), lastChunk - startChunk) - 1;
+  Val last = b.min(shares, lastChunk - startChunk) - 1;
   b.ifThen(thread == 0, [&] {
     Val before = ptx.assemble("atom.acq_rel.gpu.global.add.u32 $0, [$1], 1;",
                               "=r,l,~{memory}", b.i32(), {b.val(counter.get())},
@@ -661,7 +715,7 @@ void DecodeEmitter::combineSplits() {
   ptx.barrier();
   b.ifThen(flag.load(b.i32()) == last, [&] {
     ptx.assemble("fence.acq_rel.gpu;", "~{memory}", {}, {}, true);
-    combineParts(parts);
+    combineParts(parts, /*isShared=*/true);
   });
 }
 

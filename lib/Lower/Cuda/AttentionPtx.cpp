@@ -46,6 +46,7 @@ static Val readRegister(Ptx &ptx, kernel::KernelBuilder &b, StringRef name) {
 
 Val Ptx::thread() { return readRegister(*this, b, "tid.x"); }
 Val Ptx::block() { return readRegister(*this, b, "ctaid.x"); }
+Val Ptx::blocks() { return readRegister(*this, b, "nctaid.x"); }
 Val Ptx::blockY() { return readRegister(*this, b, "ctaid.y"); }
 
 Val Ptx::exp2(Val x) {

@@ -38,6 +38,8 @@ public:
   Val thread();
   Val block();
   Val blockY();
+  /// Blocks of the grid along x (i32).
+  Val blocks();
 
   /// 2^x of f32, relative error below 2e-7 + 2^-22; 0 of -infinity.
   Val exp2(Val x);
