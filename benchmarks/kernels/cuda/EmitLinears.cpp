@@ -14,7 +14,8 @@
 // int8, int4, fp8, nf4), input (f16, bf16, int8, fp8), output (f32, f16,
 // bf16), group (0: none), scales (none, f16, f32), zero_points, input_scales,
 // bias, residual, swiglu, norm (0 or 1), kernel (gemv, gemm, auto), run
-// (rows of the step, default rows), tile, split, warp_blocks (of a gemm), time (0 or 1), label (of the time).
+// (rows of the step, default rows), tile, split, warp_blocks (of a gemm), time
+// (0 or 1), label (of the time).
 //
 //===----------------------------------------------------------------------===//
 
