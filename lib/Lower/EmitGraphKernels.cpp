@@ -20,7 +20,6 @@
 #include "qlm/Lower/Kernel/Builder.h"
 #include "qlm/Lower/LowerGraph.h"
 #include "qlm/Package/Format.h"
-#include "qlm/Package/ObjectFile.h"
 
 #include "mlir/Pass/PassManager.h"
 #include "llvm/ADT/TypeSwitch.h"

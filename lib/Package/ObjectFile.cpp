@@ -36,6 +36,8 @@ using namespace mlir;
 using namespace mlir::qlm;
 
 static constexpr llvm::StringLiteral kTriple = "x86_64-unknown-linux-gnu";
+/// Attribute of a module whose code should be small.
+static constexpr llvm::StringLiteral kSmallCode = "qlm.small_code";
 /// The instructions that every x86-64 processor has: features come on top.
 static constexpr llvm::StringLiteral kBaseCpu = "x86-64";
 
@@ -167,7 +169,7 @@ mlir::qlm::emitObjectCode(ModuleOp kernels, Libraries libraries,
   module->setTargetTriple((*machine)->getTargetTriple());
   module->setDataLayout((*machine)->createDataLayout());
   setFunctionAttributes(*module, cpu, features, libraries,
-                        kernels->hasAttr(kSmallCodeAttr));
+                        kernels->hasAttr(kSmallCode));
   optimizeModule(*module, **machine,
                  effort == Effort::Full ? llvm::OptimizationLevel::O3
                                         : llvm::OptimizationLevel::O1);
@@ -231,7 +233,7 @@ llvm::Error mlir::qlm::emitSharedLibrary(ModuleOp kernels, StringRef path,
       *linker,       "-shared", symbols, "--build-id=none", "-z",
       "noexecstack", "-o",      path,    objectPath};
   // Names tell a profiler which kernel is which.
-  if (kernels->hasAttr(kSmallCodeAttr))
+  if (kernels->hasAttr(kSmallCode))
     arguments.append({"--strip-all", "--hash-style=gnu"});
   std::optional<StringRef> redirects[] = {StringRef(), StringRef(logPath),
                                           StringRef(logPath)};

@@ -19,6 +19,10 @@
 
 namespace mlir::qlm {
 
+/// Attribute of a graph's module whose code should be small
+/// (qlm/Package/ObjectFile.h).
+inline constexpr llvm::StringLiteral kSmallCodeAttr = "qlm.small_code";
+
 /// Registers what buildLowerGraphPipeline's passes need to know of dialects.
 void registerGraphDialects(DialectRegistry &registry);
 

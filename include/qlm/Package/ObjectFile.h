@@ -17,9 +17,6 @@
 
 namespace mlir::qlm {
 
-/// Attribute of a module whose code should be small.
-inline constexpr llvm::StringLiteral kSmallCodeAttr = "qlm.small_code";
-
 /// What compiled code may call that it doesn't define.
 enum class Libraries {
   None,    ///< kernels of models
@@ -35,7 +32,8 @@ enum class Effort {
 /// Compiles a module of the LLVM dialect to position-independent x86-64 object
 /// code, optimized for its attributes `qlm.target_cpu` (tuning only) and
 /// `qlm.target_features` ("+avx2,+fma": exactly the instructions allowed).
-/// Without the attributes, code for any x86-64 processor.
+/// Without the attributes, code for any x86-64 processor. A module with
+/// `qlm.small_code` gets small code, and a library without a symbol table.
 ///
 /// Fails if the code calls a function that neither it nor \p libraries define.
 /// The message names the functions.
