@@ -43,15 +43,21 @@ FusedRows::FusedRows(const cpu::Target &target, FusedLinear &fused,
   int64_t buffers = fused.linear->getNumOperands() + 1;
   list = allocate(b, std::max(buffers, kQuantizeBuffers));
   sizes = allocate(b, kSizes);
-  take(::qlm::format::kScratchHead);
+  madeBlock = take(::qlm::format::kScratchHead);
+}
+
+void FusedRows::takeScratch(int64_t bytes) {
+  callees = take(std::max(bytes, ::qlm::format::kScratchHead));
 }
 
 void FusedRows::makeOnce(const Part &part, llvm::function_ref<void()> make) {
-  // The launch's word: 0, or one more than the number of the block made last.
+  Ptr made = frame.scratch().at(madeBlock);
+  // None is made when a launch begins: 0.
   Val number = part.block + 1;
-  Ptr made = frame.scratch();
   b.ifThen(made.load(b.i64()) != number, [&] {
     make();
+    // Tiles of a block are a launch of the kernel that multiplies.
+    frame.scratch().at(callees).store(b.index(0));
     made.store(number);
   });
 }
@@ -106,12 +112,9 @@ void FusedRows::call(func::FuncOp callee, ArrayRef<Ptr> pointers, Val rows,
   for (auto [i, pointer] : llvm::enumerate(pointers))
     list.at(8 * static_cast<int64_t>(i)).store(b.val(pointer.get()), 8);
   sizes.at(8 * ::qlm::format::kSizeTokens).store(rows, 8);
-  // Other rows: a launch of its own.
-  Ptr scratch = frame.scratch().at(callees);
-  scratch.store(b.index(0));
-  func::CallOp::create(
-      b, b.getLoc(), callee,
-      ValueRange{list.get(), sizes.get(), lo.get(), hi.get(), scratch.get()});
+  func::CallOp::create(b, b.getLoc(), callee,
+                       ValueRange{list.get(), sizes.get(), lo.get(), hi.get(),
+                                  frame.scratch().at(callees).get()});
 }
 
 Val FusedRows::loadOperand(linalg::GenericOp op, OpOperand &operand, Ptr row,

@@ -49,7 +49,7 @@ protected:
             const RowBlocks &blocks, func::FuncOp function);
 
   /// Gives the kernels that are called \p bytes of scratch.
-  void takeScratch(int64_t bytes) { callees = take(bytes); }
+  void takeScratch(int64_t bytes);
   /// Runs \p make, unless this thread has made the block of \p part before.
   void makeOnce(const Part &part, llvm::function_ref<void()> make);
 
@@ -90,9 +90,9 @@ private:
   /// Arguments of a call.
   Ptr list, sizes;
   int64_t scratchBytes = 0;
-  /// In scratch: the number of the block whose rows are made, and the scratch
-  /// of the kernels that are called.
-  int64_t callees = 0;
+  /// In scratch: which block's rows are made, one more than its number, and the
+  /// scratch of the kernels that are called.
+  int64_t madeBlock = 0, callees = 0;
 };
 
 } // namespace mlir::qlm

@@ -225,24 +225,22 @@ void RowBlocksEmitter::emit() {
 
 /// Makes the linear's rows; gives their address.
 Ptr RowBlocksEmitter::emitBefore(const Part &part) {
-  Ptr from;
-  if (fused.windows) {
-    from = frame.scratch().at(made);
-    emitWindows(b, fused.windows, getBuffer(fused.getSource()), part.first,
-                part.count, from);
-  } else if (fused.before) {
-    from = frame.scratch().at(made);
-    int64_t columns = fused.linear.getInFeatures();
-    emitMap(fused.before, part, b.index(0), b.index(columns), from);
-  } else {
-    from = getRows(fused.getSource(), part.first);
-  }
-  if (!fused.quantize)
-    return from;
-  Ptr to = frame.scratch().at(codes);
-  call(quantize, {from, to, frame.scratch().at(scales)}, part.count, b.index(0),
-       part.count);
-  return to;
+  bool makes = fused.windows || fused.before;
+  Ptr from =
+      makes ? frame.scratch().at(made) : getRows(fused.getSource(), part.first);
+  makeOnce(part, [&] {
+    if (fused.windows)
+      emitWindows(b, fused.windows, getBuffer(fused.getSource()), part.first,
+                  part.count, from);
+    else if (fused.before)
+      emitMap(fused.before, part, b.index(0),
+              b.index(fused.linear.getInFeatures()), from);
+    if (fused.quantize)
+      call(quantize,
+           {from, frame.scratch().at(codes), frame.scratch().at(scales)},
+           part.count, b.index(0), part.count);
+  });
+  return fused.quantize ? frame.scratch().at(codes) : from;
 }
 
 /// Columns [\p lo, \p hi) of a block's rows of \p op; \p to is the first.
