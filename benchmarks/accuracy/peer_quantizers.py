@@ -3,23 +3,26 @@
 """Quantizes a model by another tool, on the calibration tokens that ours sees.
 
     peer_quantizers.py TOOL MODEL -o FOLDER --calibration FILE [--zero-points]
-        [--act-order] [--tokens 32768] [--window 512] [--damping 0.01]
+        [--act-order] [--tokens 32768] [--window 512] [--damping 0.01] [--cuda]
 
 TOOL is gptqmodel, autoawq, llmcompressor-gptq or llmcompressor-awq: int4 by
 groups of 128, the head as it is. FOLDER is the tool's own checkpoint, which
 ``python -m qlm.checkpoints`` restores bit for bit and compare_peers.py
 measures. Windows are those of quantc: the text's first tokens, cut where no
-token is shared. All run on the processor.
+token is shared. All run on the processor,
+or with --cuda on a GPU.
 """
 
 from __future__ import annotations
 
 import argparse
 import os
+import sys
 import time
 from pathlib import Path
 
-os.environ["CUDA_VISIBLE_DEVICES"] = ""
+if "--cuda" not in sys.argv:
+    os.environ["CUDA_VISIBLE_DEVICES"] = ""
 os.environ.setdefault("GPTQMODEL_CPU_WORKERS", "2")
 
 import torch  # noqa: E402
@@ -109,6 +112,7 @@ def main() -> None:
     parser.add_argument("--window", type=int, default=512)
     parser.add_argument("--damping", type=float, default=0.01)
     parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--cuda", action="store_true")
     args = parser.parse_args()
     torch.set_num_threads(args.threads)
     tokenizer = PreTrainedTokenizerFast(
