@@ -34,7 +34,10 @@ LinearObserver::LinearObserver(std::string label, int64_t features,
       moments(static_cast<size_t>(gpu ? 0 : countHeld(features))), gpu(gpu) {}
 
 void LinearObserver::reserveRows(int64_t rows) {
-  pending.resize(static_cast<size_t>(rows * features));
+  // It keeps its size: clearing it would be work for nothing.
+  pending.resize(
+      std::max(pending.size(), static_cast<size_t>(rows * features)));
+  pendingRows = rows;
 }
 
 void LinearObserver::put(int64_t row, const float *values, int64_t count) {
@@ -72,15 +75,15 @@ Status LinearObserver::fetchMoments() {
 }
 
 Status LinearObserver::addRows() {
-  int64_t rows = static_cast<int64_t>(pending.size()) / features;
-  if (!std::all_of(pending.begin(), pending.end(),
+  int64_t rows = pendingRows;
+  if (!std::all_of(pending.begin(), pending.begin() + rows * features,
                    [](float value) { return std::isfinite(value); }))
     return Status(StatusCode::Internal,
                   "inputs of " + label + " must be finite");
   QLM_RETURN_IF_ERROR(addMoments(rows));
   addRanges(pending.data(), rows);
   rowsSeen += rows;
-  pending.clear();
+  pendingRows = 0;
   return Status();
 }
 

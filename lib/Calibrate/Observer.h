@@ -68,7 +68,8 @@ private:
 
   std::string label;
   int64_t rowsSeen = 0;
-  std::vector<float> pending; ///< [rows, features]
+  std::vector<float> pending; ///< [most rows so far, features]
+  int64_t pendingRows = 0;    ///< of it that were reserved
   /// Sums: the lower triangle in panels of kPanel rows, one after the other,
   /// or a matrix that a GPU gave.
   std::vector<float> moments;

@@ -141,8 +141,12 @@ void qlm::numerics::addProduct(int64_t rows, int64_t columns, int64_t depth,
   if (rows <= 0 || columns <= 0 || depth <= 0)
     return;
   Product<T> product(columns, depth, factor, a, b, c, stride, part);
+  // More parts than threads, taken in turn: cores may differ in speed. Each part
+  // packs all of b, so that there are not many more.
+  constexpr int64_t kPartsPerThread = 3;
   int64_t most = (rows + kRows - 1) / kRows;
-  int parts = static_cast<int>(std::clamp<int64_t>(threads, 1, most));
+  int64_t wanted = threads > 1 ? threads * kPartsPerThread : 1;
+  auto parts = static_cast<int>(std::min(wanted, most));
   // Equal areas: of a triangle, the first r rows have r² of rows².
   auto boundary = [&](int i) {
     double share = static_cast<double>(i) / parts;
@@ -150,8 +154,10 @@ void qlm::numerics::addProduct(int64_t rows, int64_t columns, int64_t depth,
       share = std::sqrt(share);
     return i == parts ? rows : static_cast<int64_t>(share * rows);
   };
-  runThreads(parts,
-             [&](int i) { product.addRows(boundary(i), boundary(i + 1)); });
+  forEachIndex(parts, std::min(std::max(threads, 1), parts), [&](int64_t i) {
+    product.addRows(boundary(static_cast<int>(i)),
+                    boundary(static_cast<int>(i) + 1));
+  });
 }
 
 template void qlm::numerics::addProduct(int64_t, int64_t, int64_t, float,
@@ -199,11 +205,13 @@ bool qlm::numerics::factorCholesky(double *matrix, int64_t size, int threads) {
       for (int64_t k = 0; k <= j; ++k)
         turned[k * width + j] = corner[j * size + k];
     int64_t rows = size - next;
-    int parts = static_cast<int>(
-        std::clamp<int64_t>(threads, 1, std::max<int64_t>(rows / 64, 1)));
-    runThreads(parts, [&](int part) {
-      for (int64_t i = next + part * rows / parts;
-           i < next + (part + 1) * rows / parts; ++i) {
+    constexpr int64_t kRowsPerPart = 64;
+    int64_t parts = (rows + kRowsPerPart - 1) / kRowsPerPart;
+    auto workers = static_cast<int>(
+        std::clamp<int64_t>(threads, 1, std::max<int64_t>(parts, 1)));
+    forEachIndex(parts, workers, [&](int64_t part) {
+      int64_t begin = next + part * kRowsPerPart;
+      for (int64_t i = begin; i < std::min(begin + kRowsPerPart, size); ++i) {
         double *row = matrix + i * size + first;
         for (int64_t k = 0; k < width; ++k) {
           const double *column = turned.data() + k * width;
