@@ -41,6 +41,7 @@ writeWeights(ModuleOp module, StringRef folder, const PackageOptions &options) {
     return launches.takeError();
   ReaderContext context(archive);
   context.allowNonfinite = options.allowNonfinite;
+  context.cholesky = options.cholesky;
   WeightPlan plan;
   llvm::DenseSet<Value> seen;
   for (LaunchOp launch : *launches)

@@ -71,6 +71,7 @@ RoundingProgram::create(Operation *rounding, ReaderContext &context) {
   program->gptq.blockSize = gptq.getBlockSize();
   program->gptq.actOrder = gptq.getActOrder();
   program->gptq.staticGroups = gptq.getStaticGroups();
+  program->gptq.cholesky = context.cholesky;
   program->gptq.searchScales = gptq->hasAttr(kSearchScalesAttr);
   if (auto refine = gptq->getAttrOfType<IntegerAttr>(kRefineAttr))
     program->gptq.refinements = static_cast<int>(refine.getInt());

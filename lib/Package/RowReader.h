@@ -15,9 +15,11 @@
 #include "llvm/ADT/DenseMap.h"
 #include "llvm/Support/Error.h"
 
+#include <functional>
 #include <map>
 #include <memory>
 #include <mutex>
+#include <optional>
 #include <string>
 
 namespace mlir::qlm {
@@ -31,6 +33,8 @@ struct ReaderContext {
   ParameterArchive &archive;
   /// Whether infinities and NaN of the source count as 0.
   bool allowNonfinite = false;
+  /// See numerics::GptqOptions::cholesky.
+  std::function<std::optional<bool>(double *matrix, int64_t size)> cholesky;
   /// By weight, where the first one was: "inf at [3, 7]".
   std::map<std::string, std::string> nonfinite;
   std::mutex mutex; ///< of `nonfinite`

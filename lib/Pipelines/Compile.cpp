@@ -243,6 +243,7 @@ llvm::Expected<CompileSummary> Compilation::package() {
   packageOptions.threads = options.threads;
   packageOptions.cancelled = options.cancelled;
   packageOptions.judge = options.judge;
+  packageOptions.cholesky = options.cholesky;
   packageOptions.allowNonfinite = options.allowNonfinite;
   packageOptions.note = options.warning;
   packageOptions.progress = [&](const PackageProgress &progress) {

@@ -118,8 +118,9 @@ struct Arguments {
   cl::opt<std::string> calibrateOn{
       "calibrate-on", cl::init("cpu"), cl::cat(category),
       cl::value_desc("NAME"),
-      cl::desc("Where the model is calibrated: cpu, or cuda, which sums second "
-               "moments by cuBLAS (last bits differ)")};
+      cl::desc("Where the model is calibrated and GPTQ's matrices are "
+               "factored: cpu, or cuda, by cuBLAS and cuSOLVER (last bits "
+               "differ)")};
   NumberOption memoryLimit{
       "memory-limit", cl::init("0"), cl::cat(category), cl::value_desc("MB"),
       cl::desc("Most memory for statistics; more passes are made where it is "

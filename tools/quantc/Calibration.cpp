@@ -8,6 +8,7 @@
 #include "Calibration.h"
 
 #include "qlm/Calibrate/Calibrate.h"
+#include "qlm/Calibrate/GpuCholesky.h"
 #include "qlm/Calibrate/WideInputs.h"
 #include "llvm/ADT/ScopeExit.h"
 #include "llvm/Support/FileSystem.h"
@@ -66,6 +67,14 @@ static std::string describe(const ::qlm::CalibrationProgress &progress,
     stream << ", " << llvm::format("%.0f s left", seconds * part);
   }
   return line;
+}
+
+llvm::Error factorOnGpu(CompileOptions &options) {
+  ::qlm::Result<::qlm::CholeskyFunction> opened = ::qlm::openGpuCholesky();
+  if (!opened.ok())
+    return makeError(opened.status().message());
+  options.cholesky = opened.take();
+  return llvm::Error::success();
 }
 
 void warnOfWideInputs(const CompileOptions &options) {

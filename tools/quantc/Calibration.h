@@ -32,6 +32,10 @@ llvm::Error calibrateModel(mlir::qlm::CompileOptions &options,
                            const CalibrationArguments &arguments,
                            std::string &temporary);
 
+/// Lets GPTQ of \p options factor its matrices on the GPU. Fails where there is
+/// none that can.
+llvm::Error factorOnGpu(mlir::qlm::CompileOptions &options);
+
 /// Warns of inputs that one scale for all tokens spoils, by the statistics of
 /// \p options, where nothing is done about them. Files that can't be read are
 /// the compiler's to refuse.

@@ -143,6 +143,10 @@ static int compile(const Arguments &arguments) {
       line.clear();
       return fail(llvm::toString(std::move(error)), kBadInput);
     }
+  bool isGptq = options.method == "gptq" || options.method == "awq-gptq";
+  if (isGptq && arguments.calibrateOn == "cuda")
+    if (llvm::Error error = factorOnGpu(options))
+      return fail(llvm::toString(std::move(error)), kBadInput);
   warnOfWideInputs(options);
   llvm::Expected<CompileSummary> summary = compileModel(options);
   line.clear();

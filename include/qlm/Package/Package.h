@@ -19,6 +19,7 @@
 #include "llvm/Support/JSON.h"
 
 #include <functional>
+#include <optional>
 #include <string>
 
 namespace mlir::qlm {
@@ -51,6 +52,8 @@ struct PackageOptions {
   int threads = 0;
   /// Whether infinities and NaN in weights count as 0; else they are refused.
   bool allowNonfinite = false;
+  /// See numerics::GptqOptions::cholesky.
+  std::function<std::optional<bool>(double *matrix, int64_t size)> cholesky;
   /// Called with what is worth saying of a weight, one line: groups of zeros,
   /// values that were not finite, a damping that was raised. May be empty.
   std::function<void(llvm::StringRef)> note;

@@ -107,6 +107,8 @@ struct CompileOptions {
   int64_t blockSize = 128;
   bool actOrder = false;
   bool staticGroups = false;
+  /// gptq: see numerics::GptqOptions::cholesky.
+  std::function<std::optional<bool>(double *matrix, int64_t size)> cholesky;
   /// See PackageOptions::judge.
   std::function<llvm::Expected<llvm::json::Object>(llvm::StringRef folder)>
       judge;

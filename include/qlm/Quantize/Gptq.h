@@ -17,6 +17,7 @@
 #include "qlm/Quantize/Numerics.h"
 
 #include <functional>
+#include <optional>
 #include <vector>
 
 namespace qlm::numerics {
@@ -39,6 +40,9 @@ struct GptqOptions {
   bool searchScales = false;
   /// How often codes and scales are gone over once more: see refineGptq.
   int refinements = 0;
+  /// In the place of factorCholesky, where it gives an answer: a GPU's. Its
+  /// last bits may differ, and so codes at ties. May be empty.
+  std::function<std::optional<bool>(double *matrix, int64_t size)> cholesky;
 };
 
 /// The second moments of a linear's inputs, made ready for rounding its

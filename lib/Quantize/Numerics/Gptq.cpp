@@ -67,8 +67,7 @@ bool GptqFactor::compute(const float *moments, int64_t size,
     int64_t visited = size - 1 - i;
     return order.empty() ? visited : order[visited];
   };
-  for (damping = options.damping; damping <= kLargestDamping;
-       damping = std::max(damping * 10, 1e-4)) {
+  auto fill = [&] {
     forEachIndex(size, threads, [&](int64_t i) {
       int64_t a = columnAt(i);
       for (int64_t j = 0; j < i; ++j) {
@@ -78,9 +77,18 @@ bool GptqFactor::compute(const float *moments, int64_t size,
       }
       reversed[i * size + i] = diagonal[a] + damping * mean;
     });
-    if (factorCholesky(reversed.data(), size, threads))
-      break;
-  }
+  };
+  auto isFactored = [&] {
+    fill();
+    std::optional<bool> answer;
+    if (options.cholesky && (answer = options.cholesky(reversed.data(), size)))
+      return *answer;
+    if (options.cholesky)
+      fill();
+    return factorCholesky(reversed.data(), size, threads);
+  };
+  for (damping = options.damping; damping <= kLargestDamping && !isFactored();)
+    damping = std::max(damping * 10, 1e-4);
   if (damping > kLargestDamping)
     return false;
   damped.clear();

@@ -141,8 +141,8 @@ void qlm::numerics::addProduct(int64_t rows, int64_t columns, int64_t depth,
   if (rows <= 0 || columns <= 0 || depth <= 0)
     return;
   Product<T> product(columns, depth, factor, a, b, c, stride, part);
-  // More parts than threads, taken in turn: cores may differ in speed. Each part
-  // packs all of b, so that there are not many more.
+  // More parts than threads, taken in turn: cores may differ in speed. Each
+  // part packs all of b, so that there are not many more.
   constexpr int64_t kPartsPerThread = 3;
   int64_t most = (rows + kRows - 1) / kRows;
   int64_t wanted = threads > 1 ? threads * kPartsPerThread : 1;

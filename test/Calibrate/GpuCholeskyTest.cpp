@@ -1,0 +1,135 @@
+//===- GpuCholeskyTest.cpp - Factors on a GPU, and GPTQ by them -----------===//
+//
+// Part of the QLM project, under the Apache License v2.0 with LLVM Exceptions.
+// SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
+//
+//===----------------------------------------------------------------------===//
+
+#include "qlm/Calibrate/GpuCholesky.h"
+#include "FakeCuda.h"
+#include "qlm/Quantize/Gptq.h"
+
+#include "gtest/gtest.h"
+
+#include <cmath>
+#include <random>
+#include <vector>
+
+using namespace qlm;
+using namespace qlm::test;
+
+namespace {
+
+class GpuCholeskyTest : public testing::Test {
+protected:
+  void SetUp() override { fakeCudaReset(); }
+  void TearDown() override {
+    EXPECT_STREQ(fakeCudaViolations(), "");
+    EXPECT_EQ(fakeCudaLiveObjects(), 0);
+    fakeCudaReset();
+  }
+  static Result<CholeskyFunction> open() {
+    return openGpuCholesky(QLM_FAKE_CUDA, {"libmissing.so", QLM_FAKE_SOLVER});
+  }
+};
+
+/// Second moments of more rows than columns.
+template <typename T> std::vector<T> makeMoments(int64_t size, unsigned seed) {
+  std::mt19937 random(seed);
+  std::normal_distribution<double> normal;
+  int64_t rows = 2 * size + 3;
+  std::vector<double> x(static_cast<size_t>(rows * size));
+  for (double &value : x)
+    value = normal(random);
+  std::vector<T> moments(static_cast<size_t>(size * size));
+  for (int64_t i = 0; i < size; ++i)
+    for (int64_t j = 0; j < size; ++j) {
+      double sum = 0;
+      for (int64_t row = 0; row < rows; ++row)
+        sum += x[row * size + i] * x[row * size + j];
+      moments[i * size + j] = static_cast<T>(sum / static_cast<double>(rows));
+    }
+  return moments;
+}
+
+} // namespace
+
+TEST_F(GpuCholeskyTest, FactorTimesItsTransposeIsTheMatrix) {
+  Result<CholeskyFunction> cholesky = open();
+  ASSERT_TRUE(cholesky.ok()) << cholesky.status().message();
+  for (int64_t size : {1, 2, 37, 8, 130}) {
+    std::vector<double> matrix = makeMoments<double>(size, 1), factor = matrix;
+    std::optional<bool> done = (*cholesky)(factor.data(), size);
+    ASSERT_TRUE(done && *done);
+    for (int64_t i = 0; i < size; ++i)
+      for (int64_t j = 0; j <= i; ++j) {
+        double sum = 0;
+        for (int64_t k = 0; k <= j; ++k)
+          sum += factor[i * size + k] * factor[j * size + k];
+        EXPECT_NEAR(sum, matrix[i * size + j], 1e-12);
+      }
+  }
+}
+
+TEST_F(GpuCholeskyTest, IndefiniteMatricesAreTold) {
+  Result<CholeskyFunction> cholesky = open();
+  ASSERT_TRUE(cholesky.ok());
+  std::vector<double> matrix = {1, 2, 2, 1};
+  std::optional<bool> done = (*cholesky)(matrix.data(), 2);
+  ASSERT_TRUE(done.has_value());
+  EXPECT_FALSE(*done);
+}
+
+TEST_F(GpuCholeskyTest, SaysWhatIsMissing) {
+  EXPECT_EQ(
+      openGpuCholesky(QLM_FAKE_CUDA, {"liba.so", "libb.so"}).status().message(),
+      "cannot open cuSOLVER: none of 2 libraries, the last 'libb.so'");
+  EXPECT_FALSE(openGpuCholesky("libmissing.so", {QLM_FAKE_SOLVER}).ok());
+}
+
+TEST_F(GpuCholeskyTest, GptqRoundsByItAndWithoutIt) {
+  constexpr int64_t kRows = 9, kColumns = 64;
+  std::vector<float> moments = makeMoments<float>(kColumns, 5);
+  std::mt19937 random(3);
+  std::normal_distribution<float> normal;
+  std::vector<float> weights(kRows * kColumns);
+  for (float &value : weights)
+    value = normal(random);
+  numerics::Scheme scheme;
+  scheme.bits = 4;
+  scheme.lo = -8;
+  scheme.hi = 7;
+  scheme.bound = 7.5f;
+  scheme.granularity = numerics::Granularity::Group;
+  scheme.groupSize = 32;
+  auto round = [&](const CholeskyFunction &cholesky) {
+    numerics::GptqOptions options;
+    options.actOrder = true;
+    options.cholesky = cholesky;
+    numerics::GptqFactor factor;
+    EXPECT_TRUE(factor.compute(moments.data(), kColumns, options));
+    std::vector<float> left = weights, scales(kRows * 2);
+    std::vector<uint8_t> codes(weights.size());
+    EXPECT_TRUE(numerics::quantizeGptq(left.data(), kRows, kColumns, scheme,
+                                       factor, options, codes.data(),
+                                       scales.data(), nullptr)
+                    .ok());
+    return codes;
+  };
+  std::vector<uint8_t> expected = round({});
+  Result<CholeskyFunction> cholesky = open();
+  ASSERT_TRUE(cholesky.ok());
+  int calls = 0;
+  EXPECT_EQ(round([&](double *matrix, int64_t size) {
+              ++calls;
+              return (*cholesky)(matrix, size);
+            }),
+            expected);
+  EXPECT_EQ(calls, 1);
+  // A GPU that fails leaves the matrix in any state.
+  EXPECT_EQ(round([](double *matrix, int64_t size) -> std::optional<bool> {
+              std::fill_n(matrix, size * size, -1.0);
+              return std::nullopt;
+            }),
+            expected);
+}
