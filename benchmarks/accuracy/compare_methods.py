@@ -8,7 +8,7 @@
 Each row is a package made by quantc and measured by quant-run against the
 float32 one: bits a weight of the quantized linears, bytes of all weights,
 perplexity, KL, top-1 agreement, and the seconds and peak memory that making
-it took. QAT's row is a folder that train_qat.py merged. Where bitsandbytes,
+it took. QAT's row is a folder that train_qat.py wrote. Where bitsandbytes,
 gguf (llama.cpp's formats) and torchao are installed, weights that they round
 are dequantized by themselves into a folder and measured in float32 the same
 way.
@@ -280,6 +280,9 @@ def main() -> None:
         if args.qat:
             options = ["--weights", "int4", "--group-size",
                        str(args.group_size), "--keep-lm-head"]
+            scales = args.qat / "kept-scales.safetensors"
+            if scales.exists():
+                options += ["--method", "keep", "--statistics", str(scales)]
             print(bench.row("int4 QAT, head kept", args.qat, options),
                   flush=True)
         for name, folder in block_folders(args.model, Path(scratch)):
