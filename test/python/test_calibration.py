@@ -307,3 +307,15 @@ def test_wide_inputs_are_told(packages, gptq, tmp_path):
         quiet = toolchain.run("quantc", model, "-o", out, *options, *more)
         assert quiet.returncode == 0, quiet.stderr
         assert "warning" not in quiet.stderr
+
+
+@pytest.mark.skipif(Path("/dev/nvidia0").exists(), reason="there is a GPU")
+def test_a_missing_gpu_is_told(packages, calibration, tmp_path):
+    told = toolchain.run(
+        "quantc", packages.model("tiny-llama"), "-o", tmp_path / "out", *OPTIONS,
+        "--method", "gptq", "--calibration", calibration, "--calibrate-on",
+        "cuda",
+    )  # fmt: skip
+    assert told.returncode == 1
+    assert "error: no CUDA driver: " in told.stderr
+    assert not list(tmp_path.iterdir())

@@ -137,16 +137,17 @@ static int compile(const Arguments &arguments) {
     if (!temporary.empty())
       (void)llvm::sys::fs::remove(temporary);
   });
+  // First, since it tells a missing GPU at once.
+  bool isGptq = options.method == "gptq" || options.method == "awq-gptq";
+  if (isGptq && arguments.calibrateOn == "cuda")
+    if (llvm::Error error = factorOnGpu(options))
+      return fail(llvm::toString(std::move(error)), kBadInput);
   if (!arguments.calibration.empty())
     if (llvm::Error error = calibrateModel(
             options, makeCalibration(arguments, line), temporary)) {
       line.clear();
       return fail(llvm::toString(std::move(error)), kBadInput);
     }
-  bool isGptq = options.method == "gptq" || options.method == "awq-gptq";
-  if (isGptq && arguments.calibrateOn == "cuda")
-    if (llvm::Error error = factorOnGpu(options))
-      return fail(llvm::toString(std::move(error)), kBadInput);
   warnOfWideInputs(options);
   llvm::Expected<CompileSummary> summary = compileModel(options);
   line.clear();
