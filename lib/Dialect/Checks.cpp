@@ -93,11 +93,14 @@ LogicalResult mlir::qlm::checkLinear(Operation *op, Value input,
       failed(checkSize(op, "result's tokens", dim(result, 0),
                        "the input's tokens", dim(input, 0))))
     return failure();
-  bool integer = isa<IntegerType>(
-      cast<RankedTensorType>(input.getType()).getElementType());
-  if (integer != static_cast<bool>(inputScales))
-    return op->emitOpError(integer ? "needs input scales for i8 activations"
-                                   : "has input scales for float activations");
+  Type element = cast<RankedTensorType>(input.getType()).getElementType();
+  if (element.getIntOrFloatBitWidth() == 8) {
+    if (!inputScales)
+      return op->emitOpError("needs input scales for ")
+             << shapeText(element) << " activations";
+  } else if (inputScales) {
+    return op->emitOpError("has input scales for float activations");
+  }
   if (inputScales &&
       (failed(checkRank(op, "input scales", inputScales, 1)) ||
        failed(checkSize(op, "number of input scales", dim(inputScales, 0),
@@ -111,8 +114,18 @@ LogicalResult mlir::qlm::checkLinear(Operation *op, Value input,
 }
 
 LogicalResult mlir::qlm::checkExact(Operation *op, SchemeAttr scheme,
-                                    Value inputScales) {
-  if (!inputScales || scheme.isUniform())
+                                    Value input, Value inputScales) {
+  if (!inputScales)
+    return success();
+  Type element = cast<RankedTensorType>(input.getType()).getElementType();
+  if (isa<Float8E4M3FNType>(element)) {
+    if (scheme.getCodebook() == Codebook::Float8)
+      return success();
+    return op->emitOpError(
+               "f8E4M3FN activations need a weight of f8E4M3FN, got ")
+           << scheme;
+  }
+  if (scheme.isUniform())
     return success();
   return op->emitOpError("i8 activations need a weight of integer codes, got ")
          << scheme;
@@ -147,6 +160,9 @@ LogicalResult mlir::qlm::checkThreshold(Operation *op,
                              << threshold->convertToFloat();
   if (threshold.has_value() != static_cast<bool>(outliers))
     return op->emitOpError("has outliers exactly if it has a threshold");
+  Type element = cast<RankedTensorType>(codes.getType()).getElementType();
+  if (threshold && !element.isInteger(8))
+    return op->emitOpError("threshold needs i8 codes, got ") << element;
   return checkOutliers(op, outliers, dim(codes, 0), dim(codes, 1));
 }
 
@@ -195,14 +211,28 @@ LogicalResult mlir::qlm::checkHeads(Operation *op, int64_t heads,
   return success();
 }
 
-LogicalResult mlir::qlm::checkRowScheme(Operation *op, SchemeAttr scheme) {
-  if (scheme.getGranularity() != Granularity::Row || scheme.getZeroPoints() ||
-      !scheme.getStorage().isInteger(8) || scheme.getLo() != -127 ||
-      scheme.getHi() != 127 || scheme.getBoundValue() != 127.0 ||
-      !scheme.getScaleType().isF32())
-    return op->emitOpError()
-           << "scheme must be <i8, row, range [-127, 127], bound 127.0, scales "
-              "f32>, got "
-           << scheme;
+LogicalResult mlir::qlm::checkWindow(Operation *op,
+                                     std::optional<uint64_t> window) {
+  if (window && static_cast<int64_t>(*window) <= 0)
+    return op->emitOpError("window must be positive, got ")
+           << static_cast<int64_t>(*window);
   return success();
+}
+
+LogicalResult mlir::qlm::checkRowScheme(Operation *op, SchemeAttr scheme,
+                                        bool integersOnly) {
+  bool isRow = scheme.getGranularity() == Granularity::Row &&
+               !scheme.getZeroPoints() && scheme.getScaleType().isF32();
+  bool isInteger = scheme.getStorage().isInteger(8) && scheme.getLo() == -127 &&
+                   scheme.getHi() == 127 && scheme.getBoundValue() == 127.0;
+  bool isFloat8 = !integersOnly && scheme.getCodebook() == Codebook::Float8 &&
+                  scheme.getBoundValue() == getCacheBound(scheme.getStorage());
+  if (isRow && (isInteger || isFloat8))
+    return success();
+  InFlightDiagnostic diagnostic = op->emitOpError(
+      "scheme must be <i8, row, range [-127, 127], bound 127.0, "
+      "scales f32>");
+  if (!integersOnly)
+    diagnostic << " or <f8E4M3FN, row, bound 448.0, scales f32>";
+  return diagnostic << ", got " << scheme;
 }

@@ -38,8 +38,10 @@ LogicalResult checkLinear(Operation *op, Value input, Value inputScales,
                           int64_t inFeatures, int64_t outFeatures,
                           Value residual, Value result);
 
-/// Checks that int8 activations meet codes whose products add up exactly.
-LogicalResult checkExact(Operation *op, SchemeAttr scheme, Value inputScales);
+/// Checks that codes as activations meet codes of their kind: of integers the
+/// products add up exactly, of f8E4M3FN each product is exact.
+LogicalResult checkExact(Operation *op, SchemeAttr scheme, Value input,
+                         Value inputScales);
 
 /// Checks the lists \p outliers of \p tokens rows (null: none) of \p features
 /// each.
@@ -47,7 +49,7 @@ LogicalResult checkOutliers(Operation *op, Value outliers, int64_t tokens,
                             int64_t features);
 
 /// Checks that the operation lists outliers exactly if it has a positive
-/// threshold.
+/// threshold, and that its codes are integers then.
 LogicalResult checkThreshold(Operation *op, std::optional<APFloat> threshold,
                              Value codes, Value outliers);
 
@@ -65,8 +67,12 @@ LogicalResult checkNorm(Operation *op, Value input, Value weight,
 LogicalResult checkHeads(Operation *op, int64_t heads, int64_t kvHeads,
                          int64_t features, int64_t kvFeatures);
 
-/// Checks the scheme of activations.
-LogicalResult checkRowScheme(Operation *op, SchemeAttr scheme);
+/// Checks the number of keys that a token sees, if there is one.
+LogicalResult checkWindow(Operation *op, std::optional<uint64_t> window);
+
+/// Checks the scheme of activations: i8, or f8E4M3FN unless \p integersOnly.
+LogicalResult checkRowScheme(Operation *op, SchemeAttr scheme,
+                             bool integersOnly = false);
 
 } // namespace mlir::qlm
 

@@ -109,6 +109,13 @@ Value DefinitionBuilder::smaller(Value a, Value b) {
   return arith::MinUIOp::create(builder, loc, a, b);
 }
 
+Value DefinitionBuilder::windowStart(Value end, std::optional<uint64_t> keys) {
+  if (!keys)
+    return index(0);
+  Value width = index(static_cast<int64_t>(*keys));
+  return sub(end, smaller(end, width));
+}
+
 Value DefinitionBuilder::f64(double value) {
   return arith::ConstantOp::create(builder, loc,
                                    builder.getF64FloatAttr(value));

@@ -64,6 +64,9 @@ public:
   Value both(Value a, Value b);
   Value select(Value condition, Value a, Value b);
   Value smaller(Value a, Value b); ///< of index values
+  /// The first of the keys before \p end (an index) that a window of \p keys
+  /// of them has, or 0 without a window.
+  Value windowStart(Value end, std::optional<uint64_t> keys);
   Value f64(double value);
   Value widen(Value a);    ///< f32 to f64
   Value truncate(Value a); ///< f64 to f32

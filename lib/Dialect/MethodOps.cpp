@@ -248,7 +248,7 @@ LogicalResult StaticScaleOp::verify() {
 
 LogicalResult StaticQuantizeOp::verify() {
   // C3
-  if (failed(checkRowScheme(*this, getScheme())))
+  if (failed(checkRowScheme(*this, getScheme(), /*integersOnly=*/true)))
     return failure();
   // C1
   if (failed(checkRank(*this, "input", getInput(), 2)))

@@ -112,6 +112,7 @@ FailureOr<Values> AttentionOp::decompose(OpBuilder &builder) {
   Value tokens = d.dim(getQuery(), 0);
   Value minusInfinity = d.f32(-std::numeric_limits<float>::infinity());
   auto end = [&](Value t) { return getCausal() ? d.add(t, 1) : tokens; };
+  auto start = [&](Value t) { return d.windowStart(end(t), getWindow()); };
   auto score = [&](Value h, Value t, Value u) {
     Value j = d.div(h, group);
     Value dot = d.sum(d.index(0), d.index(headDim), d.f32(0), [&](Value k) {
@@ -127,9 +128,10 @@ FailureOr<Values> AttentionOp::decompose(OpBuilder &builder) {
   Value scores = d.generate(
       f32Tensor(getQuery(), {heads, type.getDimSize(0), type.getDimSize(0)}),
       cube, [&](Indices i) {
+        Value seen =
+            d.both(d.lessEqual(start(i[1]), i[2]), d.less(i[2], end(i[1])));
         return d.guarded(
-            d.less(i[2], end(i[1])), [&] { return score(i[0], i[1], i[2]); },
-            minusInfinity);
+            seen, [&] { return score(i[0], i[1], i[2]); }, minusInfinity);
       });
   auto weight = [&](Value h, Value t, Value largest, Value u) {
     return d.exp(d.sub(d.at(scores, {h, t, u}), largest));
@@ -138,12 +140,12 @@ FailureOr<Values> AttentionOp::decompose(OpBuilder &builder) {
     Value h = d.div(i[1], headDim), t = i[0];
     Value column = d.add(d.mul(d.div(h, group), headDim), d.rem(i[1], headDim));
     Value largest =
-        d.loop(d.index(0), end(t), {minusInfinity},
+        d.loop(start(t), end(t), {minusInfinity},
                [&](Value u, ArrayRef<Value> carried) {
                  return Values{d.maximum(carried[0], d.at(scores, {h, t, u}))};
                })[0];
     Values sums =
-        d.loop(d.index(0), end(t), {d.f32(0), d.f32(0)},
+        d.loop(start(t), end(t), {d.f32(0), d.f32(0)},
                [&](Value u, ArrayRef<Value> carried) {
                  Value w = weight(h, t, largest, u);
                  return Values{d.add(carried[0], w),
@@ -251,7 +253,9 @@ FailureOr<Values> CausalMaskOp::decompose(OpBuilder &builder) {
   DefinitionBuilder d(builder, getLoc());
   Value hidden = d.f32(-std::numeric_limits<float>::infinity());
   return Values{generateLike(d, getInput(), [&](Indices i) {
-    return d.select(d.lessEqual(i[2], i[1]), d.at(getInput(), i), hidden);
+    Value start = d.windowStart(d.add(i[1], 1), getWindow());
+    Value seen = d.both(d.lessEqual(start, i[2]), d.lessEqual(i[2], i[1]));
+    return d.select(seen, d.at(getInput(), i), hidden);
   })};
 }
 

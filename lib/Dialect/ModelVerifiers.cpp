@@ -84,8 +84,13 @@ LogicalResult AttentionOp::verify() {
                        "the query's tokens", dim(getQuery(), 0))))
     return failure();
   // C3
-  return checkHeads(op, getHeads(), getKvHeads(), dim(getQuery(), 1),
-                    dim(getKey(), 1));
+  if (failed(checkHeads(op, getHeads(), getKvHeads(), dim(getQuery(), 1),
+                        dim(getKey(), 1))))
+    return failure();
+  // C4
+  if (getWindow() && !getCausal())
+    return emitOpError("has a window and is not causal");
+  return checkWindow(op, getWindow());
 }
 
 LogicalResult SwigluOp::verify() {
@@ -195,10 +200,12 @@ LogicalResult ScaleOp::verify() {
 LogicalResult CausalMaskOp::verify() {
   Operation *op = *this;
   // C1
-  if (failed(checkRank(op, "input", getInput(), 3)))
+  if (failed(checkRank(op, "input", getInput(), 3)) ||
+      failed(checkSize(op, "number of keys", dim(getInput(), 2),
+                       "the number of queries", dim(getInput(), 1))))
     return failure();
-  return checkSize(op, "number of keys", dim(getInput(), 2),
-                   "the number of queries", dim(getInput(), 1));
+  // C2
+  return checkWindow(op, getWindow());
 }
 
 LogicalResult SoftmaxOp::verify() {

@@ -283,13 +283,14 @@ FailureOr<Values> PagedAttentionOp::decompose(OpBuilder &builder) {
       d.generate(type, d.dynamicSizesLike(type, getQuery()), [&](Indices i) {
         Value t = i[0], h = d.div(i[1], headDim), k = d.rem(i[1], headDim);
         Value end = d.add(d.toIndex(d.at(getPositions(), t)), 1);
-        Value largest = d.loop(
-            d.index(0), end, {d.f32(-std::numeric_limits<float>::infinity())},
-            [&](Value u, ArrayRef<Value> carried) {
-              return Values{d.maximum(carried[0], score(t, h, u))};
-            })[0];
+        Value start = d.windowStart(end, getWindow());
+        Value largest =
+            d.loop(start, end, {d.f32(-std::numeric_limits<float>::infinity())},
+                   [&](Value u, ArrayRef<Value> carried) {
+                     return Values{d.maximum(carried[0], score(t, h, u))};
+                   })[0];
         Values sums =
-            d.loop(d.index(0), end, {d.f32(0), d.f32(0)},
+            d.loop(start, end, {d.f32(0), d.f32(0)},
                    [&](Value u, ArrayRef<Value> carried) {
                      Value w = d.exp(d.sub(score(t, h, u), largest));
                      Value v = paged.read(getCache(), t, u, /*isValue=*/true,

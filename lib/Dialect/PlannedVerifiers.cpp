@@ -85,7 +85,7 @@ LogicalResult PackedLinearOp::verify() {
     SmallVector<int64_t> shape = scheme->getScaleShape(rows, columns);
     if (scheme->getGranularity() == Granularity::Tensor)
       shape = {rows};
-    if (failed(checkExact(op, *scheme, getInputScales())))
+    if (failed(checkExact(op, *scheme, getInput(), getInputScales())))
       return failure();
     if (getSuperScales()) {
       if (failed(checkDoubleQuantized(*this, *scheme, shape)))
@@ -104,7 +104,9 @@ LogicalResult PackedLinearOp::verify() {
   } else if (getSuperScales()) {
     return emitOpError("super scales need a scheme");
   } else if (getInputScales()) {
-    return emitOpError("i8 activations need a quantized weight");
+    return emitOpError() << shapeText(
+                                getElementTypeOrSelf(getInput().getType()))
+                         << " activations need a quantized weight";
   }
   // C3
   if (getBias() &&
@@ -261,8 +263,11 @@ LogicalResult PagedAttentionOp::verify() {
                         headDim * getKvHeads())))
     return failure();
   // C2
-  return checkCache(op, getCache(), getKvHeads(), headDim, getPageTokens(),
-                    getCodes());
+  if (failed(checkCache(op, getCache(), getKvHeads(), headDim, getPageTokens(),
+                        getCodes())))
+    return failure();
+  // C4
+  return checkWindow(op, getWindow());
 }
 
 LogicalResult LaunchOp::verify() {

@@ -144,9 +144,8 @@ verifyCodebook(function_ref<InFlightDiagnostic()> emitError, Type storage,
                        << ", got " << storage;
   if (zeroPoints)
     return emitError() << "zero points need a uniform scheme";
-  if (granularity == Granularity::Row)
-    return emitError() << "a scheme by row is of activations and must be "
-                          "uniform";
+  if (granularity == Granularity::Row && isTable)
+    return emitError() << "a scheme by row is of activations and has no table";
   return success();
 }
 
@@ -237,8 +236,8 @@ int64_t mlir::qlm::getSuperScaleCount(int64_t count) {
 LayoutKind mlir::qlm::getGpuWeightLayout(Type elementType, bool integer) {
   if (elementType.isF16() || elementType.isBF16())
     return LayoutKind::Fragment16;
-  if (isa<Float8E4M3FNType>(elementType) && !integer)
-    return LayoutKind::Fragment8;
+  if (isa<Float8E4M3FNType>(elementType))
+    return integer ? LayoutKind::Fragment8x8 : LayoutKind::Fragment8;
   bool isCode = isa<IntegerType>(elementType);
   if (isCode && elementType.getIntOrFloatBitWidth() == 8)
     return integer ? LayoutKind::Fragment8x8 : LayoutKind::Fragment8;
@@ -311,14 +310,11 @@ RankedTensorType mlir::qlm::getPackedType(RankedTensorType input,
         {blocks, getFragmentLines(columns, 16), kFragmentLineBytes / 2},
         element);
   case LayoutKind::Fragment8:
-  case LayoutKind::Fragment8x8: {
-    bool isFloat =
-        isa<Float8E4M3FNType>(element) && kind == LayoutKind::Fragment8;
-    if (!matrix || (!isCode(8) && !isFloat))
+  case LayoutKind::Fragment8x8:
+    if (!matrix || (!isCode(8) && !isa<Float8E4M3FNType>(element)))
       return {};
     return RankedTensorType::get(
         {blocks, getFragmentLines(columns, 32), kFragmentLineBytes}, byte);
-  }
   case LayoutKind::Fragment4:
     if (!matrix || !isCode(4))
       return {};

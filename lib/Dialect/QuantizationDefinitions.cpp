@@ -329,6 +329,7 @@ static Value listOutliers(DefinitionBuilder &d, RankedTensorType type,
 
 FailureOr<Values> DynamicQuantizeOp::decompose(OpBuilder &builder) {
   DefinitionBuilder d(builder, getLoc());
+  Value bound = d.f32(getScheme().getBoundValue());
   auto isOutlier = [&](Value x) {
     return d.lessEqual(d.f32(getThreshold()->convertToFloat()), d.abs(x));
   };
@@ -346,15 +347,16 @@ FailureOr<Values> DynamicQuantizeOp::decompose(OpBuilder &builder) {
                         return Values{d.maximum(carried[0], d.abs(x))};
                       })[0];
       });
-  Value scales = d.generate(
-      scaleType, d.dynamicSizesLike(scaleType, getInput()),
-      [&](Indices i) { return d.divide(d.at(absmax, i), d.f32(127)); });
+  Value scales =
+      d.generate(scaleType, d.dynamicSizesLike(scaleType, getInput()),
+                 [&](Indices i) { return d.divide(d.at(absmax, i), bound); });
   Value codes =
       d.generate(type, d.dynamicSizesLike(type, getInput()), [&](Indices i) {
         Value largest = d.at(absmax, i[0]);
-        Value inverse = d.divide(d.f32(127), largest);
-        Value code =
-            d.roundClamp(d.mul(rest(d.at(getInput(), i)), inverse), -127, 127);
+        Value code = d.mul(rest(d.at(getInput(), i)), d.divide(bound, largest));
+        // An f8E4M3FN is rounded as it is stored.
+        if (getScheme().isUniform())
+          code = d.roundClamp(code, getScheme().getLo(), getScheme().getHi());
         return d.select(d.isZero(largest), d.f32(0), code);
       });
   Values results = {codes, scales};
@@ -391,19 +393,20 @@ static Value buildOutlierProduct(DefinitionBuilder &d,
 static Value buildQuantizedProduct(DefinitionBuilder &d, RankedTensorType type,
                                    const QuantizedProduct &p) {
   Values sizes = d.rowSizes(type, p.input);
+  bool isInteger = isa<IntegerType>(getElementTypeOrSelf(p.input.getType()));
   return d.generate(type, sizes, [&](Indices i) {
     Value sum =
         d.sum(d.index(0), d.index(p.groups), d.f32(0), [&](Value group) {
           Value first = d.mul(group, p.perScale);
           Value last = d.add(first, p.perScale);
-          Value zero = p.inputScales ? d.i32(0) : d.f32(0);
+          Value zero = isInteger ? d.i32(0) : d.f32(0);
           Value inner = d.sum(first, last, zero, [&](Value k) {
             Value difference = p.difference(i[1], k);
-            if (!p.inputScales && !isa<FloatType>(difference.getType()))
+            if (!isInteger && !isa<FloatType>(difference.getType()))
               difference = d.toF32(difference);
             return d.mul(d.at(p.input, {i[0], k}), difference);
           });
-          if (p.inputScales)
+          if (isInteger)
             inner = d.toF32(inner);
           return d.mul(inner, p.scale(i[1], group));
         });

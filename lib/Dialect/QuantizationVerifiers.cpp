@@ -245,7 +245,7 @@ LogicalResult QuantizedLinearOp::verify() {
                                      "the weight's rows", dim(getCodes(), 0)))))
     return failure();
   // C1, C3
-  if (failed(checkExact(op, getScheme(), getInputScales())))
+  if (failed(checkExact(op, getScheme(), getInput(), getInputScales())))
     return failure();
   if (failed(checkLinear(op, getInput(), getInputScales(), dim(getCodes(), 1),
                          dim(getCodes(), 0), getResidual(), getResult())))

@@ -77,6 +77,8 @@ static DictionaryAttr describeModel(const LlamaConfig &config, StringRef name,
   addSize("head_dim", config.headDim);
   addSize("intermediate_size", config.intermediateSize);
   addSize("context_length", config.contextLength);
+  if (!config.windows.empty())
+    add("windows", builder.getI64ArrayAttr(config.windows));
   if (parameters)
     addSize("parameters", *parameters);
   if (config.bosToken)
@@ -145,14 +147,14 @@ llvm::Expected<DictionaryAttr> readDecoderConfig(StringRef folder,
 }
 
 static void warnOfUnused(ArrayRef<StringRef> unused, const WeightFiles &files,
-                         MLIRContext &context) {
+                         StringRef architecture, MLIRContext &context) {
   if (unused.empty())
     return;
   InFlightDiagnostic warning = emitWarning(UnknownLoc::get(&context));
   warning << files.getListing() << ": ignored " << quoteName(unused.front());
   if (unused.size() > 1)
     warning << " and " << unused.size() - 1 << " more";
-  warning << ", which LlamaForCausalLM does not have";
+  warning << ", which " << architecture << " does not have";
 }
 
 llvm::Expected<OwningOpRef<ModuleOp>>
@@ -169,7 +171,8 @@ importModelFolder(StringRef folder, MLIRContext &context,
   std::vector<ExpectedWeight> weights = listLlamaWeights(*config);
   if (llvm::Error error = checkWeights(weights, files))
     return std::move(error);
-  warnOfUnused(findUnusedWeights(weights, files), files, context);
+  warnOfUnused(findUnusedWeights(weights, files), files, config->architecture,
+               context);
 
   SmallString<128> source = makeAbsolute(folder);
   context.loadDialect<QlmDialect, arith::ArithDialect, func::FuncDialect,

@@ -74,7 +74,7 @@ Value LlamaBuilder::buildAttention(Value query, Value key, Value value) {
                              value, builder.getI64IntegerAttr(config.heads),
                              builder.getI64IntegerAttr(config.kvHeads),
                              builder.getF32FloatAttr(scale),
-                             builder.getUnitAttr());
+                             builder.getUnitAttr(), window);
 }
 
 Value LlamaBuilder::buildPlainAttention(Value query, Value key, Value value) {
@@ -96,7 +96,7 @@ Value LlamaBuilder::buildPlainAttention(Value query, Value key, Value value) {
                                   keyHeads, builder.getUnitAttr());
   scores = ScaleOp::create(builder, location, scoresType, scores,
                            builder.getF32FloatAttr(scale));
-  scores = CausalMaskOp::create(builder, location, scoresType, scores);
+  scores = CausalMaskOp::create(builder, location, scoresType, scores, window);
   scores = SoftmaxOp::create(builder, location, scoresType, scores);
   Value mixed = MatmulOp::create(builder, location, headsType, scores,
                                  valueHeads, /*transposeRhs=*/UnitAttr());
@@ -130,9 +130,12 @@ Value LlamaBuilder::buildLayer(int64_t layer, Value input) {
   key = RopeOp::create(builder, location, key.getType(), key, positions,
                        frequencies);
   setLocation("attention");
+  int64_t keys = config.windowOf(layer);
+  window = keys ? builder.getI64IntegerAttr(keys) : IntegerAttr();
   Value mixed = options.plainOps ? buildPlainAttention(query, key, value)
                                  : buildAttention(query, key, value);
-  Value output = buildLinear("o", attention + "o_proj", mixed, bias);
+  Value output =
+      buildLinear("o", attention + "o_proj", mixed, config.outputBias);
   Value middle =
       AddOp::create(builder, location, input.getType(), input, output);
 

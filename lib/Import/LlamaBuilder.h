@@ -55,6 +55,8 @@ private:
   std::string layerLabel;
   llvm::StringMap<RankedTensorType> types;
   Value positions, frequencies;
+  /// Of the current layer, or null.
+  IntegerAttr window;
 };
 
 } // namespace mlir::qlm

@@ -9,6 +9,7 @@
 #include "JsonFields.h"
 #include "qlm/Archive/Json.h"
 
+#include "llvm/ADT/STLExtras.h"
 #include "llvm/ADT/Twine.h"
 
 #include <cmath>
@@ -23,17 +24,40 @@ static constexpr int64_t kMaxHeadDim = 1 << 12;
 static constexpr int64_t kMaxContext = 1 << 30;
 static constexpr size_t kMaxEosTokens = 64;
 
-static llvm::Error checkArchitecture(const JsonFields &fields) {
+namespace {
+/// What transformers gives an architecture where `config.json` doesn't say.
+struct Architecture {
+  llvm::StringLiteral name;
+  int64_t kvHeads; ///< 0: as many as heads
+  int64_t contextLength;
+  bool hasBiasKeys; ///< `attention_bias` and `mlp_bias` count
+  bool hasBeginAndEnd;
+};
+} // namespace
+
+static constexpr Architecture kArchitectures[] = {
+    {"LlamaForCausalLM", 0, 2048, true, true},
+    {"MistralForCausalLM", 8, 131072, false, true},
+    {"Qwen2ForCausalLM", 32, 32768, false, false},
+};
+/// Of `sliding_window` and `max_window_layers` where they are absent.
+static constexpr int64_t kAbsentWindow = 4096, kAbsentWindowLayers = 28;
+
+static llvm::Expected<const Architecture *>
+findArchitecture(const JsonFields &fields) {
   const llvm::json::Value *value = fields.find("architectures");
   const llvm::json::Array *names = value ? value->getAsArray() : nullptr;
   if (!names || names->size() != 1 || !names->front().getAsString())
     return llvm::createStringError(
         "'architectures' must name one architecture");
   llvm::StringRef name = *names->front().getAsString();
-  if (name != "LlamaForCausalLM")
-    return llvm::createStringError("architecture " + quoteName(name) +
-                                   " is not supported, only LlamaForCausalLM");
-  return llvm::Error::success();
+  for (const Architecture &each : kArchitectures)
+    if (name == each.name)
+      return &each;
+  return llvm::createStringError(
+      "architecture " + quoteName(name) +
+      " is not supported, only LlamaForCausalLM, MistralForCausalLM and "
+      "Qwen2ForCausalLM");
 }
 
 /// Refuses what changes the computation and isn't implemented.
@@ -56,7 +80,9 @@ static llvm::Error checkFeatures(const JsonFields &fields) {
   return llvm::Error::success();
 }
 
-static llvm::Error parseSizes(const JsonFields &fields, LlamaConfig &config) {
+static llvm::Error parseSizes(const JsonFields &fields,
+                              const Architecture &architecture,
+                              LlamaConfig &config) {
   struct Size {
     llvm::StringLiteral key;
     int64_t limit;
@@ -72,7 +98,11 @@ static llvm::Error parseSizes(const JsonFields &fields, LlamaConfig &config) {
     if (llvm::Error error =
             fields.getSize(entry.key, std::nullopt, entry.limit, entry.size))
       return error;
-  if (llvm::Error error = fields.getSize("num_key_value_heads", config.heads,
+  // Null means as many as heads, whatever the architecture.
+  bool isAbsent = !fields.has("num_key_value_heads");
+  int64_t kvHeads =
+      isAbsent && architecture.kvHeads ? architecture.kvHeads : config.heads;
+  if (llvm::Error error = fields.getSize("num_key_value_heads", kvHeads,
                                          kMaxHeads, config.kvHeads))
     return error;
   if (config.heads % config.kvHeads != 0)
@@ -93,9 +123,122 @@ static llvm::Error parseSizes(const JsonFields &fields, LlamaConfig &config) {
   if (config.headDim % 2 != 0)
     return llvm::createStringError("the head dimension must be even, got " +
                                    llvm::Twine(config.headDim));
-  return fields.getSize("max_position_embeddings", 2048, kMaxContext,
-                        config.contextLength);
+  return fields.getSize("max_position_embeddings", architecture.contextLength,
+                        kMaxContext, config.contextLength);
 }
+
+/// Biases: `attention_bias` and `mlp_bias` of LLaMA, fixed in the others.
+static llvm::Error parseBiases(const JsonFields &fields,
+                               const Architecture &architecture,
+                               LlamaConfig &config) {
+  if (!architecture.hasBiasKeys) {
+    config.attentionBias = architecture.name == "Qwen2ForCausalLM";
+    return llvm::Error::success();
+  }
+  if (llvm::Error error =
+          fields.getBool("attention_bias", config.attentionBias))
+    return error;
+  config.outputBias = config.attentionBias;
+  return fields.getBool("mlp_bias", config.mlpBias);
+}
+
+//===----------------------------------------------------------------------===//
+// Windows
+//===----------------------------------------------------------------------===//
+
+/// Whether each layer has a window, by `layer_types`.
+static llvm::Expected<llvm::SmallVector<bool>>
+parseLayerTypes(const llvm::json::Value &value, int64_t layers) {
+  const llvm::json::Array *types = value.getAsArray();
+  if (!types || static_cast<int64_t>(types->size()) != layers)
+    return llvm::createStringError(
+        "'layer_types' must name a type for each of " + llvm::Twine(layers) +
+        " layers, got " + printValue(value));
+  llvm::SmallVector<bool> slides;
+  for (const llvm::json::Value &type : *types) {
+    llvm::StringRef name = type.getAsString().value_or("");
+    if (name != "sliding_attention" && name != "full_attention")
+      return llvm::createStringError(
+          "'layer_types': " + printValue(type) +
+          " is not supported, only full_attention and sliding_attention");
+    slides.push_back(name == "sliding_attention");
+  }
+  return slides;
+}
+
+/// Qwen2: the layers from `max_window_layers` on, or those of `layer_types`.
+static llvm::Expected<llvm::SmallVector<bool>>
+findSlidingLayers(const JsonFields &fields, const LlamaConfig &config) {
+  if (const llvm::json::Value *types = fields.find("layer_types"))
+    return parseLayerTypes(*types, config.layers);
+  int64_t first = kAbsentWindowLayers;
+  if (const llvm::json::Value *value = fields.find("max_window_layers")) {
+    std::optional<int64_t> number = value->getAsInteger();
+    if (!number || *number < 0 || *number > kMaxLayers)
+      return llvm::createStringError(
+          "'max_window_layers' must be an integer from 0 to " +
+          llvm::Twine(kMaxLayers) + ", got " + printValue(*value));
+    first = *number;
+  }
+  llvm::SmallVector<bool> slides(config.layers);
+  for (int64_t layer = first; layer < config.layers; ++layer)
+    slides[layer] = true;
+  return slides;
+}
+
+/// `sliding_window`: all layers of Mistral, some of Qwen2 if
+/// `use_sliding_window` says so. LLaMA has none.
+static llvm::Error parseWindows(const JsonFields &fields,
+                                const Architecture &architecture,
+                                LlamaConfig &config) {
+  bool isMistral = architecture.name == "MistralForCausalLM";
+  bool isQwen = architecture.name == "Qwen2ForCausalLM";
+  bool isUsed = isMistral;
+  if (isQwen)
+    if (llvm::Error error = fields.getBool("use_sliding_window", isUsed))
+      return error;
+  // Null means none.
+  if (fields.has("sliding_window") && !fields.find("sliding_window"))
+    isUsed = false;
+  int64_t window = 0;
+  if (isUsed)
+    if (llvm::Error error = fields.getSize("sliding_window", kAbsentWindow,
+                                           kMaxContext, window))
+      return error;
+  llvm::SmallVector<bool> slides(config.layers, isMistral);
+  if (isQwen) {
+    llvm::Expected<llvm::SmallVector<bool>> layers =
+        findSlidingLayers(fields, config);
+    if (!layers)
+      return layers.takeError();
+    slides = std::move(*layers);
+    if (!isUsed && fields.find("layer_types") &&
+        llvm::is_contained(slides, true))
+      return llvm::createStringError(
+          "'layer_types' names sliding_attention, but there is no window: "
+          "'use_sliding_window' is false or 'sliding_window' null");
+  } else if (isMistral && fields.find("layer_types")) {
+    // The architecture ignores them in transformers; elsewhere they count.
+    llvm::Expected<llvm::SmallVector<bool>> layers =
+        parseLayerTypes(*fields.find("layer_types"), config.layers);
+    if (!layers)
+      return layers.takeError();
+    if (llvm::is_contained(*layers, !isUsed))
+      return llvm::createStringError(
+          "'layer_types' of MistralForCausalLM must all be " +
+          llvm::Twine(isUsed ? "sliding_attention" : "full_attention") +
+          ", as 'sliding_window' says");
+  }
+  if (!isUsed || !llvm::is_contained(slides, true))
+    return llvm::Error::success();
+  for (bool has : slides)
+    config.windows.push_back(has ? window : 0);
+  return llvm::Error::success();
+}
+
+//===----------------------------------------------------------------------===//
+// Tokens
+//===----------------------------------------------------------------------===//
 
 static llvm::Error parseTokenIds(const JsonFields &fields,
                                  LlamaConfig &config) {
@@ -231,31 +374,33 @@ llvm::Expected<LlamaConfig> parseLlamaConfig(const llvm::json::Value &value) {
     return llvm::createStringError("expected an object");
   JsonFields fields(*object);
   LlamaConfig config;
-  if (llvm::Error error = checkArchitecture(fields))
-    return std::move(error);
+  llvm::Expected<const Architecture *> found = findArchitecture(fields);
+  if (!found)
+    return found.takeError();
+  const Architecture &architecture = **found;
+  config.architecture = architecture.name;
   if (llvm::Error error = checkFeatures(fields))
     return std::move(error);
-  if (llvm::Error error = parseSizes(fields, config))
+  if (llvm::Error error = parseSizes(fields, architecture, config))
+    return std::move(error);
+  if (llvm::Error error = parseBiases(fields, architecture, config))
+    return std::move(error);
+  if (llvm::Error error = parseWindows(fields, architecture, config))
     return std::move(error);
   // The lower bound keeps the epsilon positive when it is rounded to f32.
   if (llvm::Error error =
           fields.getReal("rms_norm_eps", 1e-6, 1e-30, 1.0, config.epsilon))
     return std::move(error);
-  struct Flag {
-    llvm::StringLiteral key;
-    bool &flag;
-  } flags[] = {{"tie_word_embeddings", config.tiedEmbeddings},
-               {"attention_bias", config.attentionBias},
-               {"mlp_bias", config.mlpBias}};
-  for (const Flag &entry : flags)
-    if (llvm::Error error = fields.getBool(entry.key, entry.flag))
-      return std::move(error);
+  if (llvm::Error error =
+          fields.getBool("tie_word_embeddings", config.tiedEmbeddings))
+    return std::move(error);
   if (llvm::Error error = parseRope(fields, config))
     return std::move(error);
-  // Absent ids are those of LlamaConfig in transformers; null means none.
-  if (!fields.has("bos_token_id") && config.vocabularySize > 1)
+  // Absent ids are those that transformers gives; null means none.
+  bool hasIds = architecture.hasBeginAndEnd;
+  if (hasIds && !fields.has("bos_token_id") && config.vocabularySize > 1)
     config.bosToken = 1;
-  if (!fields.has("eos_token_id") && config.vocabularySize > 2)
+  if (hasIds && !fields.has("eos_token_id") && config.vocabularySize > 2)
     config.eosTokens = {2};
   if (llvm::Error error = parseTokenIds(fields, config))
     return std::move(error);

@@ -36,7 +36,7 @@ std::vector<ExpectedWeight> listLlamaWeights(const LlamaConfig &config) {
     linear(attention + "q_proj", query, hidden, config.attentionBias);
     linear(attention + "k_proj", key, hidden, config.attentionBias);
     linear(attention + "v_proj", key, hidden, config.attentionBias);
-    linear(attention + "o_proj", hidden, query, config.attentionBias);
+    linear(attention + "o_proj", hidden, query, config.outputBias);
     vector(layer + "post_attention_layernorm.weight", hidden);
     linear(mlp + "gate_proj", inner, hidden, config.mlpBias);
     linear(mlp + "up_proj", inner, hidden, config.mlpBias);

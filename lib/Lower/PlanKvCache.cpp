@@ -181,11 +181,15 @@ static void cacheAttention(CachedAttention match, Block &body, Value table,
       match.split.getInput(), table, cache, positions, sequences, blockTables,
       attention.getHeads(), attention.getKvHeads(), limits.pageTokens, codes,
       limits.keysByToken);
+  // Of a sequence that fits into the window all keys are seen.
+  IntegerAttr window = attention.getWindowAttr();
+  if (window && window.getInt() >= limits.context)
+    window = {};
   auto paged = PagedAttentionOp::create(
       builder, attention.getLoc(), attention.getType(), append.getQuery(),
       append.getUpdatedCache(), positions, sequences, blockTables,
       attention.getHeads(), attention.getKvHeads(), limits.pageTokens,
-      attention.getScale(), codes, limits.keysByToken);
+      attention.getScale(), codes, limits.keysByToken, window);
   attention.replaceAllUsesWith(paged.getResult());
   attention.erase();
   for (Operation *op :

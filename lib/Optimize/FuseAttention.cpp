@@ -22,6 +22,7 @@ struct Scores {
   MatmulOp product;
   float scale = 1.0f;
   bool causal = false;
+  IntegerAttr window; ///< of the mask, or null
 };
 
 /// Heads of queries, keys or values, and the matrix they were split from.
@@ -70,6 +71,7 @@ FuseAttentionPattern::matchScores(MergeHeadsOp merge, SoftmaxOp softmax,
         return rewriter.notifyMatchFailure(
             merge, "a masked score is scaled by a factor that is not positive");
       scores.causal = true;
+      scores.window = mask.getWindowAttr();
       value = mask.getInput();
     } else if (auto product = dyn_cast<MatmulOp>(op)) {
       if (!product.getTransposeRhs())
@@ -151,7 +153,7 @@ FuseAttentionPattern::matchAndRewrite(MergeHeadsOp merge,
       rewriter.getI64IntegerAttr(heads),
       rewriter.getI64IntegerAttr(heads / key->split.getRepeat()),
       rewriter.getF32FloatAttr(scale),
-      scores->causal ? rewriter.getUnitAttr() : UnitAttr());
+      scores->causal ? rewriter.getUnitAttr() : UnitAttr(), scores->window);
   return success();
 }
 

@@ -435,7 +435,7 @@ func.func @f(%x: tensor<3x4xf32>, %w: tensor<4xf32>, %r: tensor<2x1xi32>) {
 // -----
 
 func.func @f(%x: tensor<?x4xf32>, %w: tensor<4xf32>) {
-  // expected-error @+1 {{scheme must be <i8, row, range [-127, 127], bound 127.0, scales f32>, got #qlm.scheme<i8, channel, range [-127, 127], bound 1.270000e+02, scales f32>}}
+  // expected-error @+1 {{scheme must be <i8, row, range [-127, 127], bound 127.0, scales f32> or <f8E4M3FN, row, bound 448.0, scales f32>, got #qlm.scheme<i8, channel, range [-127, 127], bound 1.270000e+02, scales f32>}}
   %0, %1 = qlm.rms_norm_quantize %x, %w {epsilon = 1.0 : f32, scheme = #qlm.scheme<i8, channel, range [-127, 127], bound 127.0, scales f32>} : tensor<?x4xf32>, tensor<4xf32> -> tensor<?x4xi8>, tensor<?xf32>
   return
 }
@@ -467,7 +467,7 @@ func.func @f(%x: tensor<3x8xf32>) {
 // -----
 
 func.func @f(%x: tensor<?x8xf32>) {
-  // expected-error @+1 {{scheme must be <i8, row, range [-127, 127], bound 127.0, scales f32>, got #qlm.scheme<i8, row, range [-126, 127], bound 1.270000e+02, scales f32>}}
+  // expected-error @+1 {{scheme must be <i8, row, range [-127, 127], bound 127.0, scales f32> or <f8E4M3FN, row, bound 448.0, scales f32>, got #qlm.scheme<i8, row, range [-126, 127], bound 1.270000e+02, scales f32>}}
   %0, %1 = qlm.swiglu_quantize %x {scheme = #qlm.scheme<i8, row, range [-126, 127], bound 127.0, scales f32>} : tensor<?x8xf32> -> tensor<?x4xi8>, tensor<?xf32>
   return
 }
@@ -600,8 +600,8 @@ func.func @f() attributes {s = #qlm.scheme<ui4, group, 64, zero_points, nf4, sca
 
 // -----
 
-// expected-error @+1 {{a scheme by row is of activations and must be uniform}}
-func.func @f() attributes {s = #qlm.scheme<f8E4M3FN, row, bound 448.0, scales f32>} {
+// expected-error @+1 {{a scheme by row is of activations and has no table}}
+func.func @f() attributes {s = #qlm.scheme<ui4, row, nf4, scales f32>} {
   return
 }
 
@@ -690,5 +690,85 @@ func.func @f(%x: tensor<2x8xf32>, %c: tensor<2x8x16xf32>, %r: tensor<2x16xf32>) 
 func.func @f(%x: tensor<2x8xf32>, %c: tensor<2x8x16xf32>) {
   // expected-error @+1 {{result's features must be the weight's rows}}
   %0 = qlm.packed_linear %x, %c {qlm.gated, inFeatures = 8 : i64, outFeatures = 32 : i64, layout = #qlm.layout<f32x16>} : (tensor<2x8xf32>, tensor<2x8x16xf32>) -> tensor<2x32xf32>
+  return
+}
+
+// -----
+
+func.func @f(%q: tensor<?x64xf32>) {
+  // expected-error @+1 {{window must be positive, got 0}}
+  %0 = qlm.attention %q, %q, %q heads 4 kv_heads 4 scale 1.0 causal window 0 : tensor<?x64xf32>, tensor<?x64xf32>
+  return
+}
+
+// -----
+
+func.func @f(%q: tensor<?x64xf32>) {
+  // expected-error @+1 {{has a window and is not causal}}
+  %0 = qlm.attention %q, %q, %q heads 4 kv_heads 4 scale 1.0 window 8 : tensor<?x64xf32>, tensor<?x64xf32>
+  return
+}
+
+// -----
+
+func.func @f(%x: tensor<4x?x?xf32>) {
+  // expected-error @+1 {{window must be positive, got -3}}
+  %0 = qlm.causal_mask %x window -3 : tensor<4x?x?xf32>
+  return
+}
+
+// -----
+
+func.func @f(%x: tensor<?x64xf32>, %c: tensor<5x2x1x256xf32>, %p: tensor<?xi32>, %b: tensor<?x?xi32>) {
+  // expected-error @+1 {{window must be positive, got -1}}
+  %0 = qlm.paged_attention %x, %c at %p, %p, %b heads 4 kv_heads 1 page_tokens 16 scale 1.0 window -1 : (tensor<?x64xf32>, tensor<5x2x1x256xf32>, tensor<?xi32>, tensor<?xi32>, tensor<?x?xi32>) -> tensor<?x64xf32>
+  return
+}
+
+// -----
+
+func.func @f(%x: tensor<2x8xf32>) {
+  // expected-error @+1 {{scheme must be <i8, row, range [-127, 127], bound 127.0, scales f32> or <f8E4M3FN, row, bound 448.0, scales f32>, got #qlm.scheme<f8E4M3FN, row, bound 2.400000e+02, scales f32>}}
+  %0, %1 = qlm.dynamic_quantize %x {scheme = #qlm.scheme<f8E4M3FN, row, bound 240.0, scales f32>} : tensor<2x8xf32> -> tensor<2x8xf8E4M3FN>, tensor<2xf32>
+  return
+}
+
+// -----
+
+func.func @f(%x: tensor<2x8xf32>) {
+  // expected-error @+1 {{threshold needs i8 codes, got 'f8E4M3FN'}}
+  %0, %1, %2 = qlm.dynamic_quantize %x {scheme = #qlm.scheme<f8E4M3FN, row, bound 448.0, scales f32>, threshold = 6.0 : f32} : tensor<2x8xf32> -> tensor<2x8xf8E4M3FN>, tensor<2xf32>, tensor<2x17xf32>
+  return
+}
+
+// -----
+
+func.func @f(%x: tensor<2x8xf8E4M3FN>, %xs: tensor<2xf32>, %c: tensor<3x8xi8>, %s: tensor<3xf32>) {
+  // expected-error @+1 {{f8E4M3FN activations need a weight of f8E4M3FN, got #qlm.scheme<i8, channel}}
+  %0 = qlm.quantized_linear %x input_scales %xs, %c scales %s {scheme = #qlm.scheme<i8, channel, range [-127, 127], bound 127.0, scales f32>} : (tensor<2x8xf8E4M3FN>, tensor<2xf32>, tensor<3x8xi8>, tensor<3xf32>) -> tensor<2x3xf32>
+  return
+}
+
+// -----
+
+func.func @f(%x: tensor<2x8xf8E4M3FN>, %c: tensor<3x8xf8E4M3FN>, %s: tensor<3xf32>) {
+  // expected-error @+1 {{needs input scales for f8E4M3FN activations}}
+  %0 = qlm.quantized_linear %x, %c scales %s {scheme = #qlm.scheme<f8E4M3FN, channel, bound 448.0, scales f32>} : (tensor<2x8xf8E4M3FN>, tensor<3x8xf8E4M3FN>, tensor<3xf32>) -> tensor<2x3xf32>
+  return
+}
+
+// -----
+
+func.func @f(%x: tensor<2x8xf8E4M3FN>, %xs: tensor<2xf32>, %w: tensor<1x8x16xf32>) {
+  // expected-error @+1 {{f8E4M3FN activations need a quantized weight}}
+  %0 = qlm.packed_linear %x input_scales %xs, %w {inFeatures = 8, outFeatures = 3, layout = #qlm.layout<f32x16>} : (tensor<2x8xf8E4M3FN>, tensor<2xf32>, tensor<1x8x16xf32>) -> tensor<2x3xf32>
+  return
+}
+
+// -----
+
+func.func @f(%x: tensor<2x8xf32>, %a: tensor<1xf32>) {
+  // expected-error @+1 {{scheme must be <i8, row, range [-127, 127], bound 127.0, scales f32>, got #qlm.scheme<f8E4M3FN, row}}
+  %0, %1 = qlm.static_quantize %x scale %a {scheme = #qlm.scheme<f8E4M3FN, row, bound 448.0, scales f32>} : tensor<2x8xf32>, tensor<1xf32> -> tensor<2x8xf8E4M3FN>, tensor<2xf32>
   return
 }

@@ -51,6 +51,8 @@ func.func @model(%t: tensor<?xi32>, %table: tensor<100x64xbf16>, %w: tensor<96x6
   %a = qlm.attention %qr, %k, %v heads 4 kv_heads 1 scale 2.5e-01 causal : tensor<?x64xf32>, tensor<?x16xf32>
   // CHECK: qlm.attention %{{.*}}, %{{.*}}, %{{.*}} heads 4 kv_heads 1 scale 2.500000e-01 : tensor<?x64xf32>, tensor<?x16xf32>
   %a2 = qlm.attention %qr, %k, %v heads 4 kv_heads 1 scale 2.5e-01 : tensor<?x64xf32>, tensor<?x16xf32>
+  // CHECK: qlm.attention {{.*}} scale 2.500000e-01 causal window 5 : tensor<?x64xf32>, tensor<?x16xf32>
+  %a3 = qlm.attention %qr, %k, %v heads 4 kv_heads 1 scale 2.5e-01 causal window 5 : tensor<?x64xf32>, tensor<?x16xf32>
   // CHECK: qlm.swiglu %{{.*}} : tensor<?x96xf32> -> tensor<?x48xf32>
   %g = qlm.swiglu %y : tensor<?x96xf32> -> tensor<?x48xf32>
   // CHECK: qlm.silu %{{.*}} : tensor<?x96xf32>
@@ -74,6 +76,8 @@ func.func @unfused_attention(%q: tensor<?x64xf32>, %k: tensor<?x16xf32>) -> tens
   %t = qlm.scale %s by 2.5e-01 : tensor<4x?x?xf32>
   // CHECK: qlm.causal_mask %{{.*}} : tensor<4x?x?xf32>
   %m = qlm.causal_mask %t : tensor<4x?x?xf32>
+  // CHECK: qlm.causal_mask %{{.*}} window 3 : tensor<4x?x?xf32>
+  %mw = qlm.causal_mask %t window 3 : tensor<4x?x?xf32>
   // CHECK: qlm.softmax %{{.*}} : tensor<4x?x?xf32>
   %p = qlm.softmax %m : tensor<4x?x?xf32>
   // CHECK: qlm.matmul %{{.*}}, %{{.*}} : tensor<4x?x?xf32>, tensor<4x?x16xf32> -> tensor<4x?x16xf32>
@@ -93,6 +97,8 @@ func.func @quantization(%x: tensor<?x256xf32>, %w: tensor<64x256xf32>, %s: tenso
   %xq, %xs = qlm.dynamic_quantize %x {scheme = #row} : tensor<?x256xf32> -> tensor<?x256xi8>, tensor<?xf32>
   // CHECK: qlm.quantized_linear %{{.*}} input_scales %{{.*}}, %{{.*}} scales %{{.*}} {{.*}} : (tensor<?x256xi8>, tensor<?xf32>, tensor<64x256xi8>, tensor<64xf32>) -> tensor<?x64xf32>
   %y = qlm.quantized_linear %xq input_scales %xs, %c scales %s {scheme = #int8} : (tensor<?x256xi8>, tensor<?xf32>, tensor<64x256xi8>, tensor<64xf32>) -> tensor<?x64xf32>
+  // CHECK: qlm.dynamic_quantize %{{.*}} {scheme = #qlm.scheme<f8E4M3FN, row, bound 4.480000e+02, scales f32>} : tensor<?x256xf32> -> tensor<?x256xf8E4M3FN>, tensor<?xf32>
+  %x8, %x8s = qlm.dynamic_quantize %x {scheme = #qlm.scheme<f8E4M3FN, row, bound 448.0, scales f32>} : tensor<?x256xf32> -> tensor<?x256xf8E4M3FN>, tensor<?xf32>
   // CHECK: %[[OC:.*]], %[[OS:.*]], %[[O:.*]] = qlm.dynamic_quantize %{{.*}} {scheme = {{.*}}, threshold = 6.000000e+00 : f32} : tensor<?x256xf32> -> tensor<?x256xi8>, tensor<?xf32>, tensor<?x513xf32>
   %oc, %os, %o = qlm.dynamic_quantize %x {scheme = #row, threshold = 6.0 : f32} : tensor<?x256xf32> -> tensor<?x256xi8>, tensor<?xf32>, tensor<?x513xf32>
   // CHECK: qlm.dequantize %[[OC]] scales %[[OS]] outliers %[[O]] : tensor<?x513xf32> {scheme = {{.*}}} : tensor<?x256xi8>, tensor<?xf32> -> tensor<?x256xf32>
@@ -138,6 +144,8 @@ func.func @planned(%x: tensor<?x96xf32>, %t: tensor<32x8x2xf32>, %c: tensor<5x2x
   %q8, %c8 = qlm.rope_append %x, %t, %i at %p, %p, %b heads 4 kv_heads 1 page_tokens 16 codes i8 : (tensor<?x96xf32>, tensor<32x8x2xf32>, tensor<5x2x1x320xi8>, tensor<?xi32>, tensor<?xi32>, tensor<?x?xi32>) -> (tensor<?x64xf32>, tensor<5x2x1x320xi8>)
   // CHECK: qlm.paged_attention {{.*}} page_tokens 16 codes f8E4M3FN scale 2.500000e-01 :
   %a8 = qlm.paged_attention %q8, %c8 at %p, %p, %b heads 4 kv_heads 1 page_tokens 16 codes f8E4M3FN scale 2.5e-01 : (tensor<?x64xf32>, tensor<5x2x1x320xi8>, tensor<?xi32>, tensor<?xi32>, tensor<?x?xi32>) -> tensor<?x64xf32>
+  // CHECK: qlm.paged_attention {{.*}} codes f8E4M3FN scale 2.500000e-01 window 7 :
+  %a9 = qlm.paged_attention %q8, %c8 at %p, %p, %b heads 4 kv_heads 1 page_tokens 16 codes f8E4M3FN scale 2.5e-01 window 7 : (tensor<?x64xf32>, tensor<5x2x1x320xi8>, tensor<?xi32>, tensor<?xi32>, tensor<?x?xi32>) -> tensor<?x64xf32>
   // CHECK: qlm.select_rows %{{.*}}, %{{.*}} : tensor<?x64xf32>, tensor<?xi32> -> tensor<?x64xf32>
   %r = qlm.select_rows %a, %p : tensor<?x64xf32>, tensor<?xi32> -> tensor<?x64xf32>
   // CHECK: qlm.rms_norm_quantize %{{.*}}, %{{.*}} {epsilon = 1.000000e+00 : f32, scheme = #qlm.scheme<i8, row, {{.*}}>} : tensor<?x64xf32>, tensor<64xf32> -> tensor<?x64xi8>, tensor<?xf32>

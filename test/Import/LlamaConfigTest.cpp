@@ -128,12 +128,101 @@ TEST(LlamaConfigTest, FindsOriginalContextLength) {
       64);
 }
 
+/// The windows of three layers of an architecture.
+static std::string getWindows(llvm::StringRef architecture,
+                              const llvm::Twine &members = "") {
+  auto config = parse((R"("num_key_value_heads": 2, "architectures": [")" +
+                       architecture + R"(ForCausalLM"])" + members)
+                          .str());
+  if (!config)
+    return llvm::toString(config.takeError());
+  std::string text;
+  for (int64_t layer = 0; layer < config->layers; ++layer)
+    text += (layer ? " " : "") + std::to_string(config->windowOf(layer));
+  return text;
+}
+
+TEST(LlamaConfigTest, ReadsWindows) {
+  // As transformers: LLaMA has none, Mistral one of 4096 keys unless it is
+  // null, Qwen2 one in its last layers if it says so.
+  EXPECT_EQ(getWindows("Llama", R"(, "sliding_window": 7)"), "0 0 0");
+  EXPECT_EQ(getWindows("Mistral"), "4096 4096 4096");
+  EXPECT_EQ(getWindows("Mistral", R"(, "sliding_window": 7)"), "7 7 7");
+  EXPECT_EQ(getWindows("Mistral", R"(, "sliding_window": null)"), "0 0 0");
+  llvm::StringRef used = R"(, "use_sliding_window": true)";
+  EXPECT_EQ(getWindows("Qwen2"), "0 0 0");
+  EXPECT_EQ(getWindows("Qwen2", R"(, "sliding_window": 7)"), "0 0 0");
+  EXPECT_EQ(getWindows("Qwen2", used), "0 0 0"); // 28 layers see all
+  EXPECT_EQ(getWindows("Qwen2", used + R"(, "max_window_layers": 0)"),
+            "4096 4096 4096");
+  EXPECT_EQ(getWindows("Qwen2", used + R"(, "max_window_layers": 2,
+                        "sliding_window": 5)"),
+            "0 0 5");
+  EXPECT_EQ(getWindows("Qwen2", used + R"(, "sliding_window": null,
+                        "max_window_layers": 0)"),
+            "0 0 0");
+  EXPECT_EQ(getWindows("Qwen2", used + R"(, "sliding_window": 5, "layer_types":
+                ["sliding_attention", "full_attention", "sliding_attention"])"),
+            "5 0 5");
+  EXPECT_EQ(getWindows("Mistral", R"(, "layer_types": ["sliding_attention",
+                "sliding_attention", "sliding_attention"])"),
+            "4096 4096 4096");
+}
+
+TEST(LlamaConfigTest, RefusesOtherWindows) {
+  EXPECT_EQ(getWindows("Mistral", R"(, "sliding_window": 0)"),
+            "'sliding_window' must be an integer from 1 to 1073741824, got 0");
+  EXPECT_EQ(getWindows("Mistral", R"(, "layer_types": ["sliding_attention",
+                "full_attention", "sliding_attention"])"),
+            "'layer_types' of MistralForCausalLM must all be "
+            "sliding_attention, as 'sliding_window' says");
+  llvm::StringRef used = R"(, "use_sliding_window": true)";
+  EXPECT_EQ(getWindows("Qwen2", R"(, "use_sliding_window": 1)"),
+            "'use_sliding_window' must be true or false, got 1");
+  EXPECT_EQ(getWindows("Qwen2", used + R"(, "max_window_layers": -1)"),
+            "'max_window_layers' must be an integer from 0 to 4096, got -1");
+  EXPECT_EQ(
+      getWindows("Qwen2", used + R"(, "layer_types": ["full_attention"])"),
+      "'layer_types' must name a type for each of 3 layers, got "
+      "[\"full_attention\"]");
+  EXPECT_EQ(getWindows("Qwen2", used + R"(, "layer_types": ["full_attention",
+                "chunked_attention", "full_attention"])"),
+            "'layer_types': \"chunked_attention\" is not supported, only "
+            "full_attention and sliding_attention");
+  EXPECT_EQ(getWindows("Qwen2", R"(, "layer_types": ["full_attention",
+                "sliding_attention", "full_attention"])"),
+            "'layer_types' names sliding_attention, but there is no window: "
+            "'use_sliding_window' is false or 'sliding_window' null");
+}
+
+TEST(LlamaConfigTest, KnowsOtherArchitectures) {
+  auto mistral = parse(R"("architectures": ["MistralForCausalLM"],
+      "num_attention_heads": 8)");
+  ASSERT_TRUE(bool(mistral)) << llvm::toString(mistral.takeError());
+  EXPECT_EQ(mistral->kvHeads, 8);
+  EXPECT_EQ(mistral->contextLength, 131072);
+  EXPECT_EQ(mistral->bosToken, 1);
+  EXPECT_FALSE(mistral->attentionBias || mistral->outputBias);
+  auto qwen = parse(R"("architectures": ["Qwen2ForCausalLM"],
+      "num_key_value_heads": null, "attention_bias": false)");
+  ASSERT_TRUE(bool(qwen)) << llvm::toString(qwen.takeError());
+  EXPECT_EQ(qwen->kvHeads, 4);
+  EXPECT_EQ(qwen->contextLength, 32768);
+  EXPECT_FALSE(qwen->bosToken);
+  EXPECT_TRUE(qwen->eosTokens.empty());
+  EXPECT_TRUE(qwen->attentionBias);
+  EXPECT_FALSE(qwen->outputBias);
+  auto llama = parse(R"("attention_bias": true)");
+  ASSERT_TRUE(bool(llama)) << llvm::toString(llama.takeError());
+  EXPECT_TRUE(llama->attentionBias && llama->outputBias);
+}
+
 TEST(LlamaConfigTest, RefusesOtherModels) {
   EXPECT_EQ(getMessage(parseLlamaConfig(llvm::json::Array())),
             "expected an object");
-  EXPECT_EQ(refuse(R"("architectures": ["MistralForCausalLM"])"),
-            "architecture 'MistralForCausalLM' is not supported, only "
-            "LlamaForCausalLM");
+  EXPECT_EQ(refuse(R"("architectures": ["GemmaForCausalLM"])"),
+            "architecture 'GemmaForCausalLM' is not supported, only "
+            "LlamaForCausalLM, MistralForCausalLM and Qwen2ForCausalLM");
   for (llvm::StringRef value :
        {"null", "[]", "7", "[7]", R"(["LlamaForCausalLM", "LlamaModel"])"})
     EXPECT_EQ(refuse(("\"architectures\": " + value).str()),

@@ -39,11 +39,12 @@ module attributes {qlm.stage = "quantize", qlm.model = {context_length = 64 : i6
     // CHECK-NOT: qlm.split
     // CHECK-NOT: qlm.rope %
     // CHECK: %[[Q:.*]], %[[C:.*]] = qlm.rope_append %[[X]], %[[TABLE]], %[[CACHE0]] at %[[POSITIONS]], %[[SEQUENCES]], %[[TABLES]] heads 2 kv_heads 1 page_tokens 16
-    // CHECK: %[[A:.*]] = qlm.paged_attention %[[Q]], %[[C]] at %[[POSITIONS]], %[[SEQUENCES]], %[[TABLES]] heads 2 kv_heads 1 page_tokens 16 scale 2.500000e-01
+    // CHECK: %[[A:.*]] = qlm.paged_attention %[[Q]], %[[C]] at %[[POSITIONS]], %[[SEQUENCES]], %[[TABLES]] heads 2 kv_heads 1 page_tokens 16 scale 2.500000e-01 :
     %q, %k, %v = qlm.split %x : tensor<?x32xf32> -> tensor<?x16xf32>, tensor<?x8xf32>, tensor<?x8xf32>
     %qr = qlm.rope %q, %positions, %f : tensor<?x16xf32>, tensor<?xi32>, tensor<4xf32>
     %kr = qlm.rope %k, %positions, %f : tensor<?x8xf32>, tensor<?xi32>, tensor<4xf32>
-    %a = qlm.attention %qr, %kr, %v heads 2 kv_heads 1 scale 2.500000e-01 causal : tensor<?x16xf32>, tensor<?x8xf32>
+    // A window that is as long as the longest sequence hides nothing.
+    %a = qlm.attention %qr, %kr, %v heads 2 kv_heads 1 scale 2.500000e-01 causal window 40 : tensor<?x16xf32>, tensor<?x8xf32>
     %wx = tensor.concat dim(0) %wq, %wq : (tensor<16x16xf32>, tensor<16x16xf32>) -> tensor<32x16xf32>
     // CHECK: %[[Y:.*]] = qlm.linear %[[A]]
     %y = qlm.linear %a, %wx : tensor<?x16xf32>, tensor<32x16xf32> -> tensor<?x32xf32>
@@ -51,7 +52,8 @@ module attributes {qlm.stage = "quantize", qlm.model = {context_length = 64 : i6
     %q1, %k1, %v1 = qlm.split %y : tensor<?x32xf32> -> tensor<?x16xf32>, tensor<?x8xf32>, tensor<?x8xf32>
     %qr1 = qlm.rope %q1, %positions, %f : tensor<?x16xf32>, tensor<?xi32>, tensor<4xf32>
     %kr1 = qlm.rope %k1, %positions, %f : tensor<?x8xf32>, tensor<?xi32>, tensor<4xf32>
-    %a1 = qlm.attention %qr1, %kr1, %v1 heads 2 kv_heads 1 scale 2.500000e-01 causal : tensor<?x16xf32>, tensor<?x8xf32>
+    // CHECK: qlm.paged_attention {{.*}} scale 2.500000e-01 window 39 :
+    %a1 = qlm.attention %qr1, %kr1, %v1 heads 2 kv_heads 1 scale 2.500000e-01 causal window 39 : tensor<?x16xf32>, tensor<?x8xf32>
     %z = qlm.linear %a1, %wx residual %y : tensor<?x32xf32> : tensor<?x16xf32>, tensor<32x16xf32> -> tensor<?x32xf32>
     // CHECK: %[[Z:.*]] = qlm.linear {{.*}} residual %[[Y]]
     // CHECK: %[[S:.*]] = qlm.select_rows %[[Z]], %[[ROWS]]

@@ -19,6 +19,23 @@ func.func @multi_head(%q: tensor<?x64xf32>, %k: tensor<?x64xf32>, %v: tensor<?x6
 
 // -----
 
+// CHECK-LABEL: func.func @window
+// CHECK-NEXT: qlm.attention %{{.*}}, %{{.*}}, %{{.*}} heads 4 kv_heads 4 scale 1.000000e+00 causal window 9 : tensor<?x64xf32>, tensor<?x64xf32>
+// CHECK-NEXT: return
+func.func @window(%q: tensor<?x64xf32>, %k: tensor<?x64xf32>, %v: tensor<?x64xf32>) -> tensor<?x64xf32> {
+  %qh = qlm.split_heads %q repeat 1 : tensor<?x64xf32> -> tensor<4x?x16xf32>
+  %kh = qlm.split_heads %k repeat 1 : tensor<?x64xf32> -> tensor<4x?x16xf32>
+  %vh = qlm.split_heads %v repeat 1 : tensor<?x64xf32> -> tensor<4x?x16xf32>
+  %s = qlm.matmul %qh, %kh transpose_rhs : tensor<4x?x16xf32>, tensor<4x?x16xf32> -> tensor<4x?x?xf32>
+  %m = qlm.causal_mask %s window 9 : tensor<4x?x?xf32>
+  %p = qlm.softmax %m : tensor<4x?x?xf32>
+  %o = qlm.matmul %p, %vh : tensor<4x?x?xf32>, tensor<4x?x16xf32> -> tensor<4x?x16xf32>
+  %a = qlm.merge_heads %o : tensor<4x?x16xf32> -> tensor<?x64xf32>
+  return %a : tensor<?x64xf32>
+}
+
+// -----
+
 // CHECK-LABEL: func.func @grouped_scale_after_mask
 // CHECK-NEXT: qlm.attention %{{.*}}, %{{.*}}, %{{.*}} heads 4 kv_heads 2 scale 1.250000e-01 causal : tensor<?x64xf32>, tensor<?x32xf32>
 // CHECK-NEXT: return

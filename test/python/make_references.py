@@ -78,10 +78,10 @@ TINY_PROMPTS = (
 def load(folder: Path):
     """Loads a folder in float32 with eager attention."""
     import torch
-    from transformers import LlamaForCausalLM, utils
+    from transformers import AutoModelForCausalLM, utils
 
     utils.logging.disable_progress_bar()
-    model = LlamaForCausalLM.from_pretrained(
+    model = AutoModelForCausalLM.from_pretrained(
         folder, dtype=torch.float32, attn_implementation="eager"
     )
     return model.eval()

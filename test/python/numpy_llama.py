@@ -60,6 +60,8 @@ class Llama:
     outlier_threshold : float
         The magnitude from which inputs stay wide, as LLM.int8 does it on each
         row; none by default.
+    float8_activations : bool
+        Whether the inputs of rounded linears become f8E4M3FN.
     """
 
     def __init__(
@@ -69,6 +71,7 @@ class Llama:
         dynamic_activations: bool = False,
         keep_lm_head: bool = False,
         outlier_threshold: float = math.inf,
+        float8_activations: bool = False,
     ) -> None:
         text = (folder / "config.json").read_text(encoding="utf-8")
         self.config = json.loads(text)
@@ -78,6 +81,7 @@ class Llama:
         self.scheme = scheme
         self.dynamic_activations = dynamic_activations
         self.keep_lm_head = keep_lm_head
+        self.float8_activations = float8_activations
         self.outlier_threshold = outlier_threshold
         self.heads = self.config["num_attention_heads"]
         self.kv_heads = self.config.get("num_key_value_heads") or self.heads
@@ -98,7 +102,12 @@ class Llama:
         if rounded:
             stored = numpy_reference.rtn(weight, self.scheme)
             weight = numpy_reference.dequantize(*stored, self.scheme)
-            if self.dynamic_activations:
+            if self.float8_activations:
+                codes, scales = numpy_reference.dynamic_quantize_float8(
+                    x.astype(np.float32))
+                x = (numpy_reference.from_float8(codes).astype(np.float64)
+                     * scales[:, None].astype(np.float64))
+            elif self.dynamic_activations:
                 values = x.astype(np.float32)
                 wide = np.abs(values) >= self.outlier_threshold
                 rest = np.where(wide, np.float32(0), values)
@@ -125,7 +134,22 @@ class Llama:
             [first * cos - second * sin, second * cos + first * sin], axis=-1
         )
 
-    def attention(self, x: np.ndarray, layer: str) -> np.ndarray:
+    def window(self, index: int) -> int | None:
+        """The last keys that tokens see in a layer; None for all."""
+        if self.config["model_type"] == "mistral":
+            return self.config["sliding_window"]
+        if not self.config.get("use_sliding_window"):
+            return None
+        layers = self.config["num_hidden_layers"]
+        first = self.config.get("max_window_layers", 28)
+        types = self.config.get("layer_types") or [
+            "full_attention" if layer < first else "sliding_attention"
+            for layer in range(layers)]
+        return (self.config["sliding_window"]
+                if types[index] == "sliding_attention" else None)
+
+    def attention(self, x: np.ndarray, layer: str,
+                  window: int | None) -> np.ndarray:
         """Causal attention of one sequence, [T, hidden] to [T, H * D]."""
         count = len(x)
         shape = (count, -1, self.head_dim)
@@ -137,6 +161,8 @@ class Llama:
         scores = np.einsum("thd,shd->hts", query, key)
         scores /= math.sqrt(self.head_dim)
         scores[:, np.triu(np.ones((count, count), bool), 1)] = -np.inf
+        if window:
+            scores[:, np.tril(np.ones((count, count), bool), -window)] = -np.inf
         mixed = np.einsum("hts,shd->thd", softmax(scores), value)
         return self.linear(mixed.reshape(count, -1), layer + "o_proj")
 
@@ -153,7 +179,8 @@ class Llama:
         for index in range(self.config["num_hidden_layers"]):
             layer = f"model.layers.{index}."
             normal = self.norm(x, layer + "input_layernorm")
-            x = x + self.attention(normal, layer + "self_attn.")
+            x = x + self.attention(normal, layer + "self_attn.",
+                                   self.window(index))
             normal = self.norm(x, layer + "post_attention_layernorm")
             x = x + self.mlp(normal, layer + "mlp.")
         return self.linear(self.norm(x, "model.norm"), "lm_head")

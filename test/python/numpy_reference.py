@@ -248,6 +248,18 @@ def dynamic_quantize(values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     return np.clip(np.rint(product), -127, 127).astype(np.int8), largest / bound
 
 
+def dynamic_quantize_float8(
+    values: np.ndarray,
+) -> tuple[np.ndarray, np.ndarray]:
+    """The same to f8E4M3FN: its bits, and a scale for each row."""
+    largest = np.abs(values).max(axis=1)
+    bound = np.float32(448)
+    with np.errstate(divide="ignore", invalid="ignore", over="ignore"):
+        product = values * (bound / largest)[:, None]
+    product = np.where(values == 0, np.float32(0), product)
+    return to_float8(product), largest / bound
+
+
 def pad(matrix: np.ndarray, column_unit: int) -> np.ndarray:
     """Adds zero rows and columns up to whole blocks of 16 and units."""
     rows, columns = matrix.shape

@@ -29,7 +29,10 @@ class Spec:
     ``head_dim`` and ``kv_heads`` of None leave the key out of ``config.json``,
     so that the reader derives it. ``rope_style`` says where the rotary
     options stand: ``old`` at top level (``rope_theta``, ``rope_scaling``),
-    ``new`` inside ``rope_parameters``, ``none`` nowhere.
+    ``new`` inside ``rope_parameters``, ``none`` nowhere. ``architecture`` is
+    Llama, Mistral or Qwen2; the last two have ``sliding_window`` (null where
+    ``window`` is None) and the keys of ``sliding`` beside it. Qwen2 has biases
+    of queries, keys and values, which ``config.json`` doesn't tell.
     """
 
     name: str
@@ -50,11 +53,19 @@ class Spec:
     eps: float | None = 1e-5
     dtype: str = "F32"
     shards: int = 1
+    architecture: str = "Llama"
+    window: int | None = None
+    sliding: dict = field(default_factory=dict)
 
     @property
     def key_heads(self) -> int:
         """Key and value heads, derived when not given."""
         return self.heads if self.kv_heads is None else self.kv_heads
+
+    @property
+    def has_query_bias(self) -> bool:
+        """Whether queries, keys and values have biases."""
+        return self.attention_bias or self.architecture == "Qwen2"
 
     @property
     def head_size(self) -> int:
@@ -101,20 +112,40 @@ SPECS = (
     Spec("group-128", 15, hidden=256, heads=4, kv_heads=2, ffn=384, vocab=512,
          layers=1, dtype="BF16", shards=2),
     Spec("defaults", 16, kv_heads=None, eps=None, rope_style="none", layers=1),
+    # Prompts of 24 tokens are longer than these windows.
+    Spec("mistral-window", 17, heads=8, kv_heads=2, ffn=176, vocab=193,
+         dtype="BF16", architecture="Mistral", window=9),
+    Spec("mistral-two", 118, kv_heads=1, vocab=131, layers=3,
+         architecture="Mistral", window=2, rope_style="new"),
+    Spec("mistral-long", 19, kv_heads=4, head_dim=20, vocab=127,
+         architecture="Mistral", window=4096),
+    Spec("mistral-no-window", 20, kv_heads=2, vocab=127, dtype="F16",
+         architecture="Mistral"),
+    Spec("qwen2-window", 21, kv_heads=2, vocab=193, layers=4, dtype="BF16",
+         architecture="Qwen2", window=17,
+         sliding={"use_sliding_window": True, "max_window_layers": 1}),
+    Spec("qwen2-layer-types", 22, kv_heads=2, vocab=193, layers=3, tied=True,
+         architecture="Qwen2", window=5,
+         sliding={"use_sliding_window": True,
+                  "layer_types": ["sliding_attention", "full_attention",
+                                  "sliding_attention"]}),
+    Spec("qwen2-unused-window", 23, kv_heads=4, vocab=127, layers=1,
+         architecture="Qwen2", window=5,
+         sliding={"use_sliding_window": False}),
 )  # fmt: skip
 
 
 def config_of(spec: Spec) -> dict:
     """Returns ``config.json``, without the keys that the spec leaves out."""
     config = {
-        "architectures": ["LlamaForCausalLM"],
+        "architectures": [spec.architecture + "ForCausalLM"],
         "bos_token_id": None,
         "eos_token_id": None,
         "hidden_act": "silu",
         "hidden_size": spec.hidden,
         "intermediate_size": spec.ffn,
         "max_position_embeddings": 128,
-        "model_type": "llama",
+        "model_type": spec.architecture.lower(),
         "num_attention_heads": spec.heads,
         "num_hidden_layers": spec.layers,
         "tie_word_embeddings": spec.tied,
@@ -130,6 +161,9 @@ def config_of(spec: Spec) -> dict:
         config["attention_bias"] = True
     if spec.mlp_bias:
         config["mlp_bias"] = True
+    if spec.architecture != "Llama":
+        config["sliding_window"] = spec.window
+        config.update(spec.sliding)
     if spec.rope_style == "old":
         config["rope_theta"] = spec.rope_theta
         config["rope_scaling"] = spec.rope_scaling or None
@@ -165,8 +199,10 @@ def shapes_of(spec: Spec) -> dict[str, tuple[int, ...]]:
             ("v_proj", key, spec.hidden),
             ("o_proj", spec.hidden, query),
         ):
-            name = layer + "self_attn." + name
-            linear(name, rows, columns, spec.attention_bias)
+            bias = spec.attention_bias
+            if name != "o_proj":
+                bias = spec.has_query_bias
+            linear(layer + "self_attn." + name, rows, columns, bias)
         for name, rows, columns in (
             ("gate_proj", spec.ffn, spec.hidden),
             ("up_proj", spec.ffn, spec.hidden),

@@ -243,6 +243,101 @@ def test_rtn_zero_points(tmp_path, rng):
     assert np.array_equal(codes, expected.reshape(3, 16))
 
 
+@pytest.mark.parametrize("window", [1, 3, 6, 7, 100])
+def test_windows(tmp_path, rng, window):
+    """The last keys alone, in all three spellings of attention."""
+    heads, kv_heads, size, page, tokens = 4, 2, 6, 4, 7
+    q = normal(rng, tokens, heads * size)
+    k, v = (normal(rng, tokens, kv_heads * size) for _ in range(2))
+    cube = f"tensor<{heads}x{tokens}x{size}xf32>"
+    square = f"tensor<{heads}x{tokens}x{tokens}xf32>"
+    cache = np.full((3, 2, kv_heads, size * page), np.nan, np.float32)
+    tables = np.array([[2, 0]], np.int32)
+    for t in range(tokens):
+        pages = cache[tables[0, t // page]]
+        keys = pages[0].reshape(kv_heads, size, page)
+        keys[:, :, t % page] = k[t].reshape(kv_heads, size)
+        values = pages[1].reshape(kv_heads, page, size)
+        values[:, t % page] = v[t].reshape(kv_heads, size)
+    positions = np.arange(tokens, dtype=np.int32)
+    attributes = f"heads {heads} kv_heads {kv_heads}"
+    fused, unfused, paged = run(tmp_path, f"""
+      %a = qlm.attention %q, %k, %v {attributes} scale 3.0e-01 causal
+        window {window} : {tensor(q)}, {tensor(k)}
+      %qh = qlm.split_heads %q repeat 1 : {tensor(q)} -> {cube}
+      %kh = qlm.split_heads %k repeat 2 : {tensor(k)} -> {cube}
+      %vh = qlm.split_heads %v repeat 2 : {tensor(v)} -> {cube}
+      %s = qlm.matmul %qh, %kh transpose_rhs : {cube}, {cube} -> {square}
+      %t = qlm.scale %s by 3.0e-01 : {square}
+      %m = qlm.causal_mask %t window {window} : {square}
+      %p = qlm.softmax %m : {square}
+      %o = qlm.matmul %p, %vh : {square}, {cube} -> {cube}
+      %b = qlm.merge_heads %o : {cube} -> {tensor(q)}
+      %y = qlm.paged_attention %q, %c at %pos, %seq, %tab {attributes}
+        page_tokens {page} scale 3.0e-01 window {window} : ({tensor(q)},
+        {tensor(cache)}, tensor<7xi32>, tensor<7xi32>, tensor<1x2xi32>)
+        -> {tensor(q)}""",
+                                {"q": (q, "f32"), "k": (k, "f32"),
+                                 "v": (v, "f32"), "c": (cache, "f32"),
+                                 "pos": (positions, "i32"),
+                                 "seq": (np.zeros(tokens, np.int32), "i32"),
+                                 "tab": (tables, "i32")},
+                                {"a": (q.shape, "f32"), "b": (q.shape, "f32"),
+                                 "y": (q.shape, "f32")})
+    expected = []
+    for t in range(tokens):
+        seen = slice(max(0, t - window + 1), t + 1)
+        rows = (part[seen].reshape(-1, kv_heads, size).astype(np.float64)
+                for part in (k, v))
+        last = np.zeros((len(k[seen]), heads, size))
+        last[-1] = q[t].reshape(heads, size)
+        expected.append(attend(last, *rows, np.float32(0.3))[-1].ravel())
+    for actual in (fused, unfused, paged):
+        assert relative_error(actual, np.array(expected)) < 1e-6
+
+
+def test_dynamic_quantize_to_float8_and_product(tmp_path, rng):
+    """Codes by ml_dtypes' rounding; the product of what they stand for."""
+    ml_dtypes = pytest.importorskip("ml_dtypes")
+    x, w = normal(rng, 5, 24), normal(rng, 6, 24)
+    x[2] = 0
+    # Halfway between neighbours, subnormal and beneath, largest first.
+    x[3] = np.ldexp(448 * (1 + np.arange(24) / 16) / 2,
+                    -np.arange(24)).astype(np.float32)
+    x[3, 0] = 448
+    row = "#qlm.scheme<f8E4M3FN, row, bound 448.0, scales f32>"
+    channel = "#qlm.scheme<f8E4M3FN, channel, bound 448.0, scales f32>"
+    xb, xs, xv, cv, s, y = run(tmp_path, f"""
+      %xq, %xs = qlm.dynamic_quantize %x {{scheme = {row}}}
+        : {tensor(x)} -> tensor<5x24xf8E4M3FN>, tensor<5xf32>
+      %xb = qlm.dequantize %xq scales %one {{scheme = {row}}}
+        : tensor<5x24xf8E4M3FN>, tensor<5xf32> -> {tensor(x)}
+      %xv = qlm.dequantize %xq scales %xs {{scheme = {row}}}
+        : tensor<5x24xf8E4M3FN>, tensor<5xf32> -> {tensor(x)}
+      %c, %s = qlm.rtn %w {{scheme = {channel}}}
+        : {tensor(w)} to tensor<6x24xf8E4M3FN>, tensor<6xf32>
+      %cv = qlm.dequantize %c scales %s {{scheme = {channel}}}
+        : tensor<6x24xf8E4M3FN>, tensor<6xf32> -> {tensor(w)}
+      %y = qlm.quantized_linear %xq input_scales %xs, %c scales %s
+        {{scheme = {channel}}} : (tensor<5x24xf8E4M3FN>, tensor<5xf32>,
+        tensor<6x24xf8E4M3FN>, tensor<6xf32>) -> tensor<5x6xf32>""",
+                              {"x": (x, "f32"), "w": (w, "f32"),
+                               "one": (np.ones(5, np.float32), "f32")},
+                              {"xb": (x.shape, "f32"), "xs": ((5,), "f32"),
+                               "xv": (x.shape, "f32"), "cv": (w.shape, "f32"),
+                               "s": ((6,), "f32"), "y": ((5, 6), "f32")})
+    largest = np.abs(x).max(1)
+    with np.errstate(all="ignore"):
+        scaled = x * (np.float32(448) / largest)[:, None]
+    scaled[2] = 0
+    codes = np.clip(scaled, -448, 448).astype(ml_dtypes.float8_e4m3fn)
+    assert np.array_equal(xb, codes.astype(np.float32))
+    assert np.array_equal(xs, largest / np.float32(448))
+    assert np.array_equal(xv, codes.astype(np.float32) * xs[:, None])
+    expected = xv.astype(np.float64) @ cv.astype(np.float64).T
+    assert relative_error(y, expected) < 1e-6
+
+
 def test_dynamic_quantize_and_integer_product(tmp_path, rng):
     x, w = normal(rng, 4, 24), normal(rng, 6, 24)
     x[2] = 0

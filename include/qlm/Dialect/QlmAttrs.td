@@ -76,6 +76,7 @@ def Qlm_SchemeAttr : Qlm_Attr<"Scheme", "scheme"> {
     #qlm.scheme<ui8, tensor, zero_points, range [0, 255], scales f32>
     #qlm.scheme<ui4, group, 64, nf4, scales f32>
     #qlm.scheme<f8E4M3FN, channel, bound 448.0, scales f32>
+    #qlm.scheme<f8E4M3FN, row, bound 448.0, scales f32>
     ```
   }];
   let parameters = (ins

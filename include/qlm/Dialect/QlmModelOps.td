@@ -132,28 +132,34 @@ def Qlm_AttentionOp : Qlm_DefinedPureOp<"attention",
   let description = [{
     For query head `h`, with key/value head `j = h / (heads / kvHeads)`:
     `p[t, :] = softmax_u(scale * <query[t, h], key[u, j]>)` over `u <= t` (all
-    `u` without `causal`), `result[t, h] = sum_u p[t, u] * value[u, j]`.
+    `u` without `causal`), `result[t, h] = sum_u p[t, u] * value[u, j]`. With
+    `window` only the last keys count, `t - window < u <= t`: the token's own
+    and `window - 1` before it (Mistral 7B, arXiv 2310.06825).
 
     Constraints:
     - (C1) `query` and result are `[tokens, heads * headDim]` f32.
     - (C2) `key` and `value` are `[tokens, kvHeads * headDim]` f32.
     - (C3) `kvHeads` divides `heads`, which divides the query's features.
+    - (C4) `window`, if any, is positive and needs `causal`.
 
     Made by Import or by `qlm-fuse-attention`; `qlm-plan-kv-cache` replaces
     it.
 
     ```mlir
     %o = qlm.attention %q, %k, %v heads 32 kv_heads 4 scale 1.250000e-01 causal : tensor<?x2048xf32>, tensor<?x256xf32>
+    %p = qlm.attention %q, %k, %v heads 32 kv_heads 4 scale 1.250000e-01 causal window 4096 : tensor<?x2048xf32>, tensor<?x256xf32>
     ```
   }];
   let arguments = (ins Qlm_F32Tensor:$query, Qlm_F32Tensor:$key,
                        Qlm_F32Tensor:$value, I64Attr:$heads, I64Attr:$kvHeads,
-                       F32Attr:$scale, UnitAttr:$causal);
+                       F32Attr:$scale, UnitAttr:$causal,
+                       OptionalAttr<I64Attr>:$window);
   let results = (outs Qlm_F32Tensor:$result);
   let assemblyFormat = [{
     $query `,` $key `,` $value `heads` custom<Integer>($heads) `kv_heads`
     custom<Integer>($kvHeads) `scale` custom<Float>($scale)
-    (`causal` $causal^)? attr-dict `:` type($query) `,` type($key)
+    (`causal` $causal^)? (`window` $window^)? attr-dict `:` type($query) `,`
+    type($key)
   }];
 }
 
@@ -301,18 +307,23 @@ def Qlm_CausalMaskOp
     : Qlm_DefinedPureOp<"causal_mask", [SameOperandsAndResultType]> {
   let summary = "Hides later tokens from earlier ones";
   let description = [{
-    `result[h, t, u] = u <= t ? input[h, t, u] : -inf`.
+    `result[h, t, u] = u <= t ? input[h, t, u] : -inf`; with `window` keys with
+    `u <= t - window` are hidden too.
 
     Constraints:
     - (C1) `input` is `[heads, tokens, tokens]` f32.
+    - (C2) `window`, if any, is positive.
 
     ```mlir
     %y = qlm.causal_mask %x : tensor<32x?x?xf32>
+    %z = qlm.causal_mask %x window 4096 : tensor<32x?x?xf32>
     ```
   }];
-  let arguments = (ins Qlm_F32Tensor:$input);
+  let arguments = (ins Qlm_F32Tensor:$input, OptionalAttr<I64Attr>:$window);
   let results = (outs Qlm_F32Tensor:$result);
-  let assemblyFormat = "$input attr-dict `:` type($input)";
+  let assemblyFormat = [{
+    $input (`window` $window^)? attr-dict `:` type($input)
+  }];
 }
 
 def Qlm_SoftmaxOp

@@ -40,8 +40,9 @@ def Qlm_PackedLinearOp
     `qlm.pack` has ordered. The scheme's own formulas hold.
 
     Constraints:
-    - (C1) `input` is `[tokens, inFeatures]`, floats without and i8 with
-      `inputScales`, which are `[tokens]` f32.
+    - (C1) `input` is `[tokens, inFeatures]`, floats without and i8 or f8E4M3FN
+      with `inputScales`, which are `[tokens]` f32; i8 needs a uniform scheme,
+      f8E4M3FN one of f8E4M3FN.
     - (C2) `weight` has the packed type of `[outFeatures, inFeatures]` in
       `layout`; `scales` and `zeroPoints` are packed too and present as the
       scheme says; without a scheme there are none. With `superScales`, `scales`
@@ -57,7 +58,7 @@ def Qlm_PackedLinearOp
         : (tensor<?x256xf32>, tensor<4x32x64xi8>, tensor<4x2x16xf16>) -> tensor<?x64xf32>
     ```
   }];
-  let arguments = (ins TensorOf<[F32, F16, BF16, I8]>:$input,
+  let arguments = (ins TensorOf<[F32, F16, BF16, I8, F8E4M3FN]>:$input,
                        Optional<Qlm_F32Tensor>:$inputScales,
                        Optional<Qlm_F32Tensor>:$outliers,
                        Qlm_WeightTensor:$weight,
@@ -111,7 +112,7 @@ def Qlm_RmsNormQuantizeOp : Qlm_DefinedPureOp<"rms_norm_quantize"> {
     - (C1) `input` is `[tokens, features]` f32 and `weight` `[features]`.
     - (C2) `epsilon` is positive.
     - (C3) `rows`, if any, is `[logitRows]` i32; `codes` is `[logitRows,
-      features]` i8 with it and `[tokens, features]` i8 without.
+      features]` with it and `[tokens, features]` without.
     - (C4) `scheme`, `scales`, `threshold` and `outliers` are as in
       `qlm.dynamic_quantize`.
 
@@ -144,7 +145,7 @@ def Qlm_SwigluQuantizeOp : Qlm_DefinedPureOp<"swiglu_quantize"> {
 
     Constraints:
     - (C1) `input` is `[tokens, 2 * features]` f32 (gate, then up) and `codes`
-      `[tokens, features]` i8.
+      `[tokens, features]`.
     - (C2) `scheme`, `scales`, `threshold` and `outliers` are as in
       `qlm.dynamic_quantize`.
 
@@ -224,12 +225,14 @@ def Qlm_PagedAttentionOp : Qlm_DefinedPureOp<"paged_attention"> {
   let description = [{
     `qlm.attention`, causal, where row `t` attends to the keys and values at
     positions `0 .. positions[t]` of sequence `tokenSequences[t]`, found
-    through `blockTables`.
+    through `blockTables`; with `window` to the last `window` of them
+    (`qlm.attention`).
 
     Constraints:
     - (C1) `query` and result are `[tokens, heads * headDim]`, of any floats.
     - (C2) `cache` and `codes` are as in `qlm.rope_append`.
     - (C3) `kvHeads` divides `heads`.
+    - (C4) `window`, if any, is positive.
 
     Made by `qlm-plan-kv-cache`.
   }];
@@ -239,14 +242,14 @@ def Qlm_PagedAttentionOp : Qlm_DefinedPureOp<"paged_attention"> {
                        Qlm_IndexTensor:$blockTables, I64Attr:$heads,
                        I64Attr:$kvHeads, I64Attr:$pageTokens, F32Attr:$scale,
                        OptionalAttr<TypeAttr>:$codes,
-                       UnitAttr:$keysByToken);
+                       UnitAttr:$keysByToken, OptionalAttr<I64Attr>:$window);
   let results = (outs Qlm_FloatTensor:$result);
   let assemblyFormat = [{
     $query `,` $cache `at` $positions `,` $tokenSequences `,` $blockTables
     `heads` custom<Integer>($heads) `kv_heads` custom<Integer>($kvHeads)
     `page_tokens` custom<Integer>($pageTokens)
     (`codes` $codes^)? (`keys_by_token` $keysByToken^)? `scale`
-    custom<Float>($scale)
+    custom<Float>($scale) (`window` $window^)?
     attr-dict `:` functional-type(operands, results)
   }];
 }

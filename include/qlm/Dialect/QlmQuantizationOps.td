@@ -75,9 +75,11 @@ def Qlm_DequantizeOp
 def Qlm_DynamicQuantizeOp : Qlm_DefinedPureOp<"dynamic_quantize"> {
   let summary = "Quantizes activations with scales found at run time";
   let description = [{
-    For each token, in f32: `m = max_k |input[t, k]|`, `scales[t] = m / 127`,
-    `codes[t, k] = clamp(round(input[t, k] * (127 / m)), -127, 127)`, all
-    zero where `m` is 0; half to even.
+    For each token, in f32, with `b` the scheme's bound, 127 (i8) or 448
+    (f8E4M3FN): `m = max_k |input[t, k]|`, `scales[t] = m / b`,
+    `codes[t, k] = round(clamp(input[t, k] * (b / m), -b, b))`, all zero where
+    `m` is 0. `round` is to the nearest number of the storage type, halves to
+    even.
 
     With a `threshold` (LLM.int8, arXiv 2208.07339), the elements of a token
     with `|input[t, k]| >= threshold` are outliers: they don't count in `m`,
@@ -95,10 +97,11 @@ def Qlm_DynamicQuantizeOp : Qlm_DefinedPureOp<"dynamic_quantize"> {
 
     Constraints:
     - (C1) `input` is `[tokens, features]` f32 and `codes` `[tokens, features]`
-      i8.
+      of the scheme's storage type.
     - (C2) `scales` is `[tokens]` f32.
-    - (C3) the scheme is i8, row, symmetric, range [-127, 127], bound 127.
-    - (C4) `threshold`, if any, is positive and finite; `outliers`, of shape
+    - (C3) the scheme is by row, symmetric, with scales in f32, and i8 of range
+      [-127, 127] and bound 127 or f8E4M3FN of bound 448.
+    - (C4) `threshold`, if any, is positive and finite and needs i8; `outliers`, of shape
       `[tokens, 1 + 2 * features]`, is there exactly if it is, and `features`
       is at most 2^24, so that f32 holds each column exactly.
 
@@ -107,6 +110,8 @@ def Qlm_DynamicQuantizeOp : Qlm_DefinedPureOp<"dynamic_quantize"> {
         : tensor<?x2048xf32> -> tensor<?x2048xi8>, tensor<?xf32>
     %c2, %s2, %o = qlm.dynamic_quantize %x {scheme = #qlm.scheme<i8, row, range [-127, 127], bound 127.0, scales f32>, threshold = 6.0 : f32}
         : tensor<?x2048xf32> -> tensor<?x2048xi8>, tensor<?xf32>, tensor<?x4097xf32>
+    %c3, %s3 = qlm.dynamic_quantize %x {scheme = #qlm.scheme<f8E4M3FN, row, bound 448.0, scales f32>}
+        : tensor<?x2048xf32> -> tensor<?x2048xf8E4M3FN>, tensor<?xf32>
     ```
   }];
   let arguments = (ins Qlm_F32Tensor:$input, Qlm_SchemeAttr:$scheme,
@@ -155,6 +160,9 @@ def Qlm_QuantizedLinearOp
       `result[t, n] = inputScales[t] * sum_g s[n, g] *
       sum_{k in g} input[t, k] * (codes[n, k] - z[n, g])`, the inner sum exact
       in i32;
+    - f8E4M3FN activations with `inputScales`, of a weight of f8E4M3FN: the
+      same, the inner sum in f32 of what the codes stand for, whose products
+      are exact;
 
     plus `bias[n]`, plus `residual[t, n]`. With `nf4` and f8E4M3FN,
     `table[codes[n, k]]` and `f32(codes[n, k])` stand for the difference.
@@ -170,14 +178,15 @@ def Qlm_QuantizedLinearOp
     a token's result depends on no other token.
 
     Constraints:
-    - (C1) `input` is `[tokens, inFeatures]`, f32 without and i8 with
-      `inputScales`, which are `[tokens]` f32 and need a uniform scheme.
+    - (C1) `input` is `[tokens, inFeatures]`, f32 without and i8 or f8E4M3FN
+      with `inputScales`, which are `[tokens]` f32; i8 needs a uniform scheme,
+      f8E4M3FN one of f8E4M3FN.
     - (C2) `codes` is `[outFeatures, inFeatures]` of the scheme's storage
       type; `scales` and `zeroPoints` fit the scheme.
     - (C3) `bias`, if any, is `[outFeatures]`; result and `residual`, if any,
       are `[tokens, outFeatures]` f32.
     - (C4) `outliers`, if any, are `[tokens, 1 + 2 * inFeatures]` f32, and need
-      `inputScales` and a scheme of 8 bits by tensor or channel.
+      i8 activations and a scheme of 8 bits by tensor or channel.
 
     Made by `qlm-fold-scales`; `qlm-pack-weights` turns it into
     `qlm.packed_linear`.
@@ -187,7 +196,7 @@ def Qlm_QuantizedLinearOp
         : (tensor<?x256xf32>, tensor<64x256xi4>, tensor<64x2xf16>) -> tensor<?x64xf32>
     ```
   }];
-  let arguments = (ins TensorOf<[F32, I8]>:$input,
+  let arguments = (ins TensorOf<[F32, I8, F8E4M3FN]>:$input,
                        Optional<Qlm_F32Tensor>:$inputScales,
                        Optional<Qlm_F32Tensor>:$outliers,
                        Qlm_CodeTensor:$codes, Qlm_ScaleTensor:$scales,

@@ -32,9 +32,11 @@ struct RopeScaling {
   int64_t originalContextLength = 0;
 };
 
-/// A LlamaForCausalLM's shape, checked: all sizes are positive and small
-/// enough that products of three of them fit 63 bits.
+/// The shape of a model of LLaMA's kind, checked: all sizes are positive and
+/// small enough that products of three of them fit 63 bits.
 struct LlamaConfig {
+  /// LlamaForCausalLM, MistralForCausalLM or Qwen2ForCausalLM.
+  llvm::StringRef architecture;
   int64_t vocabularySize = 0;
   int64_t hiddenSize = 0;
   int64_t intermediateSize = 0;
@@ -45,17 +47,25 @@ struct LlamaConfig {
   int64_t contextLength = 2048;
   double epsilon = 1e-6;
   bool tiedEmbeddings = false;
-  bool attentionBias = false;
+  bool attentionBias = false; ///< of queries, keys and values
+  bool outputBias = false;    ///< of the attention's output
   bool mlpBias = false;
+  /// Each layer's keys that a token sees, its own and those before it; 0: all.
+  /// Empty where all layers see all.
+  llvm::SmallVector<int64_t, 0> windows;
   RopeScaling rope;
   std::optional<int64_t> bosToken;
   llvm::SmallVector<int64_t, 2> eosTokens;
+
+  int64_t windowOf(int64_t layer) const {
+    return windows.empty() ? 0 : windows[layer];
+  }
 };
 
 /// Reads the object of a `config.json`. Keys that are absent have the values
 /// that transformers gives them, except sizes, which must be there. Errors name
-/// the key; unsupported architectures, activations, rotary scalings and
-/// quantized weights are refused by name.
+/// the key; unsupported architectures, activations, rotary scalings, kinds of
+/// layers and quantized weights are refused by name.
 llvm::Expected<LlamaConfig> parseLlamaConfig(const llvm::json::Value &config);
 
 /// Overrides the token ids of \p config with those of a

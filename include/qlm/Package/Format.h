@@ -27,9 +27,12 @@
 //               "hidden_size": int, "layers": int, "heads": int,
 //               "kv_heads": int, "head_dim": int, "intermediate_size": int,
 //               "context_length": int, "bos_token_id": int|null,
-//               "eos_token_ids": [int], "parameters": int},
+//               "eos_token_ids": [int], "parameters": int,
+//               "windows": [int]}, // optional, of each layer: how many of the
+//                                  // last keys tokens see; 0: all
 //     "quantization": {"weights": "int4-g128"|"int8"|"bf16"|..., "scheme": str,
-//                      "activations": "none"|"bf16"|"int8-dynamic",
+//                      "activations": "none"|"bf16"|"int8-dynamic"|
+//                                     "int8-static"|"fp8-dynamic",
 //                      "method": "rtn"|"none"},
 //     "target": {"kind": "cpu", "cpu": str, "features": ["avx512vnni", ...],
 //                "module": "module.cpu.so", "module_checksum": hex64,
@@ -42,7 +45,7 @@
 //                                              "stack_bytes": int,
 //                                              "shared_bytes": int}}}],
 //                                          // as ptxas says; optional, a report
-//                "ptx": {"chip": str, "version": int, // of the PTX ISA, 83 is 8.3
+//                "ptx": {"chip": str, "version": int, // of the PTX ISA, 84 is 8.4
 //                        "file": str, "checksum": hex64, "bytes": int}|null},
 //     "weights": {"file": "weights.safetensors", "bytes": int,
 //                 "checksum": hex64},

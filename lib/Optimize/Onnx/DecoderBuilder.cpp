@@ -359,7 +359,8 @@ DecoderBuilder::translateAttention(NodeOp node) {
   query.value = AttentionOp::create(
       b, node.getLoc(), query.value.getType(), query.value, key.value,
       value.value, b.getI64IntegerAttr(heads), b.getI64IntegerAttr(kvHeads),
-      b.getF32FloatAttr(static_cast<float>(scale)), b.getUnitAttr());
+      b.getF32FloatAttr(static_cast<float>(scale)), b.getUnitAttr(),
+      /*window=*/IntegerAttr());
   return query;
 }
 
