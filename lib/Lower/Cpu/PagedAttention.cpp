@@ -32,6 +32,9 @@
 // Keys past the position are loaded but masked; values past it are never used,
 // since a page may hold anything there and 0 * NaN is NaN.
 //
+// With a window, blocks before that of the run's first query are skipped, and
+// keys before a query's window are what keys past its position are.
+//
 // Timed by benchmarks/kernels/Attention.cpp.
 //
 //===----------------------------------------------------------------------===//
@@ -74,7 +77,8 @@ private:
     PageLayout pages = PageLayout::get(op);
     return {pages, static_cast<int64_t>(op.getHeads() / op.getKvHeads()),
             request.target.lanes(),
-            AttentionTiles::isFor(pages, request.target)};
+            AttentionTiles::isFor(pages, request.target),
+            static_cast<int64_t>(op.getWindow().value_or(0))};
   }
 
   Val emitRunAt(Val index);
@@ -83,6 +87,8 @@ private:
   Val countTokens(const Run &run, Val most);
   void emitRun(const Run &run, bool isSingle);
   void emitTileRun(const Run &run);
+  void forBlocks(const Run &run, function_ref<void()> whole,
+                 function_ref<void(Val base)> partial);
   void emitStart(const Run &run);
   void emitSlices(const Run &run, Val number);
   void emitNextBlock(const Run &run, Val number);
@@ -176,25 +182,52 @@ Val PagedAttentionEmitter::countTokens(const Run &run, Val most) {
       })[0];
 }
 
+/// Visits blocks that all queries see as a whole, and others.
+void PagedAttentionEmitter::forBlocks(const Run &run,
+                                      function_ref<void()> whole,
+                                      function_ref<void(Val base)> partial) {
+  Val end = (run.position + 1) / kBlockKeys;
+  Val all = (run.keys + (kBlockKeys - 1)) / kBlockKeys;
+  auto visitPartial = [&](Val number) { partial(number * kBlockKeys); };
+  if (!shape.window) {
+    emitSlices(run, b.index(0));
+    b.forRange(b.index(0), end, 1, [&](Val number) {
+      emitNextBlock(run, number);
+      whole();
+    });
+    b.forRange(end, all, 1, [&](Val number) {
+      emitNextBlock(run, number);
+      visitPartial(number);
+    });
+    return;
+  }
+  // The window of the first query, and that of the last one.
+  Val none = b.index(0);
+  Val first = b.max(run.position + 1 - shape.window, none) / kBlockKeys;
+  Val begin =
+      (b.max(run.keys - shape.window, none) + (kBlockKeys - 1)) / kBlockKeys;
+  emitSlices(run, first);
+  b.forRange(first, all, 1, [&](Val number) {
+    emitNextBlock(run, number);
+    b.ifElse((number >= begin) & (number < end), whole,
+             [&] { visitPartial(number); });
+  });
+}
+
 void PagedAttentionEmitter::emitRun(const Run &run, bool isSingle) {
   emitStart(run);
-  // Blocks that all queries see as a whole, then the others.
-  Val whole = (run.position + 1) / kBlockKeys;
-  Val all = (run.keys + (kBlockKeys - 1)) / kBlockKeys;
-  emitSlices(run, b.index(0));
-  b.forRange(b.index(0), whole, 1, [&](Val number) {
-    emitNextBlock(run, number);
-    forRows(run, isSingle, [&](Val first, int64_t count) {
-      block.emitWhole(first, count, /*fetchNext=*/isSingle);
-    });
-  });
-  b.forRange(whole, all, 1, [&](Val number) {
-    emitNextBlock(run, number);
-    Val base = number * kBlockKeys;
-    forRows(run, isSingle, [&](Val first, int64_t count) {
-      block.emitPartial(first, count, base, /*samePosition=*/isSingle);
-    });
-  });
+  forBlocks(
+      run,
+      [&] {
+        forRows(run, isSingle, [&](Val first, int64_t count) {
+          block.emitWhole(first, count, /*fetchNext=*/isSingle);
+        });
+      },
+      [&](Val base) {
+        forRows(run, isSingle, [&](Val first, int64_t count) {
+          block.emitPartial(first, count, base, /*samePosition=*/isSingle);
+        });
+      });
   emitResult(run);
 }
 
@@ -203,18 +236,9 @@ void PagedAttentionEmitter::emitTileRun(const Run &run) {
   Val rows = run.tokens * shape.group;
   block.emitPadding(rows);
   emitStart(run);
-  Val whole = (run.position + 1) / kBlockKeys;
-  Val all = (run.keys + (kBlockKeys - 1)) / kBlockKeys;
-  emitSlices(run, b.index(0));
-  b.forRange(b.index(0), whole, 1, [&](Val number) {
-    emitNextBlock(run, number);
-    block.emitBlock(rows, /*base=*/Val(), /*keys=*/Val());
-  });
-  b.forRange(whole, all, 1, [&](Val number) {
-    emitNextBlock(run, number);
-    Val base = number * kBlockKeys;
-    block.emitBlock(rows, base, run.keys - base);
-  });
+  forBlocks(
+      run, [&] { block.emitBlock(rows, /*base=*/Val(), /*keys=*/Val()); },
+      [&](Val base) { block.emitBlock(rows, base, run.keys - base); });
   emitResult(run);
 }
 
@@ -238,7 +262,10 @@ void PagedAttentionEmitter::forRows(const Run &run, bool isSingle,
 /// Copies the queries, scaled, and clears what they sum.
 void PagedAttentionEmitter::emitStart(const Run &run) {
   constexpr double kLog2E = 1.44269504088896341;
-  double low = -std::numeric_limits<double>::infinity();
+  // PagedAttentionBlock.h says why.
+  double low = shape.window
+                   ? static_cast<double>(std::numeric_limits<float>::lowest())
+                   : -std::numeric_limits<double>::infinity();
   int64_t dim = shape.pages.headDim;
   b.forRange(b.index(0), run.tokens, 1, [&](Val i) {
     Ptr queries = features(0, run, run.token + i).readOnly();

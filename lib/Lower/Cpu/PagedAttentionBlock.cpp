@@ -134,8 +134,14 @@ void AttentionBlock::emitPartial(Val firstRow, int64_t rows, Val base,
                                  bool samePosition) {
   Val least = countKeys(firstRow, base);
   Val most = samePosition ? least : countKeys(firstRow + (rows - 1), base);
-  Val slices = (most + (kSliceKeys - 1)) / kSliceKeys;
-  b.forRange(b.index(0), slices, 1, [&](Val slice) {
+  Val slices = (most + (kSliceKeys - 1)) / kSliceKeys, first = b.index(0);
+  if (shape.window) {
+    // What the first query doesn't see of its window none of them sees. All
+    // keys are some query's alone.
+    least = countHidden(firstRow, base);
+    first = least / kSliceKeys;
+  }
+  b.forRange(first, slices, 1, [&](Val slice) {
     emitScores(firstRow, rows, slice, 1, /*fetchNext=*/false);
   });
   emitSoftmax(firstRow, rows, base);
@@ -202,6 +208,22 @@ Val AttentionBlock::countKeys(Val row, Val base) {
   return b.max(b.min(seen, b.index(kBlockKeys)), b.index(0));
 }
 
+/// How many of the block's keys lie before a query's window, 0 to 64.
+Val AttentionBlock::countHidden(Val row, Val base) {
+  Val before = keys(row).load(b.i64()) - base - shape.window;
+  return b.max(b.min(before, b.index(kBlockKeys)), b.index(0));
+}
+
+/// The keys of a slice that a query sees.
+Val AttentionBlock::maskSeen(Val row, Val base, int64_t slice) {
+  int64_t first = slice * kSliceKeys;
+  Val seen = b.firstLanes(kSliceKeys, countKeys(row, base) - first);
+  if (!shape.window)
+    return seen;
+  Val hidden = b.firstLanes(kSliceKeys, countHidden(row, base) - first);
+  return b.select(hidden, b.zero(hidden.type()), seen);
+}
+
 /// Updates m and l of a row, and gives c and the p of its keys; without
 /// \p base, of a whole block. Hidden keys have the weight 0 in l, and any p.
 AttentionBlock::RowWeights AttentionBlock::emitRowSoftmax(Val i, Val row,
@@ -213,9 +235,8 @@ AttentionBlock::RowWeights AttentionBlock::emitRowSoftmax(Val i, Val row,
   for (int64_t j = 0; j < kBlockSlices; ++j)
     slices.push_back(weightSlice(i, j).load(type, /*alignment=*/64));
   if (base) {
-    Val count = countKeys(row, base);
     for (int64_t j = 0; j < kBlockSlices; ++j) {
-      result.seen.push_back(b.firstLanes(kSliceKeys, count - j * kSliceKeys));
+      result.seen.push_back(maskSeen(row, base, j));
       slices[j] = b.select(result.seen[j], slices[j], hidden);
     }
   }
@@ -264,8 +285,8 @@ void AttentionBlock::forFeatures(int64_t rows,
     body(b.index(looped * shape.lanes), vectors - looped);
 }
 
-/// o = o * c, then the values of the first \p least keys for all queries, then
-/// those up to \p most for the queries that see them.
+/// o = o * c, then the values of the first \p least keys for all queries (of a
+/// window for none), then those up to \p most for the queries that see them.
 void AttentionBlock::emitValues(Val firstRow, int64_t rows, Val least, Val most,
                                 bool fetchNext) {
   VectorType type = b.vec(shape.lanes, b.f32());
@@ -281,7 +302,8 @@ void AttentionBlock::emitValues(Val firstRow, int64_t rows, Val least, Val most,
         outputs.push_back(places.back().load(type) * factor);
       }
     }
-    outputs = emitProducts(least, feature, rows, vectors, outputs, fetchNext);
+    if (!shape.window || most.get() == least.get())
+      outputs = emitProducts(least, feature, rows, vectors, outputs, fetchNext);
     if (most.get() != least.get())
       outputs = emitMarked(least, most, feature, rows, vectors, outputs);
     for (auto [place, sum] : llvm::zip_equal(places, outputs))

@@ -18,8 +18,11 @@
 // is in l, by the value's: the sums over d and u are of codes.
 //
 // Queries come scaled by `scale * log2 e`, so that powers of two do. A query
-// sees keys u < keys[q]; a block without such keys leaves m, l and o as they
-// are, bit for bit (c is exactly 1, p is 0).
+// sees keys u < keys[q], of a window only the last of them; a block without
+// such keys leaves m, l and o as they are, bit for bit (c is exactly 1, p is
+// 0). That may be a query's first block where there is a window, so its m
+// begins with the lowest number then, not with -infinity, whose difference
+// from itself is NaN.
 //
 // Scores and values are outer products: `rows` queries times a few vectors,
 // whose sums stay in registers over the loop. In picture, on AVX512:
@@ -61,6 +64,8 @@ struct AttentionShape {
   int64_t lanes = 16;
   /// Whether products are those of matrix registers: PagedAttentionTiles.h.
   bool tiles = false;
+  /// The last keys that a query sees; 0: all.
+  int64_t window = 0;
 
   int64_t paddedDim() const {
     int64_t unit = tiles ? std::max(lanes, kTileColumns) : lanes;
@@ -198,6 +203,8 @@ protected:
   void emitValues(kernel::Val firstRow, int64_t rows, kernel::Val least,
                   kernel::Val most, bool fetchNext);
   kernel::Val countKeys(kernel::Val row, kernel::Val base);
+  kernel::Val countHidden(kernel::Val row, kernel::Val base);
+  kernel::Val maskSeen(kernel::Val row, kernel::Val base, int64_t slice);
   SmallVector<kernel::Val> emitProducts(kernel::Val count, kernel::Val feature,
                                         int64_t rows, int64_t vectors,
                                         ArrayRef<kernel::Val> init,

@@ -132,7 +132,7 @@ void AttentionTiles::copyKeys() {
   });
 }
 
-Val AttentionTiles::copyValues(Val count) {
+Val AttentionTiles::copyValues(Val count, Val hidden) {
   const PageLayout &pages = shape.pages;
   int64_t rowBytes = pages.headDim * pages.elementBytes();
   VectorType line = b.vec(kTileColumns, b.i32());
@@ -154,8 +154,11 @@ Val AttentionTiles::copyValues(Val count) {
               return b.select(isSeen, b.constant(b.i32(), half),
                               b.constant(b.i32(), int64_t(0)));
             };
-            keep = b.broadcast(bits(key < count, ~kUpperHalf & 0xFFFFFFFF) |
-                                   bits(key + 1 < count, kUpperHalf),
+            auto isKept = [&](Val at) {
+              return hidden ? (at < count) & (at >= hidden) : at < count;
+            };
+            keep = b.broadcast(bits(isKept(key), ~kUpperHalf & 0xFFFFFFFF) |
+                                   bits(isKept(key + 1), kUpperHalf),
                                kTileColumns);
           }
           Val after = before[0], offset = pair * (2 * rowBytes);
@@ -225,11 +228,6 @@ void AttentionTiles::emitSliceScores(Val firstRow, int64_t slice, Val slot) {
     sum = unit.multiply(sum, unit.load(low.at(j * kTileBytes), stride), keys);
   }
   unit.store(sum, weightSlice(slot, slice), kBlockKeys * 4);
-}
-
-/// The keys of a slice that a query sees.
-Val AttentionTiles::maskSeen(Val row, Val base, int64_t slice) {
-  return b.firstLanes(kSliceKeys, countKeys(row, base) - slice * kSliceKeys);
 }
 
 /// The largest s of each row in each of 16 lanes.
@@ -374,7 +372,9 @@ void AttentionTiles::emitTileValues(Val firstRow) {
 /// Values of which some aren't finite: each query with those that it sees.
 void AttentionTiles::emitOneByOne(Val firstRow, Val rows, Val base) {
   b.forRange(b.index(0), rows, 1, [&](Val i) {
-    copyValues(countKeys(firstRow + i, base));
+    Val row = firstRow + i;
+    copyValues(countKeys(row, base),
+               shape.window ? countHidden(row, base) : Val());
     for (int64_t n = 0; n < shape.valueTiles(); ++n) {
       Ptr place = output(firstRow + i).at(n * kTileBytes);
       Ptr result = at(layout.oneResult);
@@ -424,7 +424,10 @@ void AttentionTiles::emitBeside(Val rows, Val base) {
 
 void AttentionTiles::emitBlock(Val rows, Val base, Val keys) {
   copyKeys();
-  Val exponent = copyValues(base ? b.min(keys, b.index(kBlockKeys)) : Val());
+  Val count = base ? b.min(keys, b.index(kBlockKeys)) : Val();
+  // What none of the queries sees: the first one sees least.
+  Val hidden = base && shape.window ? countHidden(b.index(0), base) : Val();
+  Val exponent = copyValues(count, hidden);
   auto emitInTurn = [&] {
     b.forRange(b.index(0), rows, kTileRows, [&](Val firstRow) {
       Val here = b.min(rows - firstRow, b.index(kTileRows));

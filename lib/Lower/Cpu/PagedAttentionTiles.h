@@ -70,12 +70,12 @@ private:
   kernel::Val loadPair(kernel::Ptr even, kernel::Ptr odd);
   kernel::Val loadNeighbours(kernel::Ptr rows);
   void copyKeys();
-  /// Copies the first \p count values (all where it is null); gives the
-  /// largest exponent there is, in place, of bf16 elements.
-  kernel::Val copyValues(kernel::Val count);
+  /// Copies the first \p count values (all where it is null) but for the first
+  /// \p hidden (null: none); gives the largest exponent there is, in place, of
+  /// bf16 elements.
+  kernel::Val copyValues(kernel::Val count, kernel::Val hidden);
   void emitTileScores(kernel::Val firstRow);
   void emitSliceScores(kernel::Val firstRow, int64_t slice, kernel::Val slot);
-  kernel::Val maskSeen(kernel::Val row, kernel::Val base, int64_t slice);
   void emitLaneMaxima(kernel::Val firstRow, kernel::Val rows, kernel::Val base,
                       kernel::Val slot);
   kernel::Val emitMaxima();

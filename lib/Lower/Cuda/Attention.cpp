@@ -65,6 +65,7 @@ static std::optional<AttentionShape> getShape(PagedAttentionOp op,
   shape.query = query.getElementType();
   shape.result = getElementTypeOrSelf(op.getResult().getType());
   shape.scale = op.getScale().convertToDouble();
+  shape.window = static_cast<int64_t>(op.getWindow().value_or(0));
   shape.chip = target.capability;
   // Rows are read in 16 bytes, pages in slices of 16 keys.
   bool isServed = shape.rowBytes() % 16 == 0 && shape.headDim % 8 == 0 &&

@@ -8,11 +8,11 @@
 // Buffers: query [tokens, heads * headDim], cache, positions, token sequences,
 //          block tables i32, result [tokens, heads * headDim].
 // A block does one head of one token. Its warps take positions w, w + warps,
-// ...; lane l has features l, l + 32, ... of query and result. Softmax is
-// online: each warp keeps the largest score m, the sum s of e^(score - m) and
-// the values weighted so; at the end the warps' (m, s, values) are joined in
-// the order of the warps. The order of a sum depends on nothing but the
-// position. Right for any cache, fast for none.
+// ... of those in the window; lane l has features l, l + 32, ... of query and
+// result. Softmax is online: each warp keeps the largest score m, the sum s of
+// e^(score - m) and the values weighted so; at the end the warps' (m, s,
+// values) are joined in the order of the warps. The order of a sum depends on
+// nothing but the position. Right for any cache, fast for none.
 //
 //===----------------------------------------------------------------------===//
 
@@ -165,9 +165,12 @@ void PlainAttention::emit(SizeKind rows) {
       q.push_back(b.toF32(input.element(query, inside(i)).load(query)) * scale);
       start.values.push_back(b.zero(b.f32()));
     }
-    Val kvHead = head / group;
+    Val kvHead = head / group, first = frame.warp();
+    if (std::optional<uint64_t> window = op.getWindow())
+      first = first + b.max(end - static_cast<int64_t>(*window),
+                            b.constant(b.i32(), int64_t(0)));
     SmallVector<Val> carried =
-        b.forRange(frame.warp(), end, kWarps, start.flat(),
+        b.forRange(first, end, kWarps, start.flat(),
                    [&](Val position, ArrayRef<Val> before) {
                      Ptr page = pages.page(frame, frame.buffer(1),
                                            frame.buffer(4), sequence, position);
