@@ -38,6 +38,7 @@ WEIGHTS = {
     "nf4-double": ["--weights=nf4", "--group-size=32", "--double-quant"],
     "fp8": ["--weights=fp8"],
     "f16": ["--weights=f16"],
+    "fp8-dynamic": ["--weights=fp8", "--activations=fp8-dynamic"],
     "f16-cache": ["--weights=int8", "--kv-cache=f16"],
     "bf16-cache": ["--weights=int8", "--kv-cache=bf16"],
     "int8-cache": ["--weights=int8", "--kv-cache=int8"],
@@ -81,9 +82,9 @@ def package(request, packages, statistics):
     return packages.compile(NAME, "--max-batch=16", *options)
 
 
-def draw_prompts(lengths, seed=7):
+def draw_prompts(lengths, seed=7, name=NAME):
     rng = np.random.default_rng(seed)
-    vocabulary = random_llama.find(NAME).vocab
+    vocabulary = random_llama.find(name).vocab
     return [rng.integers(0, vocabulary, length).tolist() for length in lengths]
 
 
@@ -119,6 +120,28 @@ def test_chunks_change_no_bit(package, weights):
     for chunk in (1, 3, 16, 100):
         parts = toolchain.logits(package, tokens, "--chunk", chunk)
         assert parts.tobytes() == whole.tobytes(), chunk
+
+
+@pytest.mark.parametrize("name, options", [
+    ("mistral-window", ["--target-cpu=x86-64-v3"]),
+    ("mistral-window", ["--kv-cache=int8"]),
+    ("qwen2-window", ["--kv-cache=bf16"]),
+    ("qwen2-layer-types", ["--weights=fp8", "--activations=fp8-dynamic"]),
+])
+def test_windows_change_no_bit(packages, name, options):
+    """Prompts longer than the window, alone, in batches and in chunks."""
+    package = packages.compile(name, *options)
+    prompts = draw_prompts(LENGTHS, name=name)
+    alone = [greedy(package, [prompt])[0] for prompt in prompts]
+    assert greedy(package, prompts) == alone
+    assert greedy(package, prompts[2:5]) == alone[2:5]
+    [tokens] = draw_prompts([110], name=name)
+    whole = toolchain.logits(package, tokens)
+    for chunk in (1, 3, 16, 100):
+        parts = toolchain.logits(package, tokens, "--chunk", chunk)
+        assert parts.tobytes() == whole.tobytes(), chunk
+    prefix = toolchain.logits(package, tokens[:33])
+    assert prefix.tobytes() == whole[:33].tobytes()
 
 
 @every_weights

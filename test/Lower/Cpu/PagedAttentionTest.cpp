@@ -23,8 +23,10 @@ static std::string getText(const PagedCase &c) {
   return "func.func @f(%q: " + query + ", %c: " + cache + ", %p: " + i +
          ", %s: " + i + ", %b: " + tables + ") {\n" +
          "%y = qlm.paged_attention %q, %c at %p, %s, %b" +
-         c.sizes.attributes() + " scale 2.5e-01 : (" + query + ", " + cache +
-         ", " + i + ", " + i + ", " + tables + ") -> " + query + "\nreturn\n}";
+         c.sizes.attributes() + " scale 2.5e-01" +
+         (c.window ? " window " + std::to_string(c.window) : "") + " : (" +
+         query + ", " + cache + ", " + i + ", " + i + ", " + tables + ") -> " +
+         query + "\nreturn\n}";
 }
 
 namespace {
@@ -54,7 +56,9 @@ struct Inputs {
 class PagedAttentionTest : public testing::TestWithParam<std::string> {
 protected:
   void check(const PagedCase &c, float queryScale, double tolerance);
+  void checkBits(const HeadSizes &sizes, int64_t window);
   void checkLaterTokens(const HeadSizes &sizes);
+  void checkEarlierTokens(const HeadSizes &sizes);
 
   /// Whether the target is there for its matrix registers alone.
   bool isForTiles() const {
@@ -78,8 +82,9 @@ static std::vector<double> getExpected(const PagedCase &c, const Inputs &in,
                                        int64_t t, int64_t h) {
   const HeadSizes &s = c.sizes;
   int64_t kvHead = h / (s.heads / s.kvHeads), keys = c.positions[t] + 1;
+  int64_t first = c.firstKey(t);
   std::vector<double> scores(keys), result(s.headDim);
-  for (int64_t u = 0; u < keys; ++u) {
+  for (int64_t u = first; u < keys; ++u) {
     std::vector<float> key = in.cache.get(c.sequences[t], u, false, kvHead);
     for (int64_t d = 0; d < s.headDim; ++d)
       scores[u] +=
@@ -87,8 +92,9 @@ static std::vector<double> getExpected(const PagedCase &c, const Inputs &in,
           key[d];
     scores[u] *= kScale;
   }
-  double largest = *std::max_element(scores.begin(), scores.end()), sum = 0;
-  for (int64_t u = 0; u < keys; ++u) {
+  double largest = *std::max_element(scores.begin() + first, scores.end());
+  double sum = 0;
+  for (int64_t u = first; u < keys; ++u) {
     std::vector<float> value = in.cache.get(c.sequences[t], u, true, kvHead);
     double weight = std::exp(scores[u] - largest);
     sum += weight;
@@ -160,6 +166,31 @@ TEST_P(PagedAttentionTest, ExtremeShapes) {
           std::min(1.0f, 4.0f / std::sqrt(float(sizes.headDim))), 4e-6);
 }
 
+// Windows of one key, odd ones, of a block and beside it, as long as the
+// sequence and longer; of short and long runs.
+TEST_P(PagedAttentionTest, WindowsEqualFormula) {
+  const std::pair<int64_t, HeadSizes> windows[] = {
+      {1, {8, 1, 16, 32, FloatType::BF16}},
+      {3, {9, 3, 34, 16, FloatType::F32}},
+      {16, {4, 4, 6, 16, FloatType::F32}},
+      {37, {6, 2, 8, 16, FloatType::F16}},
+      {37, {8, 2, 64, 16, Codes::Int8}},
+      {63, {10, 5, 80, 48, Codes::Fp8}},
+      {64, {8, 4, 64, 16, FloatType::BF16}},
+      {65, {3, 1, 20, 16, Codes::Int8}},
+      {65, {9, 3, 34, 16, FloatType::F32}},
+      {140, {6, 2, 8, 16, FloatType::F16}},
+      {201, {4, 2, 32, 16, Codes::Fp8}},
+      {999, {4, 4, 6, 16, FloatType::F32}}};
+  for (const auto &[window, sizes] : windows) {
+    SCOPED_TRACE("window " + std::to_string(window));
+    PagedCase c(sizes,
+                {{0, 3}, {14, 18}, {200, 201}, {47, 49}, {0, 140}, {126, 132}});
+    c.window = window;
+    check(c, std::min(1.0f, 4.0f / std::sqrt(float(sizes.headDim))), 4e-6);
+  }
+}
+
 /// Runs the step that holds only the given rows of a case, in their order;
 /// gives their results.
 static std::vector<float> attend(const CompiledKernel &kernel,
@@ -199,42 +230,52 @@ TEST_P(PagedAttentionTest, BitsDontDependOnTheStep) {
                                  HeadSizes{9, 1, 40, 48, FloatType::BF16},
                                  HeadSizes{3, 1, 130, 32, FloatType::F32},
                                  HeadSizes{8, 2, 24, 16, Codes::Int8},
-                                 HeadSizes{9, 1, 40, 48, Codes::Fp8}}) {
-    SCOPED_TRACE(sizes.toString());
-    if (isForTiles() && !takesTiles(sizes))
-      continue;
-    PagedCase c(sizes, {{0, 150}, {70, 75}, {20, 21}, {62, 67}});
-    CompiledKernel kernel(GetParam(), getText(c), {c.tokens(), 4, 1});
-    Inputs in(c, 1.0f);
-    int64_t width = sizes.heads * sizes.headDim;
-    std::vector<int64_t> all(c.tokens());
-    std::iota(all.begin(), all.end(), 0);
-    std::vector<float> expected = attend(kernel, c, in, all, 1);
+                                 HeadSizes{9, 1, 40, 48, Codes::Fp8}})
+    checkBits(sizes, /*window=*/0);
+}
 
-    auto compare = [&](const std::vector<int64_t> &rows, int64_t parts) {
-      std::vector<float> actual = attend(kernel, c, in, rows, parts);
-      for (auto [i, row] : llvm::enumerate(rows))
-        ASSERT_TRUE(haveSameBits(actual, i, expected, row, width))
-            << "row " << row << " of a step of " << rows.size() << ", " << parts
-            << " threads";
-    };
-    for (int64_t parts : {2, 3, 7, 64, 161 * 2})
-      compare(all, parts);
-    for (int64_t size : {1, 5, 16, 64, 100})
-      for (int64_t first = 0; first < c.tokens(); first += size)
-        compare({all.begin() + first,
-                 all.begin() + std::min(first + size, c.tokens())},
-                2);
-    std::vector<int64_t> shuffled = all;
-    std::shuffle(shuffled.begin(), shuffled.end(), std::mt19937(3));
-    compare(shuffled, 3);
-    // Runs of two and three rows between single ones.
-    std::vector<int64_t> gaps;
-    for (int64_t row : all)
-      if (row % 7 != 2 && row % 5 != 1)
-        gaps.push_back(row);
-    compare(gaps, 2);
-  }
+TEST_P(PagedAttentionTest, BitsOfWindowsDontDependOnTheStep) {
+  checkBits({8, 2, 24, 16, FloatType::F32}, 41);
+  checkBits({9, 1, 40, 48, FloatType::BF16}, 70);
+  checkBits({8, 2, 24, 16, Codes::Int8}, 7);
+}
+
+void PagedAttentionTest::checkBits(const HeadSizes &sizes, int64_t window) {
+  SCOPED_TRACE(sizes.toString());
+  if (isForTiles() && !takesTiles(sizes))
+    return;
+  PagedCase c(sizes, {{0, 150}, {70, 75}, {20, 21}, {62, 67}});
+  c.window = window;
+  CompiledKernel kernel(GetParam(), getText(c), {c.tokens(), 4, 1});
+  Inputs in(c, 1.0f);
+  int64_t width = sizes.heads * sizes.headDim;
+  std::vector<int64_t> all(c.tokens());
+  std::iota(all.begin(), all.end(), 0);
+  std::vector<float> expected = attend(kernel, c, in, all, 1);
+
+  auto compare = [&](const std::vector<int64_t> &rows, int64_t parts) {
+    std::vector<float> actual = attend(kernel, c, in, rows, parts);
+    for (auto [i, row] : llvm::enumerate(rows))
+      ASSERT_TRUE(haveSameBits(actual, i, expected, row, width))
+          << "row " << row << " of a step of " << rows.size() << ", " << parts
+          << " threads";
+  };
+  for (int64_t parts : {2, 3, 7, 64, 161 * 2})
+    compare(all, parts);
+  for (int64_t size : {1, 5, 16, 64, 100})
+    for (int64_t first = 0; first < c.tokens(); first += size)
+      compare({all.begin() + first,
+               all.begin() + std::min(first + size, c.tokens())},
+              2);
+  std::vector<int64_t> shuffled = all;
+  std::shuffle(shuffled.begin(), shuffled.end(), std::mt19937(3));
+  compare(shuffled, 3);
+  // Runs of two and three rows between single ones.
+  std::vector<int64_t> gaps;
+  for (int64_t row : all)
+    if (row % 7 != 2 && row % 5 != 1)
+      gaps.push_back(row);
+  compare(gaps, 2);
 }
 
 // What follows a row's position in its own run is not used, whatever it is.
@@ -271,6 +312,52 @@ void PagedAttentionTest::checkLaterTokens(const HeadSizes &sizes) {
     EXPECT_TRUE(haveSameBits(actual, t, expected, t, width)) << "token " << t;
   for (int64_t t = kFirstBad; t < c.tokens(); ++t)
     EXPECT_TRUE(std::isnan(actual[t * width])) << "token " << t;
+}
+
+// What stands before a row's window is not used either: the pages may be
+// another sequence's by then.
+TEST_P(PagedAttentionTest, TokensBeforeTheWindowAreNotUsed) {
+  for (const HeadSizes &sizes : {HeadSizes{4, 2, 40, 16, FloatType::F32},
+                                 HeadSizes{4, 2, 40, 16, FloatType::BF16},
+                                 HeadSizes{4, 2, 40, 16, Codes::Int8},
+                                 HeadSizes{4, 2, 40, 16, Codes::Fp8}})
+    checkEarlierTokens(sizes);
+}
+
+void PagedAttentionTest::checkEarlierTokens(const HeadSizes &sizes) {
+  SCOPED_TRACE(sizes.toString());
+  if (isForTiles() && !takesTiles(sizes))
+    return;
+  PagedCase c(sizes, {{0, 190}});
+  c.window = 50;
+  CompiledKernel kernel(GetParam(), getText(c), {c.tokens(), 1, 1});
+  Inputs in(c, 1.0f);
+  std::vector<int64_t> all(c.tokens());
+  std::iota(all.begin(), all.end(), 0);
+  std::vector<float> expected = attend(kernel, c, in, all, 1);
+  constexpr int64_t kLastBad = 70;
+  for (int64_t u = 0; u <= kLastBad; ++u)
+    for (int64_t h = 0; h < sizes.kvHeads; ++h)
+      for (bool isValue : {false, true})
+        in.cache.set(0, u, isValue, h,
+                     std::vector<float>(
+                         sizes.headDim,
+                         u % 2 ? std::numeric_limits<float>::infinity()
+                               : std::numeric_limits<float>::quiet_NaN()));
+  int64_t width = sizes.heads * sizes.headDim;
+  // Together with rows that see bad keys, and alone.
+  std::vector<float> actual = attend(kernel, c, in, all, 1);
+  for (int64_t t = 0; t < c.tokens(); ++t) {
+    bool seesBad = t - c.window + 1 <= kLastBad;
+    if (seesBad)
+      EXPECT_TRUE(std::isnan(actual[t * width])) << "token " << t;
+    else
+      EXPECT_TRUE(haveSameBits(actual, t, expected, t, width)) << "token " << t;
+  }
+  for (int64_t t : {120, 127, 128, 189})
+    EXPECT_TRUE(
+        haveSameBits(attend(kernel, c, in, {t}, 1), 0, expected, t, width))
+        << "token " << t;
 }
 
 // Code for other machines is made here too, though it can't run.

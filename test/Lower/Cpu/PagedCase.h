@@ -94,6 +94,8 @@ struct PagedCase {
   /// [sequences, maxPages]; every entry is another page.
   std::vector<int32_t> tables;
   int64_t sequenceCount, maxPages;
+  /// The last keys that a token sees; 0: all.
+  int64_t window = 0;
 
   /// Sequence s has tokens at positions `ranges[s].first` to
   /// `ranges[s].second - 1`.
@@ -113,6 +115,10 @@ struct PagedCase {
   }
 
   int64_t tokens() const { return positions.size(); }
+  /// The first position that token \p t sees.
+  int64_t firstKey(int64_t t) const {
+    return window ? std::max<int64_t>(0, positions[t] + 1 - window) : 0;
+  }
   int64_t pages() const { return tables.size(); }
   ::qlm::format::StepSizes stepSizes() const {
     return {tokens(), sequenceCount, 1, maxPages};
