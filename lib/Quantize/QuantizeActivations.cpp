@@ -33,23 +33,30 @@ private:
 };
 } // namespace
 
-/// The one scheme of `qlm.dynamic_quantize`.
-static SchemeAttr getRowScheme(MLIRContext *context) {
+/// The schemes of `qlm.dynamic_quantize`.
+static SchemeAttr getRowScheme(MLIRContext *context, bool isFloat8 = false) {
   Builder builder(context);
+  if (isFloat8) {
+    Type storage = Float8E4M3FNType::get(context);
+    return SchemeAttr::get(context, storage, Granularity::Row, /*groupSize=*/0,
+                           /*zeroPoints=*/false, /*lo=*/0, /*hi=*/0,
+                           APFloat(getCacheBound(storage)),
+                           builder.getF32Type(), Codebook::Float8);
+  }
   return SchemeAttr::get(context, builder.getI8Type(), Granularity::Row,
                          /*groupSize=*/0, /*zeroPoints=*/false, /*lo=*/-127,
                          /*hi=*/127, APFloat(127.0), builder.getF32Type());
 }
 
-/// The values of \p input rounded to int8, but for magnitudes that reach
-/// \p threshold (0: none), made right after \p input, where they dominate all
-/// its users.
-static Value quantizeInput(Value input, double threshold, Location loc) {
+/// The values of \p input rounded as \p scheme says, but for magnitudes that
+/// reach \p threshold (0: none), made right after \p input, where they dominate
+/// all its users.
+static Value quantizeInput(Value input, SchemeAttr scheme, double threshold,
+                           Location loc) {
   OpBuilder builder(input.getContext());
   builder.setInsertionPointAfterValue(input);
-  SchemeAttr scheme = getRowScheme(input.getContext());
   auto type = cast<RankedTensorType>(input.getType());
-  auto codes = type.clone(builder.getI8Type());
+  auto codes = type.clone(scheme.getStorage());
   auto scales =
       RankedTensorType::get({type.getDimSize(0)}, builder.getF32Type());
   RankedTensorType outliers;
@@ -150,23 +157,28 @@ static Type getWeightElement(LinearOp linear) {
 
 LogicalResult QuantizeActivationsPass::quantizeFunction(func::FuncOp function,
                                                         UniqueLabels &labels) {
-  bool shortens = activations == "bf16";
+  bool shortens = activations == "bf16",
+       isFloat8 = activations == "fp8-dynamic";
+  SchemeAttr scheme = getRowScheme(&getContext(), isFloat8);
+  auto takesCodes = [&](SchemeAttr weight) {
+    if (isFloat8)
+      return weight.getCodebook() == Codebook::Float8;
+    return weight.isUniform() && (!outlierThreshold || takesOutliers(weight));
+  };
   LinearOp unfit;
   DenseMap<Value, Value> rounded;
   auto round = [&](LinearOp linear, StringRef label) -> FailureOr<Value> {
     if (activations == "int8-static")
       return quantizeStatic(linear, label);
     return shortens ? shortenInput(linear.getInput(), linear.getLoc())
-                    : quantizeInput(linear.getInput(), outlierThreshold,
+                    : quantizeInput(linear.getInput(), scheme, outlierThreshold,
                                     linear.getLoc());
   };
   WalkResult result = function.walk([&](LinearOp linear) {
     std::string label = labels.take(linear);
     auto codes = linear.getWeight().getDefiningOp<DequantizeOp>();
-    bool fits =
-        shortens ? getWeightElement(linear).isBF16()
-                 : codes && codes.getScheme().isUniform() &&
-                       (!outlierThreshold || takesOutliers(codes.getScheme()));
+    bool fits = shortens ? getWeightElement(linear).isBF16()
+                         : codes && takesCodes(codes.getScheme());
     if (!fits) {
       unfit = unfit ? unfit : linear;
       return WalkResult::advance();
@@ -199,6 +211,9 @@ LogicalResult QuantizeActivationsPass::reportUnfit(LinearOp linear) {
   } else if (activations == "bf16") {
     needed = "bf16 weights";
     choice = "weights=bf16";
+  } else if (activations == "fp8-dynamic") {
+    needed = "weights of f8E4M3FN";
+    choice = "weights=fp8";
   }
   InFlightDiagnostic diagnostic = linear.emitError()
                                   << (outlierThreshold ? "" : "activations=")
@@ -213,10 +228,12 @@ LogicalResult QuantizeActivationsPass::reportUnfit(LinearOp linear) {
 
 LogicalResult QuantizeActivationsPass::checkOptions() {
   ModuleOp module = getOperation();
-  StringRef known[] = {"none", "bf16", "int8-dynamic", "int8-static"};
+  StringRef known[] = {"none", "bf16", "int8-dynamic", "int8-static",
+                       "fp8-dynamic"};
   if (!llvm::is_contained(known, StringRef(activations)))
-    return module.emitError() << "activations must be none, bf16, int8-dynamic "
-                                 "or int8-static, got '"
+    return module.emitError() << "activations must be none, bf16, "
+                                 "int8-dynamic, int8-static or fp8-dynamic, "
+                                 "got '"
                               << activations << "'";
   if (!(outlierThreshold >= 0) || std::isinf(outlierThreshold))
     return module.emitError()

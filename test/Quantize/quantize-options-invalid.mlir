@@ -18,6 +18,9 @@
 // RUN: not quant-opt %s --qlm-quantize-pipeline="weights=int8 activations=int4" 2>&1 | FileCheck %s --check-prefix=ACTIVATIONS
 // RUN: not quant-opt %s --qlm-quantize-pipeline="weights=bf16 activations=int8-dynamic" 2>&1 | FileCheck %s --check-prefix=FLOATS
 // RUN: not quant-opt %s --qlm-quantize-pipeline="weights=int8 keep-lm-head activations=int8-dynamic" 2>&1 | FileCheck %s --check-prefix=HEAD
+// RUN: not quant-opt %s --qlm-quantize-pipeline="weights=int8 activations=fp8-dynamic" 2>&1 | FileCheck %s --check-prefix=FP8INT8
+// RUN: not quant-opt %s --qlm-quantize-pipeline="weights=fp8 activations=int8-dynamic" 2>&1 | FileCheck %s --check-prefix=INT8FP8
+// RUN: not quant-opt %s --qlm-quantize-pipeline="weights=fp8 activations=fp8-dynamic outlier-threshold=6" 2>&1 | FileCheck %s --check-prefix=FP8WIDE
 // RUN: not quant-opt %s --qlm-quantize-pipeline="weights=int8 activations=bf16" 2>&1 | FileCheck %s --check-prefix=SHORT
 
 // WEIGHTS: error: weights must be f32, bf16, f16, int8, int4, nf4, fp8 or source, got 'int5'
@@ -37,7 +40,11 @@
 // RANGE: error: range must be minmax, average, percentile or entropy, got 'best'
 // TABLE: error: table-type must be source or f32, got 'f8'
 // ZERO: error: zero-points needs weights=int8 or weights=int4, got 'bf16'
-// ACTIVATIONS: error: activations must be none, bf16, int8-dynamic or int8-static, got 'int4'
+// ACTIVATIONS: error: activations must be none, bf16, int8-dynamic, int8-static or fp8-dynamic, got 'int4'
+// FP8INT8: error: {{.*}}activations=fp8-dynamic needs weights of f8E4M3FN, got int8 in lm_head
+// FP8INT8: note: {{.*}}choose weights=fp8, or activations=none
+// INT8FP8: error: {{.*}}activations=int8-dynamic needs weights of integer codes, got fp8 in lm_head
+// FP8WIDE: error: outlier-threshold needs activations=int8-dynamic, got fp8-dynamic
 // FLOATS: error: {{.*}}activations=int8-dynamic needs weights of integer codes, got bf16 in lm_head
 // FLOATS: note: {{.*}}choose weights=int8 or weights=int4, or activations=none
 // SHORT: error: {{.*}}activations=bf16 needs bf16 weights, got int8 in lm_head

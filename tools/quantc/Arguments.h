@@ -137,7 +137,8 @@ struct Arguments {
   cl::opt<std::string> activations{
       "activations", cl::init("none"), cl::cat(category),
       cl::value_desc("TYPE"),
-      cl::desc("Inputs of linears: none, bf16, int8-dynamic or int8-static")};
+      cl::desc("Inputs of linears: none, bf16, int8-dynamic, int8-static or "
+               "fp8-dynamic")};
   cl::opt<std::string> kvCache{
       "kv-cache", cl::init("f32"), cl::cat(category), cl::value_desc("TYPE"),
       cl::desc("Keys and values: f32, f16, bf16, int8 or fp8 (default: f32, "

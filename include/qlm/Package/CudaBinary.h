@@ -18,9 +18,9 @@
 
 namespace mlir::qlm {
 
-/// The version of PTX that is written, 83 for 8.3: what drivers for CUDA 12.3
-/// and newer read, and what all instructions in use need.
-inline constexpr int64_t kPtxVersion = 83;
+/// The version of PTX that is written, 84 for 8.4: what drivers for CUDA 12.4
+/// and newer read, and the first that knows products of f8E4M3FN within a warp.
+inline constexpr int64_t kPtxVersion = 84;
 
 /// What one block of a kernel takes, as ptxas reports it.
 struct KernelResources {

@@ -114,7 +114,7 @@ struct CompileOptions {
       judge;
   /// Makes a package for qlm::calibrate: with observers, of float weights.
   bool observe = false;
-  /// "none", "bf16", "int8-dynamic" or "int8-static".
+  /// "none", "bf16", "int8-dynamic", "int8-static" or "fp8-dynamic".
   std::string activations = "none";
   /// int8-dynamic: magnitudes that reach it stay f32; 0 for none.
   double outlierThreshold = 0;

@@ -118,7 +118,7 @@ struct QuantizeOptions : public PassPipelineOptions<QuantizeOptions> {
   Option<std::string> activations{
       *this, "activations",
       llvm::cl::desc("What the inputs of linears become: none, bf16, "
-                     "int8-dynamic or int8-static"),
+                     "int8-dynamic, int8-static or fp8-dynamic"),
       llvm::cl::init("none")};
   Option<double> outlierThreshold{
       *this, "outlier-threshold",

@@ -191,6 +191,14 @@ def QuantizeActivations : Pass<"qlm-quantize-activations", "::mlir::ModuleOp"> {
     %rounded = qlm.dequantize %codes scales %scales outliers %outliers : tensor<?x513xf32> {scheme = #int8_row} : tensor<?x256xi8>, tensor<?xf32> -> tensor<?x256xf32>
     ```
 
+    With `activations=fp8-dynamic`, the input of each `qlm.linear` whose weight
+    is `qlm.dequantize` of f8E4M3FN becomes f8E4M3FN, with a scale for each
+    token:
+
+    ```mlir
+    %codes, %scales = qlm.dynamic_quantize %x {scheme = #fp8_row} : tensor<?x256xf32> -> tensor<?x256xf8E4M3FN>, tensor<?xf32>
+    ```
+
     With `activations=int8-static`, `qlm.static_quantize` takes the place of
     `qlm.dynamic_quantize`, with a scale from the statistics of the input:
     `range` says what of them, `minmax` (the largest magnitude), `average` (the
@@ -216,8 +224,8 @@ def QuantizeActivations : Pass<"qlm-quantize-activations", "::mlir::ModuleOp"> {
   }];
   let options = [
     Option<"activations", "activations", "std::string", /*default=*/"\"none\"",
-           "What the inputs of linears become: none, bf16, int8-dynamic or "
-           "int8-static">,
+           "What the inputs of linears become: none, bf16, int8-dynamic, "
+           "int8-static or fp8-dynamic">,
     Option<"statistics", "statistics", "std::string", /*default=*/"\"\"",
            "The file of statistics that int8-static needs">,
     Option<"range", "range", "std::string", /*default=*/"\"minmax\"",

@@ -17,6 +17,7 @@
 //===----------------------------------------------------------------------===//
 
 #include "Emitters.h"
+#include "Pages.h"
 #include "RowFormulas.h"
 
 using namespace mlir;
@@ -86,11 +87,8 @@ void RowRounding::store(Val magnitude, ChunkFn values,
     Val x = values(chunk);
     if (threshold)
       listOutliers(chunk, x, places.outliers);
-    Val rounded = b.roundEven(getRest(x) * factor);
-    Val low = constantLike(rounded, static_cast<double>(scheme.getLo()));
-    Val high = constantLike(rounded, static_cast<double>(scheme.getHi()));
-    Val code = b.toInteger(b.max(b.min(rounded, high), low), b.i32());
-    chunk.store(b, places.codes, b.truncate(code, b.i8()));
+    chunk.store(b, places.codes,
+                encodeNumbers(b, getRest(x) * factor, scheme.getStorage()));
   });
 }
 

@@ -54,7 +54,7 @@ static bool isForGpu(Operation *op) {
   auto isNarrow = [&](Value value) {
     auto type = dyn_cast<RankedTensorType>(value.getType());
     if (!type || !type.isDynamicDim(0) ||
-        !isa<FloatType>(type.getElementType()) || type.getElementType().isF32())
+        !isa<Float16Type, BFloat16Type>(type.getElementType()))
       return false;
     auto linear = dyn_cast<PackedLinearOp>(op);
     return !linear || !type.getElementType().isBF16() ||

@@ -72,13 +72,14 @@ FailureOr<LinearShape> LinearShape::get(PackedLinearOp op) {
   }
   s.words = llvm::divideCeil(s.columns, s.wordColumns);
   s.groupColumns = s.columns;
-  s.byteActivations = static_cast<bool>(op.getInputScales());
   Type input = cast<RankedTensorType>(op.getInput().getType()).getElementType();
+  s.float8Activations = isa<Float8E4M3FNType>(input);
+  s.byteActivations = input.isInteger(8);
   s.shortActivations = input.isBF16();
   if (input.isF16() || (s.shortActivations && s.layout != LayoutKind::BFloat16))
     return op.emitOpError("activations of ")
            << input << " have no kernel on a processor with this weight";
-  s.inputBytes = s.byteActivations ? 1 : s.shortActivations ? 2 : 4;
+  s.inputBytes = input.getIntOrFloatBitWidth() / 8;
 
   std::optional<SchemeAttr> scheme = op.getScheme();
   s.quantized = scheme.has_value();

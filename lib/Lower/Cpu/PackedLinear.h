@@ -66,9 +66,10 @@ struct LinearShape {
   int64_t words = 0;       ///< ceil(K / wordColumns)
 
   bool quantized = false;
-  bool byteActivations = false;  ///< x is int8 with a scale for each row
-  bool shortActivations = false; ///< x is bf16
-  int64_t inputBytes = 4;        ///< of an element of x
+  bool byteActivations = false;   ///< x is int8 with a scale for each row
+  bool float8Activations = false; ///< x is f8E4M3FN with a scale for each row
+  bool shortActivations = false;  ///< x is bf16
+  int64_t inputBytes = 4;         ///< of an element of x
   bool zeroPoints = false;
   bool halfScales = false;   ///< scales are f16, not f32
   bool doubleScales = false; ///< scales are codes, with scales of their own

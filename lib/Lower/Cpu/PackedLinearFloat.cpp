@@ -14,6 +14,7 @@
 
 #include "Chunks.h"
 #include "PackedLinear.h"
+#include "Pages.h"
 
 #include "llvm/Support/MathExtras.h"
 
@@ -26,6 +27,9 @@ using namespace mlir::qlm::kernel;
 Val LinearEmitter::loadActivation(const Place &at, int64_t row,
                                   int64_t column) {
   Ptr x = at.x.at((row * shape.columns + column) * shape.inputBytes);
+  if (shape.float8Activations)
+    // Exact: a code has few bits.
+    return b.broadcast(decodeFloat8(b, x.load(b.i8())) * 256.0, lanes);
   if (!shape.shortActivations)
     return b.broadcast(x.load(b.f32()), lanes);
   Val bits = b.extendUnsigned(x.load(b.i16()), b.i32()) << 16;

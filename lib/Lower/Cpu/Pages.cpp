@@ -35,9 +35,15 @@ Val PageLayout::load(KernelBuilder &b, Ptr place, int64_t lanes) const {
     return b.toF32(stored);
   if (codes.isInteger(8))
     return b.toFloat(b.extendSigned(stored, b.i32()), b.f32());
+  return decodeFloat8(b, stored);
+}
+
+Val mlir::qlm::cpu::decodeFloat8(KernelBuilder &b, Val stored) {
   Val wide = b.extendSigned(stored, b.i16()) << kShiftToF16;
   Val bits = wide & kWithoutCopiedSign;
-  return b.toF32(b.bitcast(bits, b.vec(lanes, b.f16())));
+  bool isVector = isa<VectorType>(stored.type());
+  return b.toF32(
+      b.bitcast(bits, isVector ? b.vec(stored.lanes(), b.f16()) : b.f16()));
 }
 
 double PageLayout::unit() const {
@@ -60,9 +66,9 @@ static Val encodeFloat8(KernelBuilder &b, Val numbers, double bound) {
   return b.truncate(code | sign, b.i8());
 }
 
-Val PageLayout::encode(KernelBuilder &b, Val numbers) const {
-  double bound = getCacheBound(codes);
-  if (!codes.isInteger(8))
+Val mlir::qlm::cpu::encodeNumbers(KernelBuilder &b, Val numbers, Type type) {
+  double bound = getCacheBound(type);
+  if (!type.isInteger(8))
     return encodeFloat8(b, numbers, bound);
   Val rounded = b.roundEven(numbers);
   Val low = constantLike(rounded, -bound), high = constantLike(rounded, bound);

@@ -62,9 +62,14 @@ struct PageLayout {
                    int64_t lanes) const;
   /// What a scale is multiplied by to fit what `load` gives.
   double unit() const;
-  /// The codes of f32 numbers that are within the bound but for rounding.
-  kernel::Val encode(kernel::KernelBuilder &b, kernel::Val numbers) const;
 };
+
+/// The codes, of \p type (i8 or f8E4M3FN), of f32 numbers that are within the
+/// bound of these but for rounding.
+kernel::Val encodeNumbers(kernel::KernelBuilder &b, kernel::Val numbers,
+                          Type type);
+/// The f32 that codes of f8E4M3FN, i8 bits, are, times 2^-8.
+kernel::Val decodeFloat8(kernel::KernelBuilder &b, kernel::Val bits);
 
 } // namespace mlir::qlm::cpu
 

@@ -219,7 +219,8 @@ private:
         b.select(magnitude == 0.0, b.zero(b.f32()), bound / magnitude);
     Val factor = b.broadcast(inverse, lanes);
     forChunks(b, pages.headDim, lanes, [&](const Chunk &chunk) {
-      store(chunk, pages.encode(b, chunk.load(b, row, b.f32()) * factor));
+      Val scaled = chunk.load(b, row, b.f32()) * factor;
+      store(chunk, encodeNumbers(b, scaled, pages.codes));
     });
   }
 

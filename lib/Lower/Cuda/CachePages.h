@@ -92,8 +92,8 @@ struct CachePages {
   }
 };
 
-/// The code (i8) of \p value (f32), which is scaled already: rounded half to
-/// even into i8, or into E4M3 with what is beyond 448 at 448.
+/// The code (i8) of \p value (f32 or a vector of it), which is scaled already:
+/// rounded half to even into i8, or into E4M3 with what is beyond 448 at 448.
 kernel::Val emitCode(kernel::GpuKernelFrame &frame, kernel::Val value,
                      Type element);
 

@@ -42,6 +42,8 @@ static std::optional<InputFormat> getInputFormat(Type type) {
     return InputFormat::BF16;
   if (type.isInteger(8))
     return InputFormat::Int8;
+  if (isa<Float8E4M3FNType>(type))
+    return InputFormat::Fp8;
   return std::nullopt;
 }
 
@@ -68,8 +70,10 @@ static std::optional<WeightFormat> getWeightFormat(PackedLinearOp op,
     return scheme->isUniform() ? std::optional(WeightFormat::Int4)
                                : std::nullopt;
   }
-  if (kind == LayoutKind::Fragment8 && input == InputFormat::F16 &&
-      scheme->getCodebook() == Codebook::Float8)
+  LayoutKind ofFloat8 = input == InputFormat::Fp8 ? LayoutKind::Fragment8x8
+                                                  : LayoutKind::Fragment8;
+  if (scheme->getCodebook() == Codebook::Float8 && kind == ofFloat8 &&
+      (input == InputFormat::Fp8 || input == InputFormat::F16))
     return WeightFormat::Fp8;
   bool bytes = storage.isInteger(8) && !scheme->getZeroPoints();
   if (bytes && kind == LayoutKind::Fragment8 && input == InputFormat::F16)

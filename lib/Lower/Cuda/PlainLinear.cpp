@@ -5,7 +5,8 @@
 //
 //===----------------------------------------------------------------------===//
 //
-// Buffers: input f32/f16/bf16/i8 [rows, K], input scales f32 [rows] if i8,
+// Buffers: input f32/f16/bf16/i8/f8E4M3FN [rows, K], input scales f32 [rows] of
+//          8 bits,
 //          outliers f32 [rows, 1 + 2 K] if any,
 //          weight packed, scales and zero points packed if there are,
 //          bias f32 [N] if any, residual f32 [rows, N] if any,
@@ -179,7 +180,7 @@ SmallVector<Val> PlainLinear::loadFragment(Val cell) {
         columns[pairColumn] = (shifted >> (8 * (i / 2) + 16 * (i % 2))) & 0xf;
       else if (kind == LayoutKind::Fragment8)
         columns[pairColumn] = (word >> (8 * i)) & 0xff;
-      else if (scheme.getStorage().isUnsignedInteger())
+      else if (scheme.getStorage().isUnsignedInteger() || !scheme.isUniform())
         columns[4 * quad + i] = (word >> (8 * i)) & 0xff;
       else
         columns[4 * quad + i] = b.shiftRightSigned(word << (24 - 8 * i), 24);
@@ -282,6 +283,8 @@ Val PlainLinear::loadInput(int64_t m, Val column) {
   // Rows past the step's read its last row; what they give isn't stored.
   Val row = b.min(firstRow + m, rowCount - 1);
   Ptr line = RowSplit::row(frame, inputs, input, row, columns);
+  if (isa<Float8E4M3FNType>(input))
+    return frame.fromE4M3(line.at(column).load(b.i8()));
   Val x = line.element(input, column).load(input);
   return isInteger() ? b.extendSigned(x, b.i32()) : b.toF32(x);
 }

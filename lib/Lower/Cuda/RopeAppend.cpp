@@ -24,11 +24,17 @@ using namespace mlir::qlm::kernel;
 
 static constexpr int64_t kThreads = 256;
 
+/// The integers of as many bits as \p value, f32 or a vector of it, has.
+static Type integersLike(KernelBuilder &b, Val value) {
+  bool isVector = isa<VectorType>(value.type());
+  return isVector ? Type(b.vec(value.lanes(), b.i32())) : b.i32();
+}
+
 /// E4M3 of a magnitude up to 448, from the bits of f32.
 static Val toE4M3(KernelBuilder &b, Val magnitude) {
   constexpr int64_t kDropped = 20, kBias = 127 - 7;
   constexpr double kSmallestNormal = 0x1p-6, kUnitsOfSubnormal = 0x1p9;
-  Val bits = b.bitcast(magnitude, b.i32());
+  Val bits = b.bitcast(magnitude, integersLike(b, magnitude));
   Val odd = (bits >> kDropped) & 1;
   Val rounded =
       (bits + (odd + ((int64_t(1) << (kDropped - 1)) - 1))) >> kDropped;
@@ -45,7 +51,7 @@ Val mlir::qlm::cuda::emitCode(GpuKernelFrame &frame, Val value, Type element) {
   Val bounded = b.max(b.min(value, high), low);
   if (element.isInteger(8))
     return b.truncate(b.toInteger(b.roundEven(bounded), b.i32()), b.i8());
-  Val sign = (b.bitcast(bounded, b.i32()) >> 24) & 0x80;
+  Val sign = (b.bitcast(bounded, integersLike(b, bounded)) >> 24) & 0x80;
   return b.truncate(toE4M3(b, b.abs(bounded)) | sign, b.i8());
 }
 

@@ -5,7 +5,7 @@
 //
 //===----------------------------------------------------------------------===//
 
-#include "Rows.h"
+#include "CachePages.h"
 
 using namespace mlir;
 using namespace mlir::qlm;
@@ -312,12 +312,9 @@ void mlir::qlm::cuda::emitRowCodes(GpuKernelFrame &frame, const RowSplit &split,
   Val inverse = b.select(magnitude == 0.0, b.zero(b.f32()), bound / magnitude);
   Val factor = b.broadcast(inverse, split.getLanes());
   values.forEach([&](Val first, Val x) {
-    Val rounded = b.roundEven(x * factor);
-    Val low = constantLike(rounded, static_cast<double>(scheme.getLo()));
-    Val high = constantLike(rounded, static_cast<double>(scheme.getHi()));
-    Val code = b.toInteger(b.max(b.min(rounded, high), low), b.i32());
     places.codes.element(b.i8(), first)
-        .store(b.truncate(code, b.i8()), split.getLanes());
+        .store(emitCode(frame, x * factor, scheme.getStorage()),
+               split.getLanes());
   });
 }
 

@@ -33,6 +33,7 @@ struct LinearFormat {
   bool halfScales = false;
   bool byteActivations = false;
   bool shortActivations = false; ///< bf16
+  bool float8Activations = false;
   bool bias = false;
   bool residual = false;
   std::string codebook; ///< "" (uniform), "nf4" or "fp8"
@@ -85,10 +86,11 @@ public:
     };
     add("", "%x",
         "tensor<?x" + kText +
-            (format.byteActivations    ? "xi8>"
-             : format.shortActivations ? "xbf16>"
-                                       : "xf32>"));
-    if (format.byteActivations)
+            (format.byteActivations     ? "xi8>"
+             : format.float8Activations ? "xf8E4M3FN>"
+             : format.shortActivations  ? "xbf16>"
+                                        : "xf32>"));
+    if (hasInputScales())
       add(" input_scales ", "%xs", "tensor<?xf32>");
     if (format.outliers)
       add(" outliers ", "%o",
@@ -164,7 +166,7 @@ public:
       run.buffers.push_back(std::make_unique<Buffer<char>>(
           std::vector<char>(data, data + size * int64_t(sizeof(values[0])))));
     };
-    if (format.byteActivations) {
+    if (hasInputScales()) {
       add(codes, first * k, count * k);
       add(inputScales, first, count);
       if (format.outliers)
@@ -231,7 +233,7 @@ public:
           std::abs(scale) *
           (format.byteActivations ? std::abs(groupSum) : groupMagnitude);
     }
-    if (format.byteActivations) {
+    if (hasInputScales()) {
       sum *= inputScales[row];
       magnitude *= inputScales[row];
     }
@@ -250,6 +252,9 @@ public:
   }
 
 private:
+  bool hasInputScales() const {
+    return format.byteActivations || format.float8Activations;
+  }
   static uint32_t getBits(float value) {
     uint32_t bits;
     memcpy(&bits, &value, 4);
@@ -296,8 +301,14 @@ private:
   }
 
   void makeActivations() {
-    if (format.byteActivations) {
+    if (hasInputScales()) {
       codes = random.integers<int8_t>(rows * k, -127, 127);
+      for (int64_t i = 0; format.float8Activations && i < rows * k; ++i) {
+        // Bits of f8E4M3FN; those of NaN are left out.
+        codes[i] = codes[i] == 127 || codes[i] == -1 ? 0 : codes[i];
+        input.push_back(
+            static_cast<float>(getFloat8(static_cast<uint8_t>(codes[i]))));
+      }
       inputScales = random.floats(rows, 0.01f);
       for (float &scale : inputScales)
         scale = std::abs(scale) + 1e-4f;
@@ -413,6 +424,10 @@ private:
   double getTableValue(int64_t code) const {
     if (format.codebook == "nf4")
       return ::qlm::format::kNormalFloat4[code];
+    return getFloat8(code);
+  }
+
+  static double getFloat8(int64_t code) {
     int64_t exponent = code / 8 % 16, mantissa = code % 8;
     double magnitude = exponent ? std::ldexp(8 + mantissa, int(exponent) - 10)
                                 : std::ldexp(double(mantissa), -9);

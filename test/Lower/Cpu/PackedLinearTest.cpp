@@ -175,12 +175,22 @@ std::vector<LinearFormat> getFormats() {
       format.bias = !zeroPoints;
       formats.push_back(format);
     }
+  // f8E4M3FN by f8E4M3FN.
+  for (const char *name : {"Float8Channel", "Float8Group32"}) {
+    LinearFormat format = *std::find_if(
+        formats.begin(), formats.end(),
+        [&](const LinearFormat &known) { return known.name == name; });
+    format.name += "Float8";
+    format.float8Activations = true;
+    formats.push_back(format);
+  }
   LinearFormat shortInputs = {"Bf16Bf16", "bf16x16x2", ""};
   shortInputs.shortActivations = shortInputs.bias = shortInputs.residual = true;
   formats.push_back(shortInputs);
-  for (const char *name : {"F32", "Bf16Bf16", "Int8Channel", "Int8ChannelInt8",
-                           "Int8ChannelZeroInt8", "Int4Group32Int8",
-                           "Int4Group64ZeroInt8", "Int4Group128Zero"}) {
+  for (const char *name :
+       {"F32", "Bf16Bf16", "Int8Channel", "Int8ChannelInt8",
+        "Int8ChannelZeroInt8", "Int4Group32Int8", "Int4Group64ZeroInt8",
+        "Int4Group128Zero", "Float8ChannelFloat8"}) {
     LinearFormat format = *std::find_if(
         formats.begin(), formats.end(),
         [&](const LinearFormat &known) { return known.name == name; });

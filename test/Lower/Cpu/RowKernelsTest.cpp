@@ -147,15 +147,16 @@ TEST_P(RowKernelsTest, SelectRowsCopies) {
 // qlm.dynamic_quantize
 //===----------------------------------------------------------------------===//
 
-static std::string getQuantizeText(int64_t features) {
+static std::string getQuantizeText(int64_t features, bool isFloat8 = false) {
   std::string shape = "tensor<?x" + std::to_string(features) + "x";
-  return "func.func @f(%x: " + shape + "f32>) -> (" + shape +
-         "i8>, tensor<?xf32>) {\n%c, %s = qlm.dynamic_quantize %x {scheme = "
-         "#qlm.scheme<i8, row, range [-127, 127], bound 127.0, scales f32>} "
-         ": " +
-         shape + "f32> -> " + shape +
-         "i8>, tensor<?xf32>\nreturn %c, %s : " + shape +
-         "i8>, tensor<?xf32>\n}";
+  std::string results =
+      shape + (isFloat8 ? "f8E4M3FN" : "i8") + ">, tensor<?xf32>";
+  return "func.func @f(%x: " + shape + "f32>) -> (" + results +
+         ") {\n%c, %s = qlm.dynamic_quantize %x {scheme = #qlm.scheme<" +
+         (isFloat8 ? "f8E4M3FN, row, bound 448.0"
+                   : "i8, row, range [-127, 127], bound 127.0") +
+         ", scales f32>} : " + shape + "f32> -> " + results +
+         "\nreturn %c, %s : " + results + "\n}";
 }
 
 // The definition in f32 gives the same codes, bit for bit.
@@ -181,6 +182,50 @@ TEST_P(RowKernelsTest, DynamicQuantizeEqualsDefinition) {
         float scaled = largest > 0 ? values[t * features + i] * inverse : 0;
         ASSERT_EQ(codes[t * features + i],
                   std::clamp(std::nearbyint(scaled), -127.0f, 127.0f));
+      }
+    }
+    EXPECT_TRUE(codes.isIntact() && scales.isIntact());
+  }
+}
+
+/// The bits of \p x rounded to f8E4M3FN by LLVM.
+static uint8_t roundToFloat8(float x) {
+  llvm::APFloat number(std::clamp(x, -448.0f, 448.0f));
+  bool lost;
+  number.convert(llvm::APFloat::Float8E4M3FN(),
+                 llvm::APFloat::rmNearestTiesToEven, &lost);
+  return static_cast<uint8_t>(number.bitcastToAPInt().getZExtValue());
+}
+
+// Rows of every size, of zeros, and of powers of two from the largest number
+// down to below the subnormal ones, with what lies halfway between neighbours.
+TEST_P(RowKernelsTest, DynamicQuantizeToFloat8EqualsDefinition) {
+  for (int64_t features : kFeatures) {
+    SCOPED_TRACE(features);
+    int64_t rows = 4;
+    CompiledKernel kernel(GetParam(), getQuantizeText(features, true),
+                          {rows, 1, 1});
+    std::vector<float> values = Random(7).floats(rows * features, 3);
+    std::fill_n(values.begin() + features, features, 0.0f);
+    for (int64_t i = 0; i < features; ++i) {
+      float odd = 1.0f + static_cast<float>(i % 16) / 16;
+      values[2 * features + i] =
+          (i % 2 ? -1 : 1) * std::ldexp(odd, 7 - static_cast<int>(i % 20));
+    }
+    values[2 * features] = 448;
+    values.back() = std::fabs(values.back());
+    Buffer<float> x(values), scales(rows);
+    Buffer<uint8_t> codes(rows * features);
+    kernel.run({x.data(), codes.data(), scales.data()}, {rows, 1, 1, 1});
+    for (int64_t t = 0; t < rows; ++t) {
+      float largest = 0;
+      for (int64_t i = 0; i < features; ++i)
+        largest = std::max(largest, std::fabs(values[t * features + i]));
+      ASSERT_EQ(scales[t], largest / 448.0f);
+      float inverse = 448.0f / largest;
+      for (int64_t i = 0; i < features; ++i) {
+        float scaled = largest > 0 ? values[t * features + i] * inverse : 0;
+        ASSERT_EQ(codes[t * features + i], roundToFloat8(scaled)) << scaled;
       }
     }
     EXPECT_TRUE(codes.isIntact() && scales.isIntact());
