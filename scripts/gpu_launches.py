@@ -31,7 +31,7 @@ import numpy as np
 
 sys.path.append(str(Path(__file__).resolve().parent))
 from gpu_weights import (CACHE_BYTES, Weights, cache_page,  # noqa: E402
-                         code_step, from_bf16)
+                         code_step, from_bf16, from_e4m3)
 
 STEP = ("tokens", "positions", "token_sequences", "sequence_offsets",
         "context_lengths", "block_tables", "logit_rows")
@@ -322,12 +322,17 @@ class Steps:
     def rounded_input(self, places: list, inputs: int, name: str) -> np.ndarray:
         """What codes, scales and outliers stand for."""
         rows = (len(self.parts) if name == "lm_head" else self.tokens)
-        codes = self.read(places[0], (rows, inputs), "i8")
+        codes = self.read_codes(places[0], (rows, inputs))
         values = codes * self.read(places[1], (rows, 1), "f32")
         if len(places) > 2:
             for row, columns, wide in self.outliers(places[2], rows, inputs):
                 values[row, columns] = wide
         return values
+
+    def read_codes(self, place, shape: tuple) -> np.ndarray:
+        """What codes of activations stand for, without scale."""
+        codes = self.read(place, shape, "i8")
+        return from_e4m3(codes) if self.weights.is_fp8 else codes
 
     def outliers(self, place, rows: int, features: int):
         """Row, columns and values of each row's list."""
@@ -342,7 +347,7 @@ class Steps:
         relatively; infinity for a list that can't be."""
         rows, features = want.shape
         near = 1e-5 * np.abs(want).max(1, keepdims=True)
-        codes = self.read(places[0], want.shape, "i8")
+        codes = self.read_codes(places[0], want.shape)
         scales = self.read(places[1], (rows, 1), "f32")
         if not (np.isfinite(want).all() and np.isfinite(scales).all()):
             return float("inf")
@@ -365,10 +370,12 @@ class Steps:
                 self.outlier_count += len(columns)
                 inner[row, columns] = 0
         largest = np.abs(inner).max(1, keepdims=True)
-        worst = max(worst, float((np.abs(scales * 127 - largest)
+        kind, bound = ("fp8", 448) if self.weights.is_fp8 else ("int8", 127)
+        worst = max(worst, float((np.abs(scales * bound - largest)
                                   / np.maximum(largest, 1e-30)).max()))
-        steps = np.abs(codes - inner / np.maximum(scales, 1e-30))
-        return max(worst, float((steps - 0.5).max()) / 127)
+        scaled = inner / np.maximum(scales, 1e-30)
+        steps = np.abs(codes - scaled) - code_step(kind, scaled)
+        return max(worst, float(steps.max()) / bound)
 
     def rope(self, launch: dict, own: list, value) -> dict:
         m = self.model
@@ -396,14 +403,18 @@ class Steps:
         heads, kv, dim = m["heads"], m["kv_heads"], m["head_dim"]
         q = value(own[0], heads * dim, self.narrow).reshape(-1, heads, dim)
         layer = int(launch["label"].split(".")[1])
+        windows = m.get("windows")
+        window = windows[layer] if windows else 0
         result = np.empty_like(q)
         for row, position in enumerate(self.columns["positions"]):
             sequence = self.parts[self.columns["token_sequences"][row]][0]
             places = [(layer, sequence, p) for p in range(position + 1)]
             k, v = self.cached(places)
+            hidden = max(0, position + 1 - window) if window else 0
             for head in range(heads):
                 group = head // (heads // kv)
                 score = k[:, group] @ q[row, head] / np.sqrt(dim)
+                score[:hidden] = -np.inf
                 weight = np.exp(score - score.max())
                 result[row, head] = weight @ v[:, group] / weight.sum()
         # What is rounded to 8 bits next stays f32 until then.
@@ -592,7 +603,7 @@ def left_out(manifest: dict) -> str:
     # f32: what a package says whose weights are floats of any width.
     if weights not in ("int4", "int8", "f32", "f16", "bf16", "nf4", "fp8"):
         return f"weights are {weights}"
-    if formats["activations"] not in ("none", "int8-dynamic"):
+    if formats["activations"] not in ("none", "int8-dynamic", "fp8-dynamic"):
         return f"activations are {formats['activations']}"
     if manifest["plan"]["kv"]["type"] not in CACHE_BYTES:
         return f"the cache is {manifest['plan']['kv']['type']}"

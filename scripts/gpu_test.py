@@ -59,7 +59,10 @@ SHAPES = {
     "gqa64": (384, 8, 2, 64, 544, 509),
     "mha128": (256, 3, 3, 128, 431, 997),
     "mqa80": (320, 4, 1, 80, 256, 251),
+    "window": (256, 4, 2, 64, 384, 509),
 }
+# Keys that the tokens of a model see; prompts are longer.
+WINDOWS = {"window": 21}
 # Model, weights and KV cache (f16 unless said): what must agree to 2e-2 of the
 # largest logit with the processor, and launch by launch with float64.
 FORMATS = {
@@ -72,6 +75,10 @@ FORMATS = {
     "nf4-double": ("wide", ["--weights", "nf4", *GROUPS, "--double-quant"]),
     "fp8": ("wide", ["--weights", "fp8"]),
     "w8a8": ("wide", ["--weights", "int8", "--activations", "int8-dynamic"]),
+    "fp8a8": ("wide", ["--weights", "fp8", "--activations", "fp8-dynamic"]),
+    "window": ("window", ["--weights", "f16"]),
+    "window-int8": ("window", ["--weights", "fp8", "--activations",
+                               "fp8-dynamic", "--kv-cache", "int8"]),
     # A threshold that some inputs of each linear reach.
     "llm-int8": ("wide", ["--method", "llm.int8", "--outlier-threshold",
                           "2.5"]),
@@ -80,9 +87,10 @@ FORMATS = {
     "invariant": ("wide", ["--weights", "int4", *GROUPS,
                            "--batch-invariant"]),
 }
-# Inputs of linears are int8, or keys and values codes; and what to compile to
-# see what that costs.
+# Inputs of linears are of 8 bits, or keys and values codes; and what to compile
+# to see what that costs.
 ROUNDED = {"w8a8": ["--weights", "f32"], "llm-int8": ["--weights", "f32"],
+           "fp8a8": ["--weights", "f32"], "window-int8": ["--weights", "f32"],
            "kv-int8": ["--weights", "int4", *GROUPS],
            "kv-fp8": ["--weights", "int4", *GROUPS]}
 BOUND = 2e-2
@@ -147,13 +155,17 @@ def copy_libraries(program: Path, folder: Path) -> None:
             shutil.copy(parts[2], folder / parts[0])
 
 
-def write_random_model(folder: Path, shape: tuple) -> None:
+def write_random_model(folder: Path, shape: tuple, window: int = 0) -> None:
     """A LLaMA of two layers with weights that keep activations' size."""
     hidden, heads, keys, dim, features, vocabulary = shape
     shapes_model.MODELS["random"] = {
         "hidden_size": hidden, "intermediate_size": features,
         "num_attention_heads": heads, "num_key_value_heads": keys,
         "head_dim": dim, "num_hidden_layers": 2, "vocab_size": vocabulary}
+    if window:
+        shapes_model.MODELS["random"] |= {
+            "architectures": ["MistralForCausalLM"], "model_type": "mistral",
+            "sliding_window": window}
     shapes_model.write("random", folder)
     random = np.random.default_rng(hidden)
     with open(folder / "model.safetensors", "r+b") as file:
@@ -173,7 +185,7 @@ def compile_format(build: Path, runner: Runner, name: str) -> None:
     folder, (shape, options) = runner.folder, FORMATS[name]
     model = TINY if shape == "tiny" else folder / "models" / shape
     if not model.exists():
-        write_random_model(model, SHAPES[shape])
+        write_random_model(model, SHAPES[shape], WINDOWS.get(shape, 0))
     reference = folder / "reference"
     options = options if "--kv-cache" in options else [*options, "--kv-cache",
                                                        "f16"]

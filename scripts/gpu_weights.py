@@ -57,7 +57,7 @@ class Weights:
         self.scheme = quantization["scheme"]
         self.is_nf4 = quantization["weights"].startswith("nf4")
         self.is_fp8 = quantization["weights"].startswith("fp8")
-        # int8 inputs: weights are signed and lie otherwise.
+        # Inputs of 8 bits: weights lie otherwise, integers with their sign.
         self.is_signed = quantization["activations"] != "none"
         self.raw = {key: (entry, data[8 + size + entry["data_offsets"][0] :
                                       8 + size + entry["data_offsets"][1]])

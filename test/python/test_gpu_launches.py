@@ -34,6 +34,8 @@ ASKED = np.dtype([("temperature", "f4"), ("top_p", "f4"), ("min_p", "f4"),
     (("cuda", "--weights", "fp8"), 256, 16 / 448),
     (("cuda", "--weights", "int8", "--activations", "int8-dynamic"), 256,
      1 / 254),
+    (("cuda", "--weights", "fp8", "--activations", "fp8-dynamic"), 256,
+     16 / 448),
 ])
 def test_unpacks_what_quantc_packed(packages: toolchain.Packages, options,
                                     columns: int, bound: float) -> None:
