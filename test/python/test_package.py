@@ -241,7 +241,8 @@ def test_interrupt_leaves_nothing(large_model, tmp_path):
      "got int8-g32"),
     (["--weights", "int8", "--outlier-threshold", "6"],
      "outlier-threshold needs activations=int8-dynamic, got none"),
-    (["--activations", "fp8"], "--activations fp8 is not supported yet"),
+    (["--weights", "int8", "--activations", "fp8-dynamic"],
+     "activations=fp8-dynamic needs weights of f8E4M3FN, got int8"),
     (["--weights", "int4", "--group-size", "48"],
      "group size must divide the columns, got 48 and 64 in layers.0.qkv"),
     (["--max-context", "4096"],
@@ -260,6 +261,9 @@ def test_bad_input(models, tmp_path, arguments, message):
 @pytest.mark.parametrize("arguments, message", [
     (["--frobnicate"], "Unknown command line argument '--frobnicate'"),
     (["--weights", "int5"], "--weights has no value 'int5'"),
+    (["--activations", "fp8"],
+     "--activations has no value 'fp8' (supported: none, bf16, int8-dynamic, "
+     "int8-static, fp8-dynamic)"),
     (["--to", "train"],
      "--to has no value 'train' (supported: import, optimize, quantize, "
      "lower, package)"),

@@ -24,7 +24,6 @@ struct Choice {
   llvm::StringRef option;
   llvm::StringRef value;
   std::vector<llvm::StringRef> supported;
-  std::vector<llvm::StringRef> planned;
 };
 
 } // namespace
@@ -43,10 +42,6 @@ static int check(const Choice &choice) {
   if (llvm::is_contained(choice.supported, choice.value))
     return 0;
   std::string rule = " (supported: " + llvm::join(choice.supported, ", ") + ")";
-  if (llvm::is_contained(choice.planned, choice.value))
-    return fail("--" + choice.option + " " + choice.value +
-                    " is not supported yet" + rule,
-                kBadInput);
   return fail("--" + choice.option + " has no value '" + choice.value + "'" +
                   rule,
               kWrongUsage);
@@ -110,41 +105,31 @@ static int checkChoices(const Arguments &arguments) {
   const Choice choices[] = {
       {"target",
        llvm::StringRef(arguments.target).split(':').first,
-       {"cpu", "cuda"},
-       {}},
+       {"cpu", "cuda"}},
       {"target-cpu",
        arguments.targetCpu,
-       {"native", "x86-64-v3", "x86-64-v4", "icelake-server", "sapphirerapids"},
-       {}},
+       {"native", "x86-64-v3", "x86-64-v4", "icelake-server",
+        "sapphirerapids"}},
       {"weights",
        arguments.weights,
-       {"f32", "bf16", "f16", "int8", "int4", "nf4", "fp8"},
-       {}},
+       {"f32", "bf16", "f16", "int8", "int4", "nf4", "fp8"}},
       {"granularity",
        arguments.granularity,
-       {"default", "tensor", "channel", "group"},
-       {}},
+       {"default", "tensor", "channel", "group"}},
       {"method",
        arguments.method,
-       {"rtn", "gptq", "awq", "awq-gptq", "keep", "llm.int8"},
-       {}},
+       {"rtn", "gptq", "awq", "awq-gptq", "keep", "llm.int8"}},
       {"range",
        arguments.range,
-       {"minmax", "average", "percentile", "entropy"},
-       {}},
-      {"calibrate-on", arguments.calibrateOn, {"cpu", "cuda"}, {}},
+       {"minmax", "average", "percentile", "entropy"}},
+      {"calibrate-on", arguments.calibrateOn, {"cpu", "cuda"}},
       {"activations",
        arguments.activations,
-       {"none", "bf16", "int8-dynamic", "int8-static", "fp8-dynamic"},
-       {}},
-      {"kv-cache",
-       arguments.kvCache,
-       {"f32", "f16", "bf16", "int8", "fp8"},
-       {}},
+       {"none", "bf16", "int8-dynamic", "int8-static", "fp8-dynamic"}},
+      {"kv-cache", arguments.kvCache, {"f32", "f16", "bf16", "int8", "fp8"}},
       {"to",
        arguments.to,
-       {"import", "optimize", "quantize", "lower", "package"},
-       {}},
+       {"import", "optimize", "quantize", "lower", "package"}},
   };
   for (const Choice &choice : choices)
     if (int code = check(choice))
