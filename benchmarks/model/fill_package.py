@@ -59,11 +59,20 @@ def bf16(values: np.ndarray) -> np.ndarray:
     return (values.astype(np.float32).view(np.uint32) >> 16).astype(np.uint16)
 
 
+def e4m3_deviation() -> float:
+    """Of random codes of E4M3, where 0 stands for NaN."""
+    codes = np.arange(127)
+    exponent, mantissa = codes >> 3, codes & 7
+    sizes = np.where(exponent, (8 + mantissa) * 2.0 ** (exponent - 10),
+                     mantissa * 2.0 ** -9)
+    return float(np.sqrt((sizes**2).sum() / 128))
+
+
 class Values:
     """Blocks of random values to copy tensors from, one for each kind."""
 
-    def __init__(self, bits: int):
-        self.bits = bits
+    def __init__(self, bits: int, is_e4m3: bool = False):
+        self.bits, self.is_e4m3 = bits, is_e4m3
         self.random = np.random.Generator(np.random.PCG64(1))
         self.blocks: dict[str, np.ndarray] = {}
 
@@ -81,7 +90,10 @@ class Values:
     def make(self, kind: str) -> np.ndarray:
         """`BLOCK_BYTES` bytes of values of one kind."""
         if kind == "codes":
-            return self.random.integers(0, 256, BLOCK_BYTES, np.uint8)
+            codes = self.random.integers(0, 256, BLOCK_BYTES, np.uint8)
+            if self.is_e4m3:
+                codes[codes & 127 == 127] = 0  # NaN
+            return codes
         if kind == "zero points":
             middle = 1 << (self.bits - 1)
             return self.random.integers(middle - 1, middle + 2, BLOCK_BYTES,
@@ -93,6 +105,8 @@ class Values:
         elif name == "scales":
             # Random codes of `bits` bits times this deviate by about 0.02.
             scale = 0.02 * np.sqrt(12) / (1 << self.bits)
+            if self.is_e4m3:
+                scale = 0.02 / e4m3_deviation()
             values = scale * self.random.uniform(0.9, 1.1, count)
         elif name == "bias":
             values = np.zeros(count, np.float32)
@@ -123,7 +137,8 @@ def fill(skeleton: Path) -> None:
     tensors = json.loads(header[8:])
     tensors.pop("__metadata__", None)
     weights = manifest["quantization"]["weights"]
-    values = Values(bits=4 if weights.startswith("int4") else 8)
+    values = Values(4 if weights.startswith("int4") else 8,
+                    weights.startswith("fp8"))
     with open(skeleton / WEIGHTS, "wb") as out:
         out.write(header)
         order = sorted(tensors.items(), key=lambda t: t[1]["data_offsets"])

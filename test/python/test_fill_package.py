@@ -29,8 +29,9 @@ def run(*arguments):
         ["--weights=int4", "--group-size=32", "--zero-points"],
         ["--weights=bf16", "--kv-cache=bf16"],
         ["--weights=nf4", "--group-size=32", "--double-quant"],
+        ["--weights=fp8", "--activations=fp8-dynamic"],
     ],
-    ids=["int4", "bf16", "nf4-double"],
+    ids=["int4", "bf16", "nf4-double", "fp8"],
 )
 def test_stripped_package_is_filled_and_runs(packages, tmp_path, options):
     package = packages.compile("mlp-bias", *options)
