@@ -132,6 +132,8 @@ ArrayRef<Operator> attentionOperators();
 ArrayRef<Operator> contributedOperators();
 ArrayRef<Operator> conversionOperators();
 ArrayRef<Operator> lossOperators();
+ArrayRef<Operator> resizeOperators();
+ArrayRef<Operator> einsumOperators();
 
 /// Why a node needs its input \p i to be known.
 std::string describeUnknownInput(const ::onnx::NodeProto &proto, int i);

@@ -35,7 +35,7 @@ static const llvm::StringMap<const Operator *> &getOperators() {
           reductionOperators(), productOperators(), poolingOperators(),
           normalizationOperators(), quantizationOperators(),
           attentionOperators(), contributedOperators(), lossOperators(),
-          conversionOperators()})
+          conversionOperators(), resizeOperators(), einsumOperators()})
       for (const Operator &op : list)
         map->try_emplace((llvm::Twine(op.domain) + "." + op.name).str(), &op);
     return map;
