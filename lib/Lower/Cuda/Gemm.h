@@ -47,7 +47,7 @@ namespace mlir::qlm::cuda {
 
 struct GemmPlan {
   int64_t tokens = 0; ///< rows of x of a tile: a multiple of 16
-  /// Blocks of features a warp: two where copies of x take time.
+  /// Blocks of features a warp: two for many rows of two-byte inputs.
   int64_t warpBlocks = 1;
   int64_t split = 1; ///< thread blocks of a cluster that share the columns
   int64_t atoms = 1; ///< pieces of 128 bytes of a row of x in a stage
