@@ -223,7 +223,8 @@ def test_duplicate_names_are_refused(tmp_path):
         helper.make_node("Relu", ["x"], ["y"], name="one"),
         helper.make_node("Neg", ["x"], ["y"], name="two"),
     ])  # fmt: skip
-    assert "two values have the name 'y'" in refuse(tmp_path, model)
+    text = refuse(tmp_path, model)
+    assert "node 'two' (Neg): two values have the name 'y'" in text
 
 
 @pytest.mark.parametrize(

@@ -101,6 +101,8 @@ private:
   llvm::Expected<ElementsAttr> getElements(const TensorProto &proto);
   llvm::Expected<Type> getType(const ::onnx::ValueInfoProto &info);
   llvm::Error define(const std::string &name, Value value);
+  llvm::Error defineOutput(const ::onnx::NodeProto &node,
+                           const std::string &name, Value value);
 
   OnnxFile &file;
   const ::onnx::GraphProto &graph;
@@ -122,6 +124,14 @@ private:
 llvm::Error NodeImporter::define(const std::string &name, Value value) {
   if (!values.try_emplace(name, value).second)
     return makeError("two values have the name " + quoteName(name));
+  return llvm::Error::success();
+}
+
+llvm::Error NodeImporter::defineOutput(const ::onnx::NodeProto &node,
+                                       const std::string &name, Value value) {
+  if (llvm::Error error = define(name, value))
+    return makeError(describeNode(node) + ": " +
+                     llvm::toString(std::move(error)));
   return llvm::Error::success();
 }
 
@@ -340,9 +350,7 @@ llvm::Error NodeImporter::importPackedProduct(const ::onnx::NodeProto &proto) {
   Value product = addNode("MatMul", {x, turned}, result);
   if (bias)
     product = addNode("Add", {product, bias}, result);
-  if (llvm::Error error = define(proto.output(0), product))
-    return fail(llvm::toString(std::move(error)));
-  return llvm::Error::success();
+  return defineOutput(proto, proto.output(0), product);
 }
 
 llvm::Error NodeImporter::importNode(const ::onnx::NodeProto &proto) {
@@ -374,10 +382,11 @@ llvm::Error NodeImporter::importNode(const ::onnx::NodeProto &proto) {
   if (proto.op_type() == "Constant" && attributes.size() == 1)
     if (auto value = dyn_cast<ElementsAttr>(attributes[0].getValue());
         value && attributes[0].getName() == "value" && proto.output_size() == 1)
-      return define(proto.output(0),
-                    onnxir::ConstantOp::create(
-                        b, location, value.getType(), cast<TypedAttr>(value),
-                        StringAttr(), StringAttr(), IntegerAttr()));
+      return defineOutput(
+          proto, proto.output(0),
+          onnxir::ConstantOp::create(b, location, value.getType(),
+                                     cast<TypedAttr>(value), StringAttr(),
+                                     StringAttr(), IntegerAttr()));
   SmallVector<Type> types;
   for (const std::string &name : proto.output()) {
     Type type = declared.lookup(name);
@@ -393,9 +402,8 @@ llvm::Error NodeImporter::importNode(const ::onnx::NodeProto &proto) {
   node->setDiscardableAttrs(attributes);
   for (auto [name, result] : llvm::zip(proto.output(), node.getResults()))
     if (!name.empty())
-      if (llvm::Error error = define(name, result))
-        return makeError(describeNode(proto) + ": " +
-                         llvm::toString(std::move(error)));
+      if (llvm::Error error = defineOutput(proto, name, result))
+        return error;
   return llvm::Error::success();
 }
 

@@ -69,6 +69,8 @@ private:
   Value addArgument(Type type, StringRef name, int32_t elementType,
                     bool isWeight);
   llvm::Error define(StringRef name, Tensor tensor);
+  llvm::Error defineOutput(const ::onnx::NodeProto &node, StringRef name,
+                           Tensor tensor);
 
   OnnxFile &file;
   const OnnxOptions &options;
@@ -208,6 +210,14 @@ llvm::Error GraphImporter::define(StringRef name, Tensor tensor) {
   if (!values.try_emplace(name, std::move(tensor)).second)
     return makeError("two values have the name '" + name + "'");
   defined.push_back(name.str());
+  return llvm::Error::success();
+}
+
+llvm::Error GraphImporter::defineOutput(const ::onnx::NodeProto &node,
+                                        StringRef name, Tensor tensor) {
+  if (llvm::Error error = define(name, std::move(tensor)))
+    return makeError(describeNode(node) + ": " +
+                     llvm::toString(std::move(error)));
   return llvm::Error::success();
 }
 
@@ -384,7 +394,7 @@ llvm::Error GraphImporter::importBranch(const ::onnx::GraphProto &branch,
   defined = std::move(outer);
   for (auto [name, result] : llvm::zip_equal(proto.output(), results))
     if (!name.empty())
-      if (llvm::Error error = define(name, std::move(result)))
+      if (llvm::Error error = defineOutput(proto, name, std::move(result)))
         return error;
   return llvm::Error::success();
 }
@@ -445,7 +455,7 @@ llvm::Error GraphImporter::importNode(const InlinedNode &inlined) {
       b.getStringAttr(proto.name().empty() ? proto.op_type() : proto.name()));
 
   if (auto folded = foldKnown(node))
-    return define(proto.output(0), std::move(*folded));
+    return defineOutput(proto, proto.output(0), std::move(*folded));
   LogicalResult emitted = op.emit(node);
   if (std::string problem = b.takeProblem(); !problem.empty())
     return fail(problem);
@@ -459,7 +469,7 @@ llvm::Error GraphImporter::importNode(const InlinedNode &inlined) {
     const Tensor &output = node.outs()[i];
     if (!output)
       return fail("output " + llvm::Twine(i) + " is not handled");
-    if (llvm::Error error = define(name, output))
+    if (llvm::Error error = defineOutput(proto, name, output))
       return error;
   }
   return llvm::Error::success();
