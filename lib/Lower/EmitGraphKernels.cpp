@@ -21,6 +21,7 @@
 #include "qlm/Lower/LowerGraph.h"
 #include "qlm/Package/Format.h"
 
+#include "mlir/IR/TypeUtilities.h"
 #include "mlir/Pass/PassManager.h"
 #include "llvm/ADT/TypeSwitch.h"
 #include "llvm/Support/MathExtras.h"
@@ -261,9 +262,19 @@ LogicalResult GraphKernelWriter::writeRest(Operation *op) {
       .Default([](Operation *) { return success(); });
 }
 
+static bool usesBFloat16(func::FuncOp graph) {
+  auto isUsed = [](Type type) { return getElementTypeOrSelf(type).isBF16(); };
+  WalkResult result = graph.walk([&](Operation *op) {
+    return llvm::any_of(op->getResultTypes(), isUsed) ? WalkResult::interrupt()
+                                                      : WalkResult::advance();
+  });
+  return result.wasInterrupted();
+}
+
 /// Whether the weights of \p linears are codes, and so few that code is a good
-/// part of the package.
-static bool isSmallGraph(ArrayRef<PackedLinearOp> linears) {
+/// part of the package. bf16 would need a library: where code is to be small
+/// LLVM calls a function to convert it.
+static bool isSmallGraph(func::FuncOp graph, ArrayRef<PackedLinearOp> linears) {
   int64_t bytes = 0;
   for (PackedLinearOp op : linears) {
     if (!op.getScheme())
@@ -271,7 +282,7 @@ static bool isSmallGraph(ArrayRef<PackedLinearOp> linears) {
     auto type = op.getWeight().getType();
     bytes += type.getNumElements() * type.getElementTypeBitWidth() / 8;
   }
-  return bytes < kSmallWeightBytes;
+  return !linears.empty() && !usesBFloat16(graph) && bytes < kSmallWeightBytes;
 }
 
 /// What \p kernels holds becomes the module's own, for it alone.
@@ -307,7 +318,7 @@ void EmitGraphKernelsPass::runOnOperation() {
       ModuleOp::create(builder, builder.getUnknownLoc(), kKernelsName);
   SmallVector<PackedLinearOp> linears;
   graph.walk([&](PackedLinearOp op) { linears.push_back(op); });
-  bool isSmall = isSmallGraph(linears);
+  bool isSmall = isSmallGraph(graph, linears);
   if (isSmall)
     module->setAttr(kSmallCodeAttr, builder.getUnitAttr());
   GraphKernelWriter writer(kernels, *target, isSmall);

@@ -45,8 +45,17 @@ std::optional<MapOperand> mlir::qlm::getMapOperand(linalg::GenericOp op,
   return std::nullopt;
 }
 
+/// Shorter floats need a library's rounding on processors without their
+/// instructions.
+static bool isVectorElement(Type type) {
+  return isa<IntegerType, IndexType, Float32Type, Float64Type>(type);
+}
+
 /// Whether LLVM has vectors of \p op, without a library.
 static bool hasVectors(Operation *op) {
+  if (!llvm::all_of(op->getOperandTypes(), isVectorElement) ||
+      !llvm::all_of(op->getResultTypes(), isVectorElement))
+    return false;
   return isa<arith::ConstantOp, math::RoundEvenOp, math::AbsFOp, math::SqrtOp,
              math::FloorOp, math::CeilOp, math::FmaOp>(op) ||
          (isa<arith::ArithDialect>(op->getDialect()) &&

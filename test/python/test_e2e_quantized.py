@@ -144,7 +144,7 @@ CASES = [
     Case("mha-f32", "fp8", float8=True),
     Case("mistral-window", "fp8", float8=True, cpu=OLD),
     Case("attention-bias", "fp8", float8=True, granularity="tensor"),
-    Case("mistral-window", "int4", 32),
+    Case("mistral-window", "int4", 16),
     Case("mha-f32", "int8", granularity="tensor"),
     Case("tied", "int8", granularity="tensor", zero_points=True, dynamic=True),
     Case("mha-f32", "int8", 32, granularity="group", dynamic=True),
