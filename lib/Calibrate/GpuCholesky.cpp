@@ -8,10 +8,10 @@
 #include "qlm/Calibrate/GpuCholesky.h"
 
 #include "../Runtime/Cuda/Device.h"
+#include "GpuLibrary.h"
 
 #include <algorithm>
 #include <cstring>
-#include <dlfcn.h>
 #include <limits>
 #include <memory>
 #include <mutex>
@@ -39,7 +39,7 @@ public:
   Status factor(double *matrix, int64_t size, bool &isDefinite);
 
 private:
-  bool load(const std::string &name);
+  bool findAll(void *library);
   Status reserve(DeviceMemory &memory, int64_t &held, int64_t bytes,
                  const char *purpose);
   /// Copies \p bytes to the GPU's matrix, or from it.
@@ -65,28 +65,12 @@ private:
 
 } // namespace
 
-static Status checkSolver(int error, const char *call) {
-  if (error == 0)
-    return Status();
-  return Status(StatusCode::Io,
-                std::string(call) + " failed with " + std::to_string(error));
-}
-
-/// It stays open for the process, as the driver does.
-bool GpuCholesky::load(const std::string &name) {
-  void *library = dlopen(name.c_str(), RTLD_NOW | RTLD_LOCAL);
-  if (!library)
-    return false;
-  auto find = [&](auto &function, const char *symbol) {
-    function = reinterpret_cast<std::decay_t<decltype(function)>>(
-        dlsym(library, symbol));
-    return function != nullptr;
-  };
-  return find(create, "cusolverDnCreate") &&
-         find(destroy, "cusolverDnDestroy") &&
-         find(setStream, "cusolverDnSetStream") &&
-         find(potrfSize, "cusolverDnDpotrf_bufferSize") &&
-         find(potrf, "cusolverDnDpotrf");
+bool GpuCholesky::findAll(void *library) {
+  return findSymbol(library, "cusolverDnCreate", create) &&
+         findSymbol(library, "cusolverDnDestroy", destroy) &&
+         findSymbol(library, "cusolverDnSetStream", setStream) &&
+         findSymbol(library, "cusolverDnDpotrf_bufferSize", potrfSize) &&
+         findSymbol(library, "cusolverDnDpotrf", potrf);
 }
 
 Status GpuCholesky::open(const std::string &driver,
@@ -99,12 +83,8 @@ Status GpuCholesky::open(const std::string &driver,
   std::vector<std::string> names = solver;
   if (names.empty())
     names = {"libcusolver.so.12", "libcusolver.so.11", "libcusolver.so"};
-  if (std::none_of(names.begin(), names.end(),
-                   [&](const std::string &name) { return load(name); }))
-    return Status(StatusCode::Unsupported, "cannot open cuSOLVER: none of " +
-                                               std::to_string(names.size()) +
-                                               " libraries, the last '" +
-                                               names.back() + "'");
+  QLM_RETURN_IF_ERROR(openGpuLibrary(
+      "cuSOLVER", names, [&](void *library) { return findAll(library); }));
   Result<OwnedStream> made = makeStream(*gpu);
   if (!made.ok())
     return made.status();
@@ -114,8 +94,9 @@ Status GpuCholesky::open(const std::string &driver,
   if (!pinned.ok())
     return pinned.status();
   staging = pinned.take();
-  QLM_RETURN_IF_ERROR(checkSolver(create(&handle), "cusolverDnCreate"));
-  return checkSolver(setStream(handle, stream.get()), "cusolverDnSetStream");
+  QLM_RETURN_IF_ERROR(checkGpuLibrary(create(&handle), "cusolverDnCreate"));
+  return checkGpuLibrary(setStream(handle, stream.get()),
+                         "cusolverDnSetStream");
 }
 
 Status GpuCholesky::reserve(DeviceMemory &memory, int64_t &held, int64_t bytes,
@@ -158,16 +139,16 @@ Status GpuCholesky::copy(char *host, int64_t bytes, bool isDown) {
 Status GpuCholesky::solve(int size, int &info) {
   const Driver &driver = gpu->getDriver();
   int elements = 0;
-  QLM_RETURN_IF_ERROR(checkSolver(
+  QLM_RETURN_IF_ERROR(checkGpuLibrary(
       potrfSize(handle, kFillUpper, size, matrixMemory.get(), size, &elements),
       "cusolverDnDpotrf_bufferSize"));
   QLM_RETURN_IF_ERROR(reserve(workspace, workspaceBytes,
                               std::max<int64_t>(elements, 1) * 8,
                               "a factorization"));
   QLM_RETURN_IF_ERROR(
-      checkSolver(potrf(handle, kFillUpper, size, matrixMemory.get(), size,
-                        workspace.get(), elements, infoMemory.get()),
-                  "cusolverDnDpotrf"));
+      checkGpuLibrary(potrf(handle, kFillUpper, size, matrixMemory.get(), size,
+                            workspace.get(), elements, infoMemory.get()),
+                      "cusolverDnDpotrf"));
   QLM_RETURN_IF_ERROR(QLM_CUDA_CALL(
       driver, "factoring a matrix", cuMemcpyDtoHAsync, staging.get(),
       infoMemory.get(), sizeof(int), stream.get()));

@@ -6,10 +6,10 @@
 //===----------------------------------------------------------------------===//
 
 #include "GpuMoments.h"
+#include "GpuLibrary.h"
 
 #include <algorithm>
 #include <cstring>
-#include <dlfcn.h>
 
 using namespace qlm;
 using namespace qlm::cuda;
@@ -39,20 +39,11 @@ struct GpuMoments::Blas {
       destroy(handle);
   }
 
-  /// It stays open for the process, as the driver does.
-  bool load(const std::string &name) {
-    void *library = dlopen(name.c_str(), RTLD_NOW | RTLD_LOCAL);
-    if (!library)
-      return false;
-    auto find = [&](auto &function, const char *symbol) {
-      function = reinterpret_cast<std::decay_t<decltype(function)>>(
-          dlsym(library, symbol));
-      return function != nullptr;
-    };
-    return find(create, "cublasCreate_v2") &&
-           find(destroy, "cublasDestroy_v2") &&
-           find(setStream, "cublasSetStream_v2") &&
-           find(ssyrk, "cublasSsyrk_v2");
+  bool findAll(void *library) {
+    return findSymbol(library, "cublasCreate_v2", create) &&
+           findSymbol(library, "cublasDestroy_v2", destroy) &&
+           findSymbol(library, "cublasSetStream_v2", setStream) &&
+           findSymbol(library, "cublasSsyrk_v2", ssyrk);
   }
 };
 
@@ -68,30 +59,18 @@ GpuMoments::~GpuMoments() {
   blas.reset();
 }
 
-static Status checkBlas(int error, const char *call) {
-  if (error == 0)
-    return Status();
-  return Status(StatusCode::Io,
-                std::string(call) + " failed with " + std::to_string(error));
-}
-
 Status GpuMoments::start(const std::vector<std::string> &names) {
   QLM_RETURN_IF_ERROR(gpu->makeCurrent());
   Result<OwnedStream> made = makeStream(*gpu);
   if (!made.ok())
     return made.status();
   stream = made.take();
-  bool loaded = false;
-  for (const std::string &name : names)
-    loaded = loaded || blas->load(name);
-  if (!loaded)
-    return Status(StatusCode::Unsupported,
-                  "cannot open cuBLAS: none of " +
-                      std::to_string(names.size()) + " libraries, the last '" +
-                      (names.empty() ? "" : names.back()) + "'");
-  QLM_RETURN_IF_ERROR(checkBlas(blas->create(&blas->handle), "cublasCreate"));
-  return checkBlas(blas->setStream(blas->handle, stream.get()),
-                   "cublasSetStream");
+  QLM_RETURN_IF_ERROR(openGpuLibrary(
+      "cuBLAS", names, [&](void *library) { return blas->findAll(library); }));
+  QLM_RETURN_IF_ERROR(
+      checkGpuLibrary(blas->create(&blas->handle), "cublasCreate"));
+  return checkGpuLibrary(blas->setStream(blas->handle, stream.get()),
+                         "cublasSetStream");
 }
 
 Result<std::unique_ptr<GpuMoments>>
@@ -156,11 +135,11 @@ Status GpuMoments::add(Sums &sums, const float *rows, int64_t count) {
                                     static_cast<size_t>(bytes), stream.get()));
   float one = 1;
   auto size = static_cast<int>(sums.features);
-  QLM_RETURN_IF_ERROR(
-      checkBlas(blas->ssyrk(blas->handle, kFillUpper, kNotTransposed, size,
-                            static_cast<int>(count), &one, rowMemory.get(),
-                            size, &one, sums.memory.get(), size),
-                "cublasSsyrk"));
+  QLM_RETURN_IF_ERROR(checkGpuLibrary(
+      blas->ssyrk(blas->handle, kFillUpper, kNotTransposed, size,
+                  static_cast<int>(count), &one, rowMemory.get(), size, &one,
+                  sums.memory.get(), size),
+      "cublasSsyrk"));
   // The next rows take the place of these.
   return QLM_CUDA_CALL(driver, "adding moments", cuStreamSynchronize,
                        stream.get());
