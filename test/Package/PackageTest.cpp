@@ -83,7 +83,7 @@ TEST_F(FolderTest, writesTheManifest) {
       << llvm::toString(summary.takeError());
   llvm::json::Object manifest = readManifest();
   EXPECT_EQ(manifest.getString("format"), "qlm-package");
-  EXPECT_EQ(manifest.getInteger("version"), 1);
+  EXPECT_EQ(manifest.getInteger("version"), 2);
   EXPECT_EQ(manifest.getString("producer"), "test 1");
 
   llvm::json::Object &model = *manifest.getObject("model");

@@ -298,8 +298,8 @@ def damage(package: Path, copy: Path, name: str, change) -> Path:
         ("tokenizer.json", lambda b: b + b" ", "the file is damaged"),
         ("manifest.json", lambda b: b[:50], "not valid JSON"),
         ("manifest.json",
-         lambda b: json.dumps(json.loads(b) | {"version": 2}).encode(),
-         "package has version 2, this runtime reads version 1; recompile it "
+         lambda b: json.dumps(json.loads(b) | {"version": 1}).encode(),
+         "package has version 1, this runtime reads version 2; recompile it "
          "with quantc"),
     ],
 )  # fmt: skip

@@ -20,7 +20,7 @@
 // manifest.json, one object (all sizes in bytes unless said otherwise):
 //
 //   {
-//     "format": "qlm-package", "version": 1,
+//     "format": "qlm-package", "version": 2,
 //     "checksum": hex64,                         // of this file; see below
 //     "producer": "quantc 0.1.0",
 //     "model": {"architecture": "llama", "name": str, "vocabulary_size": int,
@@ -172,7 +172,9 @@
 namespace qlm::format {
 
 inline constexpr const char kFormatName[] = "qlm-package";
-inline constexpr int64_t kFormatVersion = 1;
+/// Raised whenever a runtime of the version before would read a package
+/// wrongly. 2: launches of the processor's kernels begin with beginLaunch.
+inline constexpr int64_t kFormatVersion = 2;
 inline constexpr const char kManifestFile[] = "manifest.json";
 /// Stands in the manifest where its checksum goes, while that is computed.
 inline constexpr const char kNoChecksum[] = "0000000000000000";

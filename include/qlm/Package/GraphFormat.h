@@ -9,7 +9,7 @@
 // A graph of any kind (quantc FILE.onnx) is a package with another manifest:
 //
 //   {
-//     "format": "qlm-graph", "version": 1, "checksum": hex64, "producer": str,
+//     "format": "qlm-graph", "version": 2, "checksum": hex64, "producer": str,
 //     "target": as in Format.h, "weights": as in Format.h,
 //     "inputs": [{"name": str, "type": "float32"|..., "shape": [int|null]}],
 //     "outputs": the same,

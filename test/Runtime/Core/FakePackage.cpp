@@ -89,7 +89,7 @@ Json test::fakeManifest(const FakeLimits &limits) {
        positions = argument("step", 1), sequences = argument("step", 2),
        tables = argument("step", 5);
   return {{"format", "qlm-package"},
-          {"version", 1},
+          {"version", qlm::format::kFormatVersion},
           {"producer", "a test"},
           {"model",
            {{"architecture", "fake"},

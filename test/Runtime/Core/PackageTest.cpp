@@ -177,7 +177,7 @@ TEST(PackageTest, RefusesAnotherVersionFirst) {
   });
   EXPECT_EQ(messageOf(package),
             "PKG/manifest.json: package has version 7, this runtime reads "
-            "version 1; recompile it with quantc");
+            "version 2; recompile it with quantc");
 }
 
 TEST(CpuFeaturesTest, AgreesWithTheCompilersOwnProbe) {
