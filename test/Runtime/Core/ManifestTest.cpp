@@ -54,8 +54,8 @@ struct BadField {
 
 static const BadField badFields[] = {
     {"/format", "zip", "format must be 'qlm-package', is 'zip'"},
-    {"/version", 2,
-     "package has version 2, this runtime reads version 1; recompile it with "
+    {"/version", 1,
+     "package has version 1, this runtime reads version 2; recompile it with "
      "quantc"},
     {"/version", nullptr, "has no 'version'"},
     {"/model", nullptr, "has no 'model'"},
