@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 import numpy_reference as reference
-import test_definitions as definitions
+import referee
 from numpy_reference import Scheme
 from toolchain import BIN
 
@@ -293,7 +293,7 @@ def scheme_text(scheme: Scheme) -> str:
                                     int4_zp(24)], ids=str)
 def test_rtn_and_pack_equal_definitions(scheme: Scheme,
                                         tmp_path: pathlib.Path) -> None:
-    if not definitions.REFEREE.exists():
+    if not referee.REFEREE.exists():
         pytest.skip("qlm-referee is not built")
     rng = np.random.default_rng(zlib.crc32(str(scheme).encode()))
     rows, columns = 19, 48
@@ -325,7 +325,7 @@ def test_rtn_and_pack_equal_definitions(scheme: Scheme,
           : {types[0]} to tensor<2x{columns // cell}x64xi8>"""
     results["d"] = ((rows, columns), "f32")
     results["p"] = ((2, columns // cell, 64), "i8")
-    outputs = dict(zip(results, definitions.run(
+    outputs = dict(zip(results, referee.run(
         tmp_path, body, {"w": (weights, "f32")}, results)))
     files = {"c": "codes", "s": "scales", "z": "zero_points", "d": "values",
              "p": "packed_codes"}
@@ -337,7 +337,7 @@ def test_rtn_and_pack_equal_definitions(scheme: Scheme,
 @pytest.mark.parametrize("scale", [1e-36, 1e-3, 1.0, 3e38])
 def test_dynamic_quantize_equals_definition(scale: float,
                                             tmp_path: pathlib.Path) -> None:
-    if not definitions.REFEREE.exists():
+    if not referee.REFEREE.exists():
         pytest.skip("qlm-referee is not built")
     rng = np.random.default_rng(5)
     values = (rng.uniform(-1, 1, (5, 37)) * scale).astype(np.float32)
@@ -347,7 +347,7 @@ def test_dynamic_quantize_equals_definition(scale: float,
                     tmp_path / "out")
     assert done.returncode == 0, done.stderr
     row = "#qlm.scheme<i8, row, range [-127, 127], bound 127.0, scales f32>"
-    codes, scales = definitions.run(
+    codes, scales = referee.run(
         tmp_path, f"""
       %c, %s = qlm.dynamic_quantize %x {{scheme = {row}}}
           : tensor<5x37xf32> -> tensor<5x37xi8>, tensor<5xf32>""",
@@ -411,10 +411,10 @@ def test_double_quantization_equals_reference_and_definition(
     for name, array in expected.items():
         actual = (tmp_path / f"out.{name}").read_bytes()
         assert actual == array.tobytes(), name
-    if not definitions.REFEREE.exists():
+    if not referee.REFEREE.exists():
         pytest.skip("qlm-referee is not built")
     matrix = f"tensor<{rows}x{groups}x"
-    outputs = definitions.run(
+    outputs = referee.run(
         tmp_path, f"""
       %c, %t = qlm.quantize_scales %s
           : {matrix}f32> to {matrix}ui8>, tensor<{superscales.size}xf32>

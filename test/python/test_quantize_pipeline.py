@@ -10,9 +10,9 @@ import subprocess
 import numpy as np
 import pytest
 
-import test_definitions as definitions
+import referee
 
-QUANT_OPT = definitions.REFEREE.parent / "quant-opt"
+QUANT_OPT = referee.REFEREE.parent / "quant-opt"
 TOKENS, HIDDEN, INNER = 5, 48, 34
 # Sums run in another order: a few units in the last place of f32.
 TOLERANCE = 2e-6
@@ -60,7 +60,7 @@ def evaluate(folder: pathlib.Path, text: str, x: np.ndarray) -> np.ndarray:
     (folder / "main.mlir").write_text(text)
     x.tofile(folder / "x")
     done = subprocess.run(
-        [definitions.REFEREE, folder / "main.mlir", f"--input={folder / 'x'}",
+        [referee.REFEREE, folder / "main.mlir", f"--input={folder / 'x'}",
          f"--output={folder / 'y'}"], text=True, capture_output=True,
         timeout=60)
     assert done.returncode == 0, done.stderr
@@ -73,7 +73,7 @@ def evaluate(folder: pathlib.Path, text: str, x: np.ndarray) -> np.ndarray:
                                      "weights=int4 group-size=2 zero-points"])
 def test_folding_and_packing_keep_results(weights: str, activations: str,
                                           tmp_path: pathlib.Path) -> None:
-    if not definitions.REFEREE.exists() or not QUANT_OPT.exists():
+    if not referee.REFEREE.exists() or not QUANT_OPT.exists():
         pytest.skip("qlm-referee or quant-opt is not built")
     rng = np.random.default_rng(3)
     model = make_model(rng)
@@ -89,22 +89,22 @@ def test_folding_and_packing_keep_results(weights: str, activations: str,
     after = evaluate(tmp_path, packed, x)
     # A code of the second linear's input may round the other way.
     steps = 0.02 if activations == "int8-dynamic" else TOLERANCE
-    assert definitions.relative_error(after, before) < steps
+    assert referee.relative_error(after, before) < steps
     bound = 0.2 if "int4" in weights else 0.02
-    assert TOLERANCE < definitions.relative_error(before, exact) < bound
+    assert TOLERANCE < referee.relative_error(before, exact) < bound
 
 
 @pytest.mark.parametrize("weights, bound", [("f32", TOLERANCE), ("f16", 1e-3),
                                             ("bf16", 8e-3)])
 def test_float_weights_keep_results(weights: str, bound: float,
                                     tmp_path: pathlib.Path) -> None:
-    if not definitions.REFEREE.exists() or not QUANT_OPT.exists():
+    if not referee.REFEREE.exists() or not QUANT_OPT.exists():
         pytest.skip("qlm-referee or quant-opt is not built")
     rng = np.random.default_rng(4)
     model = make_model(rng)
     x = rng.normal(size=(TOKENS, HIDDEN)).astype(np.float32)
     packed = transform(model, f"--qlm-quantize-pipeline=weights={weights}")
     assert "qlm.packed_linear" in packed
-    error = definitions.relative_error(evaluate(tmp_path, packed, x),
-                                       evaluate(tmp_path, model, x))
+    error = referee.relative_error(evaluate(tmp_path, packed, x),
+                                   evaluate(tmp_path, model, x))
     assert error < bound

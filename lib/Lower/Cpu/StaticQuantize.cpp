@@ -9,7 +9,7 @@
 //          codes i8 [rows, features], scales f32 [rows].
 // Formula: codes = clamp(round(input / scale), -127, 127), scales = scale.
 // Tiles:   one a row. One pass, since no row has to be looked at first.
-// Tested:  test/python/test_definitions.py, against the definition.
+// Tested:  test/python/test_definitions_quantized.py, against the definition.
 //
 //===----------------------------------------------------------------------===//
 
