@@ -38,7 +38,8 @@ import numpy as np
 
 ROOT = Path(__file__).resolve().parent.parent
 SCRIPTS = ("scripts/gpu_test.py", "scripts/gpu_launches.py",
-           "scripts/gpu_weights.py", "scripts/gpu_numbers.py",
+           "scripts/gpu_driver.py", "scripts/gpu_weights.py",
+           "scripts/gpu_numbers.py",
            "benchmarks/model/fill_package.py", "benchmarks/model/shapes_model.py")
 sys.path.append(str(ROOT / "benchmarks/model"))  # in a bundle they lie beside
 import fill_package  # noqa: E402
