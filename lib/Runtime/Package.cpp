@@ -98,10 +98,6 @@ Package::~Package() {
     dlclose(module);
 }
 
-const void *Package::tensorData(const std::string &key) const {
-  return weights.data() + tensors.at(key).offset;
-}
-
 /// The weights of \p launches must be among \p tensors, those of \p file, and
 /// aligned.
 static Status checkWeights(const std::vector<Launch> &launches,
@@ -187,34 +183,42 @@ Status Package::mapWeights(const Options &options) {
   return checkSize(weights.size(), manifest.weights.bytes, file);
 }
 
-Status Package::readWeights(const Options &options) {
+Result<MappedMemory>
+Package::readWeightsFile(int threads, uint64_t *checksum,
+                         const std::atomic<bool> *isCancelled) const {
   std::string file = path + "/" + manifest.weights.file;
+  Result<MappedMemory> memory =
+      MappedMemory::readFile(file, threads, checksum, isCancelled);
+  if (memory.ok())
+    QLM_RETURN_IF_ERROR(
+        checkSize(memory->size(), manifest.weights.bytes, file));
+  return memory;
+}
+
+Status Package::readWeights(const Options &options) {
   uint64_t checksum = 0;
-  Result<MappedMemory> memory = MappedMemory::readFile(
-      file, options.threads, options.verifyWeights ? &checksum : nullptr);
+  Result<MappedMemory> memory = readWeightsFile(
+      options.threads, options.verifyWeights ? &checksum : nullptr);
   if (!memory.ok())
     return memory.status();
   weights = memory.take();
-  QLM_RETURN_IF_ERROR(checkSize(weights.size(), manifest.weights.bytes, file));
   verifyLater = false;
   if (!options.verifyWeights)
     return Status();
   // A damaged header has a message that says more.
   QLM_RETURN_IF_ERROR(checkWeightsTable());
-  return compareChecksum(checksum, manifest.weights.checksum, file);
+  return compareChecksum(checksum, manifest.weights.checksum,
+                         path + "/" + manifest.weights.file);
 }
 
 Result<MappedMemory>
 Package::copyWeights(const std::atomic<bool> &isCancelled) const {
-  std::string file = path + "/" + manifest.weights.file;
   uint64_t checksum = 0;
   Result<MappedMemory> memory =
-      MappedMemory::readFile(file, 1, &checksum, &isCancelled);
-  if (!memory.ok())
-    return memory;
-  QLM_RETURN_IF_ERROR(checkSize(memory->size(), manifest.weights.bytes, file));
-  QLM_RETURN_IF_ERROR(
-      compareChecksum(checksum, manifest.weights.checksum, file));
+      readWeightsFile(/*threads=*/1, &checksum, &isCancelled);
+  if (memory.ok())
+    QLM_RETURN_IF_ERROR(compareChecksum(checksum, manifest.weights.checksum,
+                                        path + "/" + manifest.weights.file));
   return memory;
 }
 

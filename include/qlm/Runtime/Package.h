@@ -67,8 +67,6 @@ public:
   const std::string &getPath() const { return path; }
   const Manifest &getManifest() const { return manifest; }
   const TensorTable &getTensors() const { return tensors; }
-  /// Bytes of the tensor at \p key, 64-byte aligned; it must exist.
-  const void *tensorData(const std::string &key) const;
   /// Whether the weights were copied, and not mapped.
   bool areWeightsCopied() const { return weightsCopied; }
   /// Whether weights that are mapped are to be copied after the first step.
@@ -95,6 +93,11 @@ private:
   Package() = default;
   Status loadWeights(const Options &options);
   Status mapWeights(const Options &options);
+  /// The file of the weights, read into memory; its size is compared, its
+  /// checksum given where it is wanted.
+  Result<MappedMemory>
+  readWeightsFile(int threads, uint64_t *checksum,
+                  const std::atomic<bool> *isCancelled = nullptr) const;
   Status readWeights(const Options &options);
   Status checkWeightsTable();
   Status openModule();

@@ -44,6 +44,13 @@ static std::string messageOf(const FakePackage &package, bool verify = true) {
   return message;
 }
 
+/// The output layer's weight, which \p memory of \p package holds.
+static const float *outputIn(const MappedMemory &memory,
+                             const Package &package) {
+  return reinterpret_cast<const float *>(
+      memory.data() + package.getTensors().at("lm_head.weight").offset);
+}
+
 static bool contains(const std::string &text, const std::string &part) {
   return text.find(part) != std::string::npos;
 }
@@ -53,8 +60,7 @@ TEST(PackageTest, LoadsAndFindsKernelsAndWeights) {
   Result<std::unique_ptr<Package>> loaded = Package::load(package.path(), {});
   ASSERT_TRUE(loaded.ok()) << loaded.status().message();
   EXPECT_EQ((*loaded)->getKernels().size(), 5u);
-  const float *output =
-      static_cast<const float *>((*loaded)->tensorData("lm_head.weight"));
+  const float *output = outputIn((*loaded)->weightsMemory(), **loaded);
   EXPECT_EQ(reinterpret_cast<uintptr_t>(output) % 64, 0u);
   EXPECT_TRUE(std::equal(output, output + 32 * 32, test::fakeOutput().begin()));
 }
@@ -282,8 +288,7 @@ TEST(PackageTest, CopiedWeightsOutliveTheirFile) {
   ASSERT_TRUE(loaded.ok()) << loaded.status().message();
   EXPECT_TRUE((*loaded)->areWeightsCopied());
   std::filesystem::resize_file(package.file("weights.safetensors"), 0);
-  const float *output =
-      static_cast<const float *>((*loaded)->tensorData("lm_head.weight"));
+  const float *output = outputIn((*loaded)->weightsMemory(), **loaded);
   EXPECT_TRUE(std::equal(output, output + 32 * 32, test::fakeOutput().begin()));
 }
 
@@ -299,9 +304,7 @@ TEST(PackageTest, LateCopyReplacesTheMapping) {
   (*executor)->settle();
   EXPECT_TRUE((*executor)->areWeightsCopied());
   std::filesystem::resize_file(package.file("weights.safetensors"), 0);
-  const float *output = reinterpret_cast<const float *>(
-      (*executor)->weightsMemory().data() +
-      (*loaded)->getTensors().at("lm_head.weight").offset);
+  const float *output = outputIn((*executor)->weightsMemory(), **loaded);
   EXPECT_TRUE(std::equal(output, output + 32 * 32, test::fakeOutput().begin()));
 
   // All memory at the start means all of it.
