@@ -18,59 +18,6 @@ using onnx::TensorProto;
 // One input
 //===----------------------------------------------------------------------===//
 
-/// Applies \p body to the elements, halves as f32: transcendental functions of
-/// halves are computed wide and rounded once.
-static LogicalResult
-mapFloats(Node &node, function_ref<Value(TensorBuilder &, Value)> body) {
-  const Tensor &x = node.in(0);
-  if (!isFloatType(x.type))
-    return node.fail("takes floating-point elements");
-  TensorBuilder &b = node.b;
-  int32_t wide = accumulatorType(x.type);
-  Value result = b.map({x.value}, x.elementType(), [&](ValueRange e) {
-    return convertElement(b, body(b, convertElement(b, e[0], x.type, wide)),
-                          wide, x.type);
-  });
-  return node.set(0, result, x.type);
-}
-
-template <typename Op> static LogicalResult emitMath(Node &node) {
-  return mapFloats(node, [](TensorBuilder &b, Value x) -> Value {
-    return Op::create(b, b.loc, x);
-  });
-}
-
-static Value one(TensorBuilder &b, Value x) {
-  return b.constant(x.getType(), 1);
-}
-static Value zero(TensorBuilder &b, Value x) {
-  return b.constant(x.getType(), 0);
-}
-static Value number(TensorBuilder &b, Value x, double value) {
-  return b.constant(x.getType(), value);
-}
-static Value isLess(TensorBuilder &b, Value x, Value y) {
-  return arith::CmpFOp::create(b, b.loc, arith::CmpFPredicate::OLT, x, y);
-}
-static Value exp(TensorBuilder &b, Value x) {
-  return math::ExpOp::create(b, b.loc, x);
-}
-
-static Value sigmoid(TensorBuilder &b, Value x) {
-  Value denominator =
-      addElements(b, one(b, x), exp(b, arith::NegFOp::create(b, b.loc, x)));
-  return arith::DivFOp::create(b, b.loc, one(b, x), denominator);
-}
-
-/// log(1 + e^x) without overflow.
-static Value softplus(TensorBuilder &b, Value x) {
-  Value size = math::AbsFOp::create(b, b.loc, x);
-  Value small = math::Log1pOp::create(
-      b, b.loc, exp(b, arith::NegFOp::create(b, b.loc, size)));
-  return addElements(b, arith::MaximumFOp::create(b, b.loc, x, zero(b, x)),
-                     small);
-}
-
 /// Applies \p body to each element of the input; the type stays.
 static LogicalResult mapSame(Node &node, function_ref<Value(Value)> body) {
   const Tensor &x = node.in(0);
@@ -123,138 +70,6 @@ static LogicalResult emitRelu(Node &node) {
   return mapSame(node, [&](Value x) {
     return maxElements(b, x, b.integer(x.getType(), 0), type);
   });
-}
-
-static LogicalResult emitReciprocal(Node &node) {
-  return mapFloats(node, [](TensorBuilder &b, Value x) -> Value {
-    return arith::DivFOp::create(b, b.loc, one(b, x), x);
-  });
-}
-
-static LogicalResult emitSigmoid(Node &node) {
-  return mapFloats(node, sigmoid);
-}
-static LogicalResult emitSoftplus(Node &node) {
-  return mapFloats(node, softplus);
-}
-
-static LogicalResult emitSoftsign(Node &node) {
-  return mapFloats(node, [](TensorBuilder &b, Value x) -> Value {
-    Value size = math::AbsFOp::create(b, b.loc, x);
-    return arith::DivFOp::create(b, b.loc, x, addElements(b, one(b, x), size));
-  });
-}
-
-/// Below zero: scale * (e^x - 1); above: x, times \p gain both.
-static LogicalResult emitExponentialUnit(Node &node, double alpha,
-                                         double gain) {
-  return mapFloats(node, [&](TensorBuilder &b, Value x) -> Value {
-    Value below = mulElements(b, number(b, x, alpha),
-                              subElements(b, exp(b, x), one(b, x)));
-    Value value =
-        arith::SelectOp::create(b, b.loc, isLess(b, x, zero(b, x)), below, x);
-    return mulElements(b, number(b, x, gain), value);
-  });
-}
-static LogicalResult emitElu(Node &node) {
-  return emitExponentialUnit(node, node.number("alpha", 1), 1);
-}
-static LogicalResult emitSelu(Node &node) {
-  return emitExponentialUnit(node,
-                             node.number("alpha", 1.67326319217681884765625),
-                             node.number("gamma", 1.05070102214813232421875));
-}
-static LogicalResult emitCelu(Node &node) {
-  double alpha = node.number("alpha", 1);
-  return mapFloats(node, [&](TensorBuilder &b, Value x) -> Value {
-    Value scaled = arith::DivFOp::create(b, b.loc, x, number(b, x, alpha));
-    Value below = mulElements(b, number(b, x, alpha),
-                              subElements(b, exp(b, scaled), one(b, x)));
-    return addElements(b, arith::MaximumFOp::create(b, b.loc, x, zero(b, x)),
-                       arith::MinimumFOp::create(b, b.loc, below, zero(b, x)));
-  });
-}
-static LogicalResult emitLeakyRelu(Node &node) {
-  double alpha = node.number("alpha", 0.01f);
-  return mapFloats(node, [&](TensorBuilder &b, Value x) -> Value {
-    return arith::SelectOp::create(b, b.loc, isLess(b, x, zero(b, x)),
-                                   mulElements(b, number(b, x, alpha), x), x);
-  });
-}
-static LogicalResult emitThresholdedRelu(Node &node) {
-  double alpha = node.number("alpha", 1);
-  return mapFloats(node, [&](TensorBuilder &b, Value x) -> Value {
-    return arith::SelectOp::create(b, b.loc, isLess(b, number(b, x, alpha), x),
-                                   x, zero(b, x));
-  });
-}
-
-static Value clampToUnit(TensorBuilder &b, Value x) {
-  return arith::MaximumFOp::create(
-      b, b.loc, zero(b, x), arith::MinimumFOp::create(b, b.loc, one(b, x), x));
-}
-static LogicalResult emitHardSigmoid(Node &node) {
-  double alpha = node.number("alpha", 0.2f), beta = node.number("beta", 0.5);
-  return mapFloats(node, [&](TensorBuilder &b, Value x) -> Value {
-    return clampToUnit(b, addElements(b, mulElements(b, number(b, x, alpha), x),
-                                      number(b, x, beta)));
-  });
-}
-static LogicalResult emitHardSwish(Node &node) {
-  return mapFloats(node, [&](TensorBuilder &b, Value x) -> Value {
-    Value gate =
-        clampToUnit(b, addElements(b, mulElements(b, x, number(b, x, 1.0 / 6)),
-                                   number(b, x, 0.5)));
-    return mulElements(b, x, gate);
-  });
-}
-static LogicalResult emitMish(Node &node) {
-  return mapFloats(node, [](TensorBuilder &b, Value x) -> Value {
-    return mulElements(b, x, math::TanhOp::create(b, b.loc, softplus(b, x)));
-  });
-}
-static LogicalResult emitSwish(Node &node) {
-  double alpha = node.number("alpha", 1);
-  return mapFloats(node, [&](TensorBuilder &b, Value x) -> Value {
-    return mulElements(b, x,
-                       sigmoid(b, mulElements(b, number(b, x, alpha), x)));
-  });
-}
-static LogicalResult emitGelu(Node &node) {
-  StringRef approximate = node.text("approximate", "none");
-  return mapFloats(node, [&](TensorBuilder &b, Value x) -> Value {
-    Value inner;
-    if (approximate == "tanh") {
-      Value cube = mulElements(b, x, mulElements(b, x, x));
-      Value sum =
-          addElements(b, x, mulElements(b, number(b, x, 0.044715), cube));
-      inner = math::TanhOp::create(
-          b, b.loc, mulElements(b, number(b, x, 0.7978845608028654), sum));
-    } else {
-      inner = math::ErfOp::create(
-          b, b.loc, mulElements(b, x, number(b, x, 0.7071067811865476)));
-    }
-    return mulElements(b, mulElements(b, number(b, x, 0.5), x),
-                       addElements(b, one(b, x), inner));
-  });
-}
-static LogicalResult emitShrink(Node &node) {
-  double bias = node.number("bias", 0), lambda = node.number("lambd", 0.5);
-  const Tensor &x = node.in(0);
-  TensorBuilder &b = node.b;
-  int32_t wide = isFloatType(x.type) ? accumulatorType(x.type)
-                                     : static_cast<int32_t>(TensorProto::FLOAT);
-  Value result = b.map({x.value}, x.elementType(), [&](ValueRange e) {
-    Value v = convertElement(b, e[0], x.type, wide);
-    Value below = isLess(b, v, number(b, v, -lambda));
-    Value above = isLess(b, number(b, v, lambda), v);
-    Value up = arith::SelectOp::create(
-        b, b.loc, above, subElements(b, v, number(b, v, bias)), zero(b, v));
-    Value value = arith::SelectOp::create(
-        b, b.loc, below, addElements(b, v, number(b, v, bias)), up);
-    return convertElement(b, value, wide, x.type);
-  });
-  return node.set(0, result, x.type);
 }
 
 static LogicalResult emitIsNaN(Node &node) {
@@ -564,57 +379,37 @@ static LogicalResult emitWhere(Node &node) {
 
 static const Operator operators[] = {
     {"", "Abs", 1, 1, emitAbs},
-    {"", "Acos", 1, 1, emitMath<math::AcosOp>},
-    {"", "Acosh", 1, 1, emitMath<math::AcoshOp>},
     {"", "Add", 2, 2, emitAdd},
     {"", "And", 2, 2, emitBits<arith::AndIOp>},
-    {"", "Asin", 1, 1, emitMath<math::AsinOp>},
-    {"", "Asinh", 1, 1, emitMath<math::AsinhOp>},
-    {"", "Atan", 1, 1, emitMath<math::AtanOp>},
-    {"", "Atanh", 1, 1, emitMath<math::AtanhOp>},
     {"", "BitShift", 2, 2, emitBitShift},
     {"", "BitwiseAnd", 2, 2, emitBits<arith::AndIOp>},
     {"", "BitwiseNot", 1, 1, emitNot},
     {"", "BitwiseOr", 2, 2, emitBits<arith::OrIOp>},
     {"", "BitwiseXor", 2, 2, emitBits<arith::XOrIOp>},
-    {"", "Ceil", 1, 1, emitMath<math::CeilOp>},
-    {"", "Celu", 1, 1, emitCelu},
     {"", "Clip", 1, 3, emitClip},
-    {"", "Cos", 1, 1, emitMath<math::CosOp>},
-    {"", "Cosh", 1, 1, emitMath<math::CoshOp>},
     {"", "Div", 2, 2, emitDiv},
     {"", "Dropout", 1, 3, emitDropout},
-    {"", "Elu", 1, 1, emitElu},
     {"", "Equal", 2, 2,
      emitCompare<arith::CmpFPredicate::OEQ, arith::CmpIPredicate::eq,
                  arith::CmpIPredicate::eq>},
-    {"", "Erf", 1, 1, emitMath<math::ErfOp>},
-    {"", "Exp", 1, 1, emitMath<math::ExpOp>},
-    {"", "Floor", 1, 1, emitMath<math::FloorOp>},
-    {"", "Gelu", 1, 1, emitGelu},
     {"", "Greater", 2, 2,
      emitCompare<arith::CmpFPredicate::OGT, arith::CmpIPredicate::sgt,
                  arith::CmpIPredicate::ugt>},
     {"", "GreaterOrEqual", 2, 2,
      emitCompare<arith::CmpFPredicate::OGE, arith::CmpIPredicate::sge,
                  arith::CmpIPredicate::uge>},
-    {"", "HardSigmoid", 1, 1, emitHardSigmoid},
-    {"", "HardSwish", 1, 1, emitHardSwish},
     {"", "Identity", 1, 1, emitIdentity},
     {"", "IsInf", 1, 1, emitIsInf},
     {"", "IsNaN", 1, 1, emitIsNaN},
-    {"", "LeakyRelu", 1, 1, emitLeakyRelu},
     {"", "Less", 2, 2,
      emitCompare<arith::CmpFPredicate::OLT, arith::CmpIPredicate::slt,
                  arith::CmpIPredicate::ult>},
     {"", "LessOrEqual", 2, 2,
      emitCompare<arith::CmpFPredicate::OLE, arith::CmpIPredicate::sle,
                  arith::CmpIPredicate::ule>},
-    {"", "Log", 1, 1, emitMath<math::LogOp>},
     {"", "Max", 1, -1, emitMax},
     {"", "Mean", 1, -1, emitMean},
     {"", "Min", 1, -1, emitMin},
-    {"", "Mish", 1, 1, emitMish},
     {"", "Mod", 2, 2, emitMod},
     {"", "Mul", 2, 2, emitMul},
     {"", "Neg", 1, 1, emitNeg},
@@ -622,24 +417,10 @@ static const Operator operators[] = {
     {"", "Or", 2, 2, emitBits<arith::OrIOp>},
     {"", "PRelu", 2, 2, emitPRelu},
     {"", "Pow", 2, 2, emitPow},
-    {"", "Reciprocal", 1, 1, emitReciprocal},
     {"", "Relu", 1, 1, emitRelu},
-    {"", "Round", 1, 1, emitMath<math::RoundEvenOp>},
-    {"", "Selu", 1, 1, emitSelu},
-    {"", "Shrink", 1, 1, emitShrink},
-    {"", "Sigmoid", 1, 1, emitSigmoid},
     {"", "Sign", 1, 1, emitSign},
-    {"", "Sin", 1, 1, emitMath<math::SinOp>},
-    {"", "Sinh", 1, 1, emitMath<math::SinhOp>},
-    {"", "Softplus", 1, 1, emitSoftplus},
-    {"", "Softsign", 1, 1, emitSoftsign},
-    {"", "Sqrt", 1, 1, emitMath<math::SqrtOp>},
     {"", "Sub", 2, 2, emitSub},
     {"", "Sum", 1, -1, emitAdd},
-    {"", "Swish", 1, 1, emitSwish},
-    {"", "Tan", 1, 1, emitMath<math::TanOp>},
-    {"", "Tanh", 1, 1, emitMath<math::TanhOp>},
-    {"", "ThresholdedRelu", 1, 1, emitThresholdedRelu},
     {"", "Where", 3, 3, emitWhere},
     {"", "Xor", 2, 2, emitBits<arith::XOrIOp>},
 };

@@ -121,6 +121,7 @@ struct Operator {
 
 // Operators by topic; each file has its list.
 ArrayRef<Operator> elementwiseOperators();
+ArrayRef<Operator> floatFunctionOperators();
 ArrayRef<Operator> shapeOperators();
 ArrayRef<Operator> indexingOperators();
 ArrayRef<Operator> reductionOperators();

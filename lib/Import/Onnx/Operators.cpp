@@ -31,9 +31,9 @@ static const llvm::StringMap<const Operator *> &getOperators() {
   static const auto *operators = [] {
     auto *map = new llvm::StringMap<const Operator *>;
     for (ArrayRef<Operator> list :
-         {elementwiseOperators(), shapeOperators(), indexingOperators(),
-          reductionOperators(), productOperators(), poolingOperators(),
-          normalizationOperators(), quantizationOperators(),
+         {elementwiseOperators(), floatFunctionOperators(), shapeOperators(),
+          indexingOperators(), reductionOperators(), productOperators(),
+          poolingOperators(), normalizationOperators(), quantizationOperators(),
           attentionOperators(), contributedOperators(), lossOperators(),
           conversionOperators(), resizeOperators(), einsumOperators()})
       for (const Operator &op : list)
