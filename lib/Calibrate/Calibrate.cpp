@@ -65,10 +65,15 @@ private:
   Status cutWindows();
   Status findLabels();
   Status runPass(const std::vector<size_t> &pass);
-  Status addRows(std::vector<LinearObserver *> observers);
+  void observe(const std::vector<std::unique_ptr<LinearObserver>> &observers);
+  Status runWindows(const std::vector<LinearObserver *> &observers);
+  Status writeAll(const std::vector<LinearObserver *> &observers);
+  Status
+  forEach(const std::vector<LinearObserver *> &observers, int threads,
+          const std::function<Status(LinearObserver &observer)> &work) const;
 
   const CalibrationOptions &options;
-  std::unique_ptr<GpuMoments> gpu; ///< null: moments are summed here
+  std::unique_ptr<GpuMoments> gpu; ///< null: rows are seen here
   std::unique_ptr<Model> model;
   int64_t window = 0;
   std::vector<std::vector<int32_t>> windows;
@@ -84,6 +89,7 @@ private:
 Status Calibration::load() {
   Model::Options load;
   load.threads = options.threads;
+  load.cudaDriver = options.cudaDriver;
   // A copy in huge pages would be memory beside the moments', and for a while
   // beside the mapping too; long windows gain little from it.
   load.weightsMemory = WeightsMemory::Mapped;
@@ -91,6 +97,8 @@ Status Calibration::load() {
   if (!loaded.ok())
     return loaded.status();
   model = loaded.take();
+  if (gpu && !model->getExecutor().hasDeviceRows())
+    return invalid("device cuda needs a package that was compiled for it");
   return Status();
 }
 
@@ -137,25 +145,79 @@ Status Calibration::findLabels() {
   return Status();
 }
 
-/// Adds what \p observers were given, on all threads.
-Status Calibration::addRows(std::vector<LinearObserver *> observers) {
+/// Does \p work for each of \p observers, on at most \p threads threads.
+Status Calibration::forEach(
+    const std::vector<LinearObserver *> &observers, int threads,
+    const std::function<Status(LinearObserver &observer)> &work) const {
   std::atomic<size_t> next{0};
   std::mutex mutex;
   Status failure;
-  auto work = [&] {
+  auto take = [&] {
     for (size_t i = next++; i < observers.size(); i = next++)
-      if (Status status = observers[i]->addRows(); !status.ok()) {
+      if (Status status = work(*observers[i]); !status.ok()) {
         std::lock_guard<std::mutex> lock(mutex);
         failure = status;
       }
   };
   std::vector<std::thread> helpers;
-  for (int i = 1; i < model->threads(); ++i)
-    helpers.emplace_back(work);
-  work();
+  for (int i = 1; i < threads; ++i)
+    helpers.emplace_back(take);
+  take();
   for (std::thread &helper : helpers)
     helper.join();
   return failure;
+}
+
+/// Shows rows to \p observers, by label; null ones are for another pass.
+void Calibration::observe(
+    const std::vector<std::unique_ptr<LinearObserver>> &observers) {
+  auto find = [this, &observers](size_t launch) {
+    return observers[static_cast<size_t>(observedAt[launch])].get();
+  };
+  Executor &executor = model->getExecutor();
+  if (gpu)
+    return executor.setDeviceObserver([find](const Executor::DeviceRows &rows) {
+      LinearObserver *observer = find(rows.launch);
+      return observer ? observer->addDeviceRows(rows) : Status();
+    });
+  executor.setObserver(
+      [find](size_t launch, const float *rows, int64_t lo, int64_t hi) {
+        if (LinearObserver *observer = find(launch))
+          observer->put(lo, rows + lo * observer->getFeatures(), hi - lo);
+      });
+}
+
+Status Calibration::runWindows(const std::vector<LinearObserver *> &observers) {
+  for (const std::vector<int32_t> &tokens : windows) {
+    if (options.cancelled && options.cancelled())
+      return invalid("interrupted");
+    if (!gpu)
+      for (LinearObserver *observer : observers)
+        observer->reserveRows(window);
+    QLM_RETURN_IF_ERROR(model->logits(tokens, window, [](int64_t, float *) {}));
+    if (!gpu)
+      QLM_RETURN_IF_ERROR(
+          forEach(observers, model->threads(),
+                  [](LinearObserver &observer) { return observer.addRows(); }));
+    progress.tokensDone += window;
+    if (options.progress)
+      options.progress(progress);
+  }
+  return Status();
+}
+
+Status Calibration::writeAll(const std::vector<LinearObserver *> &observers) {
+  // Of the processor's, each is made a whole matrix on its way to the file.
+  constexpr int kGpuWriters = 4;
+  return forEach(observers, gpu ? kGpuWriters : 1, [&](LinearObserver &from) {
+    std::vector<Statistic> statistics = from.getStatistics();
+    if (gpu)
+      QLM_RETURN_IF_ERROR(from.fetch([&](int64_t first, const float *values,
+                                         int64_t count) {
+        return file->writeElements(statistics[0].name, first, values, count);
+      }));
+    return file->write(from.getLabel(), statistics, from.finish());
+  });
 }
 
 /// Runs all windows with observers for the labels of \p pass.
@@ -164,44 +226,16 @@ Status Calibration::runPass(const std::vector<size_t> &pass) {
   std::vector<LinearObserver *> active;
   for (size_t label : pass) {
     observers[label] = std::make_unique<LinearObserver>(
-        labels[label].first, labels[label].second, gpu.get());
+        labels[label].first, labels[label].second, gpu.get(),
+        static_cast<int64_t>(windows.size()));
     active.push_back(observers[label].get());
   }
-  model->getExecutor().setObserver(
-      [&](size_t launch, const float *rows, int64_t lo, int64_t hi) {
-        LinearObserver *observer =
-            observers[static_cast<size_t>(observedAt[launch])].get();
-        if (observer)
-          observer->put(lo, rows + lo * observer->getFeatures(), hi - lo);
-      });
-  Status status;
   progress.labels = active.front()->getLabel();
-  for (const std::vector<int32_t> &tokens : windows) {
-    if (options.cancelled && options.cancelled())
-      status = invalid("interrupted");
-    for (LinearObserver *observer : active)
-      observer->reserveRows(window);
-    if (status.ok())
-      status = model->logits(tokens, window, [](int64_t, float *) {});
-    if (status.ok())
-      status = addRows(active);
-    if (!status.ok())
-      break;
-    progress.tokensDone += window;
-    if (options.progress)
-      options.progress(progress);
-  }
+  observe(observers);
+  Status status = runWindows(active);
   model->getExecutor().setObserver(nullptr);
-  for (LinearObserver *observer : active) {
-    if (!status.ok())
-      break;
-    status = observer->fetchMoments();
-    if (!status.ok())
-      break;
-    std::vector<Statistic> statistics = observer->getStatistics();
-    status = file->write(observer->getLabel(), statistics, observer->finish());
-  }
-  return status;
+  model->getExecutor().setDeviceObserver(nullptr);
+  return status.ok() ? writeAll(active) : status;
 }
 
 Result<CalibrationSummary> Calibration::run() {

@@ -1,4 +1,4 @@
-//===- GpuMoments.cpp - Sums of x xᵀ on a GPU -----------------------------===//
+//===- GpuMoments.cpp - Statistics of rows that a GPU has -----------------===//
 //
 // Part of the QLM project, under the Apache License v2.0 with LLVM Exceptions.
 // SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
@@ -7,6 +7,7 @@
 
 #include "GpuMoments.h"
 #include "GpuLibrary.h"
+#include "qlm/Calibrate/RangeObserver.h"
 
 #include <algorithm>
 #include <cstring>
@@ -14,13 +15,37 @@
 using namespace qlm;
 using namespace qlm::cuda;
 
-namespace {
-
 // Values of cuBLAS's stable binary interface. It counts columns first: our
 // rows are its columns, and our lower triangle its upper one.
-constexpr int kFillUpper = 1;
-constexpr int kNotTransposed = 0;
-constexpr int64_t kLeastStaging = int64_t(1) << 20;
+static constexpr int kFillUpper = 1;
+static constexpr int kNotTransposed = 0;
+static constexpr int kTransposed = 1;
+/// What passes through pinned memory at once, of two such buffers.
+static constexpr int64_t kStagingBytes = int64_t(16) << 20;
+
+namespace {
+
+/// Where the statistics lie that lib/Lower/Cuda/Observe.cpp finds, each
+/// aligned to 256 bytes as kernels want it.
+struct Places {
+  explicit Places(int64_t features) {
+    auto take = [&](int64_t size) {
+      int64_t at = bytes;
+      bytes += (size + kAlignment - 1) / kAlignment * kAlignment;
+      return at;
+    };
+    magnitudes = take(8 * features);
+    absmax = take(4 * features);
+    counts = take(8 * RangeObserver::kBins);
+    top = take(4);
+    windows = bytes;
+  }
+  int64_t window(int64_t index) const { return windows + index * kAlignment; }
+
+  static constexpr int64_t kAlignment = 256;
+  int64_t bytes = 0;
+  int64_t magnitudes, absmax, counts, top, windows;
+};
 
 } // namespace
 
@@ -29,10 +54,16 @@ struct GpuMoments::Blas {
   void *handle = nullptr;
   int (*create)(void **handle) = nullptr;
   int (*destroy)(void *handle) = nullptr;
-  int (*setStream)(void *handle, Stream stream) = nullptr;
+  int (*setStream)(void *handle, void *stream) = nullptr;
   int (*ssyrk)(void *handle, int fill, int transposed, int size, int depth,
                const float *alpha, DevicePointer a, int aStride,
                const float *beta, DevicePointer c, int cStride) = nullptr;
+  int (*sscal)(void *handle, int count, const float *alpha, DevicePointer x,
+               int stride) = nullptr;
+  int (*sgeam)(void *handle, int aTransposed, int bTransposed, int rows,
+               int columns, const float *alpha, DevicePointer a, int aStride,
+               const float *beta, DevicePointer b, int bStride, DevicePointer c,
+               int cStride) = nullptr;
 
   ~Blas() {
     if (handle)
@@ -43,7 +74,12 @@ struct GpuMoments::Blas {
     return findSymbol(library, "cublasCreate_v2", create) &&
            findSymbol(library, "cublasDestroy_v2", destroy) &&
            findSymbol(library, "cublasSetStream_v2", setStream) &&
-           findSymbol(library, "cublasSsyrk_v2", ssyrk);
+           findSymbol(library, "cublasSsyrk_v2", ssyrk) &&
+           findSymbol(library, "cublasSscal_v2", sscal) &&
+           findSymbol(library, "cublasSgeam", sgeam);
+  }
+  Status use(void *stream) {
+    return checkGpuLibrary(setStream(handle, stream), "cublasSetStream");
   }
 };
 
@@ -61,16 +97,9 @@ GpuMoments::~GpuMoments() {
 
 Status GpuMoments::start(const std::vector<std::string> &names) {
   QLM_RETURN_IF_ERROR(gpu->makeCurrent());
-  Result<OwnedStream> made = makeStream(*gpu);
-  if (!made.ok())
-    return made.status();
-  stream = made.take();
   QLM_RETURN_IF_ERROR(openGpuLibrary(
       "cuBLAS", names, [&](void *library) { return blas->findAll(library); }));
-  QLM_RETURN_IF_ERROR(
-      checkGpuLibrary(blas->create(&blas->handle), "cublasCreate"));
-  return checkGpuLibrary(blas->setStream(blas->handle, stream.get()),
-                         "cublasSetStream");
+  return checkGpuLibrary(blas->create(&blas->handle), "cublasCreate");
 }
 
 Result<std::unique_ptr<GpuMoments>>
@@ -85,81 +114,164 @@ GpuMoments::open(const std::string &driver,
   return moments;
 }
 
-Result<GpuMoments::Sums> GpuMoments::makeSums(int64_t features) {
-  std::lock_guard<std::mutex> lock(mutex);
+//===----------------------------------------------------------------------===//
+// Sums
+//===----------------------------------------------------------------------===//
+
+Result<GpuMoments::Sums> GpuMoments::makeSums(int64_t features,
+                                              int64_t windows) {
   QLM_RETURN_IF_ERROR(gpu->makeCurrent());
-  auto bytes = static_cast<size_t>(4 * features * features);
-  Result<DeviceMemory> memory =
-      allocateDevice(*gpu, static_cast<int64_t>(bytes), "second moments");
-  if (!memory.ok())
-    return memory.status();
-  Sums sums{memory.take(), features};
+  Sums sums;
+  sums.features = features;
+  sums.mostWindows = windows;
+  Result<OwnedStream> stream = makeStream(*gpu);
+  if (!stream.ok())
+    return stream.status();
   const Driver &driver = gpu->getDriver();
-  QLM_RETURN_IF_ERROR(QLM_CUDA_CALL(driver, "clearing moments", cuMemsetD8Async,
-                                    sums.memory.get(), 0, bytes, stream.get()));
-  QLM_RETURN_IF_ERROR(QLM_CUDA_CALL(driver, "clearing moments",
-                                    cuStreamSynchronize, stream.get()));
+  const std::pair<DeviceMemory *, int64_t> areas[] = {
+      {&sums.moments, 4 * features * features},
+      {&sums.smallOnes, Places(features).window(windows)}};
+  for (auto [memory, bytes] : areas) {
+    Result<DeviceMemory> taken = allocateDevice(*gpu, bytes, "second moments");
+    if (!taken.ok())
+      return taken.status();
+    *memory = taken.take();
+    QLM_CUDA_TRY(driver, "clearing moments", cuMemsetD8Async, memory->get(), 0,
+                 static_cast<size_t>(bytes), stream->get());
+  }
+  QLM_CUDA_TRY(driver, "clearing moments", cuStreamSynchronize, stream->get());
   return sums;
 }
 
-Status GpuMoments::reserve(int64_t bytes) {
-  bytes = std::max(bytes, kLeastStaging);
-  if (bytes <= rowBytes)
-    return Status();
-  rowMemory = {};
-  staging = {};
-  rowBytes = 0;
-  Result<DeviceMemory> memory =
-      allocateDevice(*gpu, bytes, "inputs of a linear");
-  if (!memory.ok())
-    return memory.status();
-  Result<PinnedMemory> pinned =
-      allocatePinned(*gpu, bytes, "inputs of a linear");
+Status GpuMoments::add(Sums &sums, const Executor::DeviceRows &rows) {
+  if (sums.windows >= sums.mostWindows)
+    return Status(StatusCode::Internal, "sums have room for " +
+                                            std::to_string(sums.mostWindows) +
+                                            " windows, got another");
+  auto size = static_cast<int>(sums.features);
+  float one = 1;
+  {
+    std::lock_guard<std::mutex> lock(mutex);
+    QLM_RETURN_IF_ERROR(blas->use(rows.stream));
+    QLM_RETURN_IF_ERROR(checkGpuLibrary(
+        blas->ssyrk(blas->handle, kFillUpper, kNotTransposed, size,
+                    static_cast<int>(rows.count), &one, rows.address, size,
+                    &one, sums.moments.get(), size),
+        "cublasSsyrk"));
+  }
+  Places places(sums.features);
+  uint64_t base = sums.smallOnes.get();
+  uint64_t window = base + static_cast<uint64_t>(places.window(sums.windows++));
+  const std::vector<uint64_t> buffers = {
+      base + static_cast<uint64_t>(places.magnitudes),
+      base + static_cast<uint64_t>(places.absmax),
+      base + static_cast<uint64_t>(places.counts),
+      base + static_cast<uint64_t>(places.top), window};
+  QLM_RETURN_IF_ERROR(rows.start(buffers));
+  // Its range is known now; values are counted next.
+  QLM_CUDA_TRY(gpu->getDriver(), "adding statistics", cuMemsetD8Async,
+               window + 8, 1, 1, static_cast<Stream>(rows.stream));
+  return rows.start(buffers);
+}
+
+//===----------------------------------------------------------------------===//
+// Results
+//===----------------------------------------------------------------------===//
+
+/// Bits of a magnitude as a float.
+static float toFloat(int32_t bits) {
+  float value;
+  std::memcpy(&value, &bits, sizeof(value));
+  return value;
+}
+
+Result<GpuMoments::Ranges> GpuMoments::fetchRanges(const Sums &sums) {
+  QLM_RETURN_IF_ERROR(gpu->makeCurrent());
+  Places places(sums.features);
+  auto bytes = static_cast<size_t>(places.window(sums.windows));
+  Result<OwnedStream> stream = makeStream(*gpu);
+  if (!stream.ok())
+    return stream.status();
+  Result<PinnedMemory> pinned = allocatePinned(
+      *gpu, static_cast<int64_t>(bytes), "statistics of a linear");
   if (!pinned.ok())
     return pinned.status();
-  rowMemory = memory.take();
-  staging = pinned.take();
-  rowBytes = bytes;
-  return Status();
-}
-
-Status GpuMoments::add(Sums &sums, const float *rows, int64_t count) {
-  std::lock_guard<std::mutex> lock(mutex);
-  QLM_RETURN_IF_ERROR(gpu->makeCurrent());
-  int64_t bytes = 4 * count * sums.features;
-  QLM_RETURN_IF_ERROR(reserve(bytes));
-  std::memcpy(staging.get(), rows, static_cast<size_t>(bytes));
   const Driver &driver = gpu->getDriver();
-  QLM_RETURN_IF_ERROR(QLM_CUDA_CALL(driver, "copying inputs", cuMemcpyHtoDAsync,
-                                    rowMemory.get(), staging.get(),
-                                    static_cast<size_t>(bytes), stream.get()));
-  float one = 1;
-  auto size = static_cast<int>(sums.features);
-  QLM_RETURN_IF_ERROR(checkGpuLibrary(
-      blas->ssyrk(blas->handle, kFillUpper, kNotTransposed, size,
-                  static_cast<int>(count), &one, rowMemory.get(), size, &one,
-                  sums.memory.get(), size),
-      "cublasSsyrk"));
-  // The next rows take the place of these.
-  return QLM_CUDA_CALL(driver, "adding moments", cuStreamSynchronize,
-                       stream.get());
-}
-
-Status GpuMoments::fetch(const Sums &sums, float *target) {
-  std::lock_guard<std::mutex> lock(mutex);
-  QLM_RETURN_IF_ERROR(gpu->makeCurrent());
-  QLM_RETURN_IF_ERROR(reserve(kLeastStaging));
-  const Driver &driver = gpu->getDriver();
-  int64_t bytes = 4 * sums.features * sums.features;
-  for (int64_t done = 0; done < bytes; done += rowBytes) {
-    auto count = static_cast<size_t>(std::min(rowBytes, bytes - done));
-    QLM_RETURN_IF_ERROR(QLM_CUDA_CALL(
-        driver, "fetching moments", cuMemcpyDtoHAsync, staging.get(),
-        sums.memory.get() + static_cast<DevicePointer>(done), count,
-        stream.get()));
-    QLM_RETURN_IF_ERROR(QLM_CUDA_CALL(driver, "fetching moments",
-                                      cuStreamSynchronize, stream.get()));
-    std::memcpy(reinterpret_cast<char *>(target) + done, staging.get(), count);
+  const char *doing = "fetching statistics";
+  QLM_CUDA_TRY(driver, doing, cuMemcpyDtoHAsync, pinned->get(),
+               sums.smallOnes.get(), bytes, stream->get());
+  QLM_CUDA_TRY(driver, doing, cuStreamSynchronize, stream->get());
+  const char *base = static_cast<const char *>(pinned->get());
+  Ranges ranges;
+  auto *magnitudes = reinterpret_cast<const double *>(base + places.magnitudes);
+  ranges.magnitudes.assign(magnitudes, magnitudes + sums.features);
+  auto *absmax = reinterpret_cast<const float *>(base + places.absmax);
+  ranges.absmax.assign(absmax, absmax + sums.features);
+  auto *counts = reinterpret_cast<const int64_t *>(base + places.counts);
+  for (int64_t bin = 0; bin < RangeObserver::kBins; ++bin)
+    ranges.histogram.push_back(static_cast<double>(counts[bin]));
+  ranges.histogramTop =
+      toFloat(*reinterpret_cast<const int32_t *>(base + places.top));
+  for (int64_t i = 0; i < sums.windows; ++i) {
+    auto *window = reinterpret_cast<const int32_t *>(base + places.window(i));
+    ranges.windows.emplace_back(toFloat(window[0]), toFloat(window[1]));
   }
+  return ranges;
+}
+
+Status GpuMoments::fetchMoments(Sums &sums, float factor, const Sink &sink) {
+  QLM_RETURN_IF_ERROR(gpu->makeCurrent());
+  int64_t bytes = 4 * sums.features * sums.features;
+  Result<DeviceMemory> whole = allocateDevice(*gpu, bytes, "second moments");
+  if (!whole.ok())
+    return whole.status();
+  PinnedMemory buffers[2];
+  for (PinnedMemory &buffer : buffers) {
+    Result<PinnedMemory> pinned = allocatePinned(
+        *gpu, std::min(kStagingBytes, bytes), "moments on their way");
+    if (!pinned.ok())
+      return pinned.status();
+    buffer = pinned.take();
+  }
+  // After the memory: it is destroyed first, when its copies are done.
+  Result<OwnedStream> stream = makeStream(*gpu);
+  if (!stream.ok())
+    return stream.status();
+  auto size = static_cast<int>(sums.features);
+  {
+    // The other triangle is 0, and the diagonal would count twice.
+    std::lock_guard<std::mutex> lock(mutex);
+    float half = 0.5f;
+    DevicePointer from = sums.moments.get();
+    QLM_RETURN_IF_ERROR(blas->use(stream->get()));
+    QLM_RETURN_IF_ERROR(checkGpuLibrary(
+        blas->sscal(blas->handle, size, &half, from, size + 1), "cublasSscal"));
+    QLM_RETURN_IF_ERROR(
+        checkGpuLibrary(blas->sgeam(blas->handle, kNotTransposed, kTransposed,
+                                    size, size, &factor, from, size, &factor,
+                                    from, size, whole->get(), size),
+                        "cublasSgeam"));
+  }
+  const Driver &driver = gpu->getDriver();
+  const char *doing = "fetching moments";
+  auto begin = [&](int64_t at) {
+    return QLM_CUDA_CALL(
+        driver, doing, cuMemcpyDtoHAsync, buffers[at / kStagingBytes % 2].get(),
+        whole->get() + static_cast<DevicePointer>(at),
+        static_cast<size_t>(std::min(kStagingBytes, bytes - at)),
+        stream->get());
+  };
+  QLM_RETURN_IF_ERROR(begin(0));
+  for (int64_t at = 0; at < bytes; at += kStagingBytes) {
+    QLM_CUDA_TRY(driver, doing, cuStreamSynchronize, stream->get());
+    // The next part comes while this one is taken.
+    if (at + kStagingBytes < bytes)
+      QLM_RETURN_IF_ERROR(begin(at + kStagingBytes));
+    auto *values =
+        static_cast<const float *>(buffers[at / kStagingBytes % 2].get());
+    QLM_RETURN_IF_ERROR(
+        sink(at / 4, values, std::min(kStagingBytes, bytes - at) / 4));
+  }
+  sums.moments = {};
   return Status();
 }

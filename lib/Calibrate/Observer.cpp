@@ -29,9 +29,10 @@ int64_t LinearObserver::getMomentBytes(int64_t features, bool onGpu) {
 }
 
 LinearObserver::LinearObserver(std::string label, int64_t features,
-                               GpuMoments *gpu)
+                               GpuMoments *gpu, int64_t windows)
     : RangeObserver(features), label(std::move(label)),
-      moments(static_cast<size_t>(gpu ? 0 : countHeld(features))), gpu(gpu) {}
+      moments(static_cast<size_t>(gpu ? 0 : countHeld(features))), gpu(gpu),
+      windows(windows) {}
 
 void LinearObserver::reserveRows(int64_t rows) {
   // It keeps its size: clearing it would be work for nothing.
@@ -45,45 +46,59 @@ void LinearObserver::put(int64_t row, const float *values, int64_t count) {
               static_cast<size_t>(count * features) * sizeof(float));
 }
 
-Status LinearObserver::addMoments(int64_t rows) {
+void LinearObserver::addMoments(int64_t rows) {
   float *panel = moments.data();
-  for (int64_t first = 0; !gpu && first < features; first += kPanel) {
+  for (int64_t first = 0; first < features; first += kPanel) {
     int64_t last = std::min(first + kPanel, features);
     numerics::addProduct<float>(last - first, last, rows, 1,
                                 {pending.data() + first, 1, features},
                                 {pending.data(), features, 1}, panel, last);
     panel += (last - first) * last;
   }
-  if (!gpu)
-    return Status();
-  if (!gpuSums.features) {
-    Result<GpuMoments::Sums> made = gpu->makeSums(features);
-    if (!made.ok())
-      return made.status();
-    gpuSums = made.take();
-  }
-  return gpu->add(gpuSums, pending.data(), rows);
-}
-
-Status LinearObserver::fetchMoments() {
-  if (!gpu || !gpuSums.features)
-    return Status();
-  moments.resize(static_cast<size_t>(features * features));
-  QLM_RETURN_IF_ERROR(gpu->fetch(gpuSums, moments.data()));
-  gpuSums = {};
-  return Status();
 }
 
 Status LinearObserver::addRows() {
   int64_t rows = pendingRows;
   if (!std::all_of(pending.begin(), pending.begin() + rows * features,
                    [](float value) { return std::isfinite(value); }))
-    return Status(StatusCode::Internal,
-                  "inputs of " + label + " must be finite");
-  QLM_RETURN_IF_ERROR(addMoments(rows));
+    return makeNotFinite();
+  addMoments(rows);
   addRanges(pending.data(), rows);
   rowsSeen += rows;
   pendingRows = 0;
+  return Status();
+}
+
+//===----------------------------------------------------------------------===//
+// Rows on a GPU
+//===----------------------------------------------------------------------===//
+
+Status LinearObserver::addDeviceRows(const Executor::DeviceRows &rows) {
+  if (!gpuSums.features) {
+    Result<GpuMoments::Sums> made = gpu->makeSums(features, windows);
+    if (!made.ok())
+      return made.status();
+    gpuSums = made.take();
+  }
+  rowsSeen += rows.count;
+  return gpu->add(gpuSums, rows);
+}
+
+Status LinearObserver::fetch(const GpuMoments::Sink &sink) {
+  Result<GpuMoments::Ranges> ranges = gpu->fetchRanges(gpuSums);
+  if (!ranges.ok())
+    return ranges.status();
+  for (auto [below, above] : ranges->windows) {
+    if (!std::isfinite(below) || !std::isfinite(above))
+      return makeNotFinite();
+    addWindow(-below, above);
+  }
+  absmax = std::move(ranges->absmax);
+  magnitudes = std::move(ranges->magnitudes);
+  histogram = std::move(ranges->histogram);
+  histogramTop = ranges->histogramTop;
+  QLM_RETURN_IF_ERROR(gpu->fetchMoments(gpuSums, getFactor(), sink));
+  gpuSums = {};
   return Status();
 }
 
@@ -103,8 +118,6 @@ std::vector<Statistic> LinearObserver::getStatistics() const {
 
 /// The sums as a matrix [features, features], its upper triangle not yet set.
 std::vector<float> LinearObserver::takeSums() {
-  if (gpu)
-    return std::move(moments);
   std::vector<float> sums(static_cast<size_t>(features * features));
   const float *panel = moments.data();
   for (int64_t first = 0; first < features; first += kPanel) {
@@ -116,10 +129,8 @@ std::vector<float> LinearObserver::takeSums() {
   return sums;
 }
 
-std::vector<std::vector<float>> LinearObserver::finish() {
+std::vector<float> LinearObserver::takeMoments(float factor) {
   std::vector<float> sums = takeSums();
-  double rows = static_cast<double>(std::max<int64_t>(rowsSeen, 1));
-  auto factor = static_cast<float>(1 / rows);
   // By tiles, so that both triangles stay in the cache.
   constexpr int64_t kTile = 64;
   for (int64_t row = 0; row < features; row += kTile)
@@ -129,11 +140,15 @@ std::vector<std::vector<float>> LinearObserver::finish() {
           float mean = sums[i * features + j] * factor;
           sums[i * features + j] = sums[j * features + i] = mean;
         }
+  return sums;
+}
+
+std::vector<std::vector<float>> LinearObserver::finish() {
   std::vector<float> means;
   for (double sum : magnitudes)
-    means.push_back(static_cast<float>(sum / rows));
+    means.push_back(static_cast<float>(sum / getRows()));
   return {
-      std::move(sums),
+      gpu ? std::vector<float>() : takeMoments(getFactor()),
       absmax,
       std::move(means),
       {smallest, largest},

@@ -31,12 +31,14 @@ struct Statistic {
 };
 
 /// What the inputs of one linear have been so far. Formulas:
-/// qlm/Calibrate/Calibrate.h.
+/// qlm/Calibrate/Calibrate.h. Rows are the processor's (`reserveRows`, `put`,
+/// `addRows`, `finish`) or a GPU's (`addDeviceRows`, `fetch`, `finish`).
 class LinearObserver : private RangeObserver {
 public:
-  /// Second moments are summed on \p gpu, which must outlive it, if any.
-  LinearObserver(std::string label, int64_t features,
-                 GpuMoments *gpu = nullptr);
+  /// With \p gpu, which must outlive it, rows are seen there, in at most
+  /// \p windows windows.
+  LinearObserver(std::string label, int64_t features, GpuMoments *gpu = nullptr,
+                 int64_t windows = 0);
 
   const std::string &getLabel() const { return label; }
   using RangeObserver::getFeatures;
@@ -46,13 +48,17 @@ public:
   void reserveRows(int64_t rows);
   void put(int64_t row, const float *values, int64_t count);
   /// Adds the rows put since `reserveRows`. Errors: Internal, when one isn't
-  /// finite; those of the GPU.
+  /// finite.
   Status addRows();
-  /// Brings the moments here that a GPU has; before `finish`.
-  Status fetchMoments();
+  /// Adds a window's rows; none may be lost, and they are looked at in `fetch`.
+  Status addDeviceRows(const Executor::DeviceRows &rows);
+  /// Brings what the GPU has: moments to \p sink, both triangles of them.
+  /// Errors: Internal, when a row wasn't finite.
+  Status fetch(const GpuMoments::Sink &sink);
 
   /// The tensors that `finish` gives, in its order.
   std::vector<Statistic> getStatistics() const;
+  /// The first, second moments, is empty where `fetch` gave it to a sink.
   std::vector<std::vector<float>> finish();
 
   /// Bytes of the sums that an observer of \p features holds.
@@ -64,16 +70,25 @@ private:
 
   static int64_t countHeld(int64_t features);
   std::vector<float> takeSums();
-  Status addMoments(int64_t rows);
+  std::vector<float> takeMoments(float factor);
+  void addMoments(int64_t rows);
+  Status makeNotFinite() const {
+    return Status(StatusCode::Internal,
+                  "inputs of " + label + " must be finite");
+  }
+  double getRows() const {
+    return static_cast<double>(rowsSeen > 0 ? rowsSeen : 1);
+  }
+  float getFactor() const { return static_cast<float>(1 / getRows()); }
 
   std::string label;
   int64_t rowsSeen = 0;
   std::vector<float> pending; ///< [most rows so far, features]
   int64_t pendingRows = 0;    ///< of it that were reserved
-  /// Sums: the lower triangle in panels of kPanel rows, one after the other,
-  /// or a matrix that a GPU gave.
+  /// Sums: the lower triangle in panels of kPanel rows, one after the other.
   std::vector<float> moments;
   GpuMoments *gpu;
+  int64_t windows;
   GpuMoments::Sums gpuSums; ///< made with the first rows
 };
 

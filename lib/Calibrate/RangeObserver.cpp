@@ -21,6 +21,15 @@ RangeObserver::RangeObserver(int64_t features)
       magnitudes(static_cast<size_t>(features)),
       histogram(static_cast<size_t>(kBins)) {}
 
+void RangeObserver::addWindow(float low, float high) {
+  smallest = std::min(smallest, low);
+  largest = std::max(largest, high);
+  double keep = stepsSeen ? kMomentum : 0;
+  averageSmallest = keep * averageSmallest + (1 - keep) * low;
+  averageLargest = keep * averageLargest + (1 - keep) * high;
+  ++stepsSeen;
+}
+
 void RangeObserver::addRanges(const float *values, int64_t rows) {
   float low = 0, high = 0;
   for (int64_t row = 0; row < rows; ++row)
@@ -32,20 +41,18 @@ void RangeObserver::addRanges(const float *values, int64_t rows) {
       low = std::min(low, value);
       high = std::max(high, value);
     }
-  smallest = std::min(smallest, low);
-  largest = std::max(largest, high);
-  double keep = stepsSeen ? kMomentum : 0;
-  averageSmallest = keep * averageSmallest + (1 - keep) * low;
-  averageLargest = keep * averageLargest + (1 - keep) * high;
-  ++stepsSeen;
+  addWindow(low, high);
   if (histogramTop == 0)
     histogramTop = std::max(-low, high);
   if (histogramTop == 0)
     return;
   double binsPerUnit = static_cast<double>(kBins) / histogramTop;
   for (int64_t i = 0; i < rows * features; ++i) {
-    auto bin = static_cast<int64_t>(std::fabs(values[i]) * binsPerUnit);
-    histogram[std::min(bin, kBins - 1)] += 1;
+    // Cut first: a later window's values may be past any integer.
+    double place = std::fabs(values[i]) * binsPerUnit;
+    auto bin =
+        static_cast<int64_t>(std::min(place, static_cast<double>(kBins - 1)));
+    histogram[bin] += 1;
   }
 }
 

@@ -7,9 +7,13 @@
 
 #include "StatisticsFile.h"
 
+#include <cerrno>
 #include <cstdio>
+#include <fcntl.h>
 #include <filesystem>
+#include <fstream>
 #include <nlohmann/json.hpp>
+#include <unistd.h>
 
 using namespace qlm;
 using Json = nlohmann::ordered_json;
@@ -79,39 +83,61 @@ StatisticsFile::open(const std::string &path, const std::string &identity,
     if (code)
       return ioError(partial);
   }
-  file.stream.open(partial, std::ios::binary | std::ios::in | std::ios::out);
-  if (!file.stream)
+  file.file = std::make_unique<Descriptor>(
+      ::open(partial.c_str(), O_WRONLY | O_CLOEXEC));
+  if (file.file->number < 0)
     return ioError(partial);
   return file;
+}
+
+StatisticsFile::Descriptor::~Descriptor() {
+  if (number >= 0)
+    ::close(number);
+}
+
+Status StatisticsFile::writeElements(const std::string &name, int64_t first,
+                                     const float *values, int64_t count) {
+  auto *bytes = reinterpret_cast<const char *>(values);
+  int64_t place = offsets.at(name) + 4 * first;
+  for (int64_t done = 0; done < 4 * count;) {
+    ssize_t written =
+        ::pwrite(file->number, bytes + done,
+                 static_cast<size_t>(4 * count - done), place + done);
+    if (written < 0 && errno == EINTR)
+      continue;
+    if (written <= 0)
+      return ioError(path + ".partial");
+    done += written;
+  }
+  return Status();
 }
 
 Status StatisticsFile::write(const std::string &label,
                              const std::vector<Statistic> &statistics,
                              const std::vector<std::vector<float>> &values) {
-  for (size_t i = 0; i < statistics.size(); ++i) {
-    stream.seekp(offsets.at(statistics[i].name));
-    stream.write(reinterpret_cast<const char *>(values[i].data()),
-                 static_cast<std::streamsize>(values[i].size() * 4));
-  }
-  if (!stream.flush())
-    return ioError(path + ".partial");
+  for (size_t i = 0; i < statistics.size(); ++i)
+    QLM_RETURN_IF_ERROR(writeElements(statistics[i].name, 0, values[i].data(),
+                                      static_cast<int64_t>(values[i].size())));
+  std::lock_guard<std::mutex> lock(*mutex);
   done.insert(label);
   return note();
 }
 
 Status StatisticsFile::note() {
   std::string notes = path + ".partial.json";
-  std::ofstream file(notes + ".tmp", std::ios::trunc);
-  file << Json{{"identity", identity}, {"done", done}}.dump();
-  file.close();
-  if (!file || std::rename((notes + ".tmp").c_str(), notes.c_str()) != 0)
+  std::ofstream stream(notes + ".tmp", std::ios::trunc);
+  stream << Json{{"identity", identity}, {"done", done}}.dump();
+  stream.close();
+  if (!stream || std::rename((notes + ".tmp").c_str(), notes.c_str()) != 0)
     return ioError(notes);
   return Status();
 }
 
 Status StatisticsFile::finish() {
-  stream.close();
-  if (!stream || std::rename((path + ".partial").c_str(), path.c_str()) != 0)
+  int closed = ::close(file->number);
+  file->number = -1;
+  if (closed != 0 ||
+      std::rename((path + ".partial").c_str(), path.c_str()) != 0)
     return ioError(path);
   std::remove((path + ".partial.json").c_str());
   return Status();

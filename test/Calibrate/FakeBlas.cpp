@@ -5,7 +5,7 @@
 //
 //===----------------------------------------------------------------------===//
 //
-// The four functions that calibration uses, columns first, on the memory of
+// The functions that calibration uses, columns first, on the memory of
 // libfakecuda. A call waits for what its stream was given before it, as the
 // order of a stream says, and is over when it returns.
 //
@@ -57,6 +57,39 @@ int cublasSsyrk_v2(FakeBlasHandle *handle, int fill, int transposed, int size,
       float &at = c[row + column * cStride];
       at = static_cast<float>(*alpha * sum + *beta * at);
     }
+  return 0;
+}
+
+/// x *= alpha for \p count elements, \p stride apart.
+int cublasSscal_v2(FakeBlasHandle *handle, int count, const float *alpha,
+                   float *x, int stride) {
+  if (int error = cuStreamSynchronize(handle->stream))
+    return error;
+  for (int64_t i = 0; i < count; ++i)
+    x[i * stride] *= *alpha;
+  return 0;
+}
+
+/// c = alpha * op(a) + beta * op(b), where op transposes or not.
+int cublasSgeam(FakeBlasHandle *handle, int aTransposed, int bTransposed,
+                int rows, int columns, const float *alpha, const float *a,
+                int aStride, const float *beta, const float *b, int bStride,
+                float *c, int cStride) {
+  constexpr int kInvalidValue = 7;
+  if (c == a || c == b || cStride < rows)
+    return kInvalidValue;
+  if (int error = cuStreamSynchronize(handle->stream))
+    return error;
+  auto at = [](const float *matrix, int64_t row, int64_t column, int64_t stride,
+               int isTransposed) {
+    return isTransposed ? matrix[column + row * stride]
+                        : matrix[row + column * stride];
+  };
+  for (int64_t column = 0; column < columns; ++column)
+    for (int64_t row = 0; row < rows; ++row)
+      c[row + column * cStride] =
+          *alpha * at(a, row, column, aStride, aTransposed) +
+          *beta * at(b, row, column, bStride, bTransposed);
   return 0;
 }
 }

@@ -6,10 +6,8 @@
 //===----------------------------------------------------------------------===//
 
 #include "qlm/Calibrate/GpuCholesky.h"
-#include "FakeCuda.h"
+#include "FakeGpuTest.h"
 #include "qlm/Quantize/Gptq.h"
-
-#include "gtest/gtest.h"
 
 #include <cmath>
 #include <random>
@@ -20,14 +18,8 @@ using namespace qlm::test;
 
 namespace {
 
-class GpuCholeskyTest : public testing::Test {
+class GpuCholeskyTest : public FakeGpuTest {
 protected:
-  void SetUp() override { fakeCudaReset(); }
-  void TearDown() override {
-    EXPECT_STREQ(fakeCudaViolations(), "");
-    EXPECT_EQ(fakeCudaLiveObjects(), 0);
-    fakeCudaReset();
-  }
   static Result<CholeskyFunction> open() {
     return openGpuCholesky(QLM_FAKE_CUDA, {"libmissing.so", QLM_FAKE_SOLVER});
   }

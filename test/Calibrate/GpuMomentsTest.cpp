@@ -5,18 +5,16 @@
 //
 //===----------------------------------------------------------------------===//
 
-#include "FakeCuda.h"
+#include "FakeGpuTest.h"
+#include "FakeObserve.h"
 #include "Observer.h"
-#include "qlm/Calibrate/Calibrate.h"
-
-#include "gtest/gtest.h"
 
 #include <cmath>
 #include <random>
-#include <thread>
 #include <vector>
 
 using namespace qlm;
+using namespace qlm::cuda;
 using namespace qlm::test;
 
 namespace {
@@ -30,14 +28,42 @@ std::vector<float> makeRows(int64_t count, unsigned seed) {
   return rows;
 }
 
-class GpuMomentsTest : public testing::Test {
+class GpuMomentsTest : public FakeGpuTest {
 protected:
-  void SetUp() override { fakeCudaReset(); }
-  void TearDown() override {
-    EXPECT_STREQ(fakeCudaViolations(), "");
-    EXPECT_EQ(fakeCudaLiveObjects(), 0);
-    fakeCudaReset();
-  }
+  /// A step's rows, on the device and with a stream of their own.
+  class Rows {
+  public:
+    explicit Rows(int64_t features) : features(features) {
+      gpu = Gpu::open(QLM_FAKE_CUDA).take();
+      EXPECT_TRUE(gpu->makeCurrent().ok());
+      stream = makeStream(*gpu).take();
+    }
+    Executor::DeviceRows put(const std::vector<float> &values) {
+      auto bytes = 4 * static_cast<int64_t>(values.size());
+      memory = {};
+      memory = allocateDevice(*gpu, bytes, "rows").take();
+      auto *target = reinterpret_cast<float *>(memory.get());
+      std::copy(values.begin(), values.end(), target);
+      int64_t count = static_cast<int64_t>(values.size()) / features;
+      auto start = [this, target, count](const std::vector<uint64_t> &buffers) {
+        EXPECT_EQ(gpu->getDriver().cuStreamSynchronize(stream.get()), 0);
+        void *all[6] = {target};
+        EXPECT_EQ(buffers.size(), 5u);
+        for (size_t i = 0; i < buffers.size(); ++i)
+          all[i + 1] = reinterpret_cast<void *>(buffers[i]);
+        observeRows(all, count, features);
+        return Status();
+      };
+      return {0, memory.get(), count, stream.get(), start};
+    }
+
+  private:
+    int64_t features;
+    std::unique_ptr<Gpu> gpu;
+    DeviceMemory memory;
+    OwnedStream stream;
+  };
+
   static Result<std::unique_ptr<GpuMoments>> open() {
     return GpuMoments::open(QLM_FAKE_CUDA, {"libmissing.so", QLM_FAKE_BLAS});
   }
@@ -48,27 +74,33 @@ protected:
 TEST_F(GpuMomentsTest, SumsAreThoseOfFloat64) {
   Result<std::unique_ptr<GpuMoments>> gpu = open();
   ASSERT_TRUE(gpu.ok()) << gpu.status().message();
-  // The sums of 530 take more than one piece to fetch.
-  for (int64_t features : {1, 7, 33, 530}) {
-    Result<GpuMoments::Sums> sums = (*gpu)->makeSums(features);
+  // The sums of 2053 take two parts to fetch.
+  for (int64_t features : {1, 7, 33, 2053}) {
+    Result<GpuMoments::Sums> sums = (*gpu)->makeSums(features, 3);
     ASSERT_TRUE(sums.ok());
     std::vector<double> expected(static_cast<size_t>(features * features));
     unsigned seed = 0;
-    for (int64_t count : {5, 1, 19}) {
-      std::vector<float> rows = makeRows(count * features, ++seed);
-      ASSERT_TRUE((*gpu)->add(*sums, rows.data(), count).ok());
+    Rows rows(features);
+    for (int64_t count : {5, 1, 2}) {
+      std::vector<float> values = makeRows(count * features, ++seed);
+      ASSERT_TRUE((*gpu)->add(*sums, rows.put(values)).ok());
       for (int64_t t = 0; t < count; ++t)
         for (int64_t i = 0; i < features; ++i)
           for (int64_t j = 0; j < features; ++j)
             expected[i * features + j] +=
-                static_cast<double>(rows[t * features + i]) *
-                rows[t * features + j];
+                0.5 * values[t * features + i] * values[t * features + j];
     }
     std::vector<float> actual(expected.size(), NAN);
-    ASSERT_TRUE((*gpu)->fetch(*sums, actual.data()).ok());
-    for (int64_t i = 0; i < features; ++i)
-      for (int64_t j = 0; j <= i; ++j)
-        EXPECT_NEAR(actual[i * features + j], expected[i * features + j], 1e-4);
+    auto take = [&](int64_t first, const float *values, int64_t count) {
+      std::copy_n(values, count, actual.begin() + first);
+      return Status();
+    };
+    ASSERT_TRUE((*gpu)->fetchMoments(*sums, 0.5f, take).ok());
+    float worst = 0;
+    for (size_t i = 0; i < actual.size(); ++i)
+      worst = std::max(worst,
+                       std::fabs(actual[i] - static_cast<float>(expected[i])));
+    EXPECT_LT(worst, 1e-5) << features;
   }
 }
 
@@ -76,41 +108,38 @@ TEST_F(GpuMomentsTest, ObserversGiveWhatTheyGiveWithout) {
   Result<std::unique_ptr<GpuMoments>> gpu = open();
   ASSERT_TRUE(gpu.ok());
   constexpr int64_t kFeatures = 40, kRows = 64;
-  std::vector<std::vector<float>> results[2];
-  for (int onGpu : {0, 1}) {
-    LinearObserver observer("layers.0.qkv", kFeatures,
-                            onGpu ? gpu->get() : nullptr);
-    for (unsigned step = 0; step < 3; ++step) {
-      std::vector<float> rows = makeRows(kRows * kFeatures, step);
-      observer.reserveRows(kRows);
-      observer.put(0, rows.data(), kRows);
-      ASSERT_TRUE(observer.addRows().ok());
-    }
-    ASSERT_TRUE(observer.fetchMoments().ok());
-    results[onGpu] = observer.finish();
+  LinearObserver host("layers.0.qkv", kFeatures);
+  LinearObserver device("layers.0.qkv", kFeatures, gpu->get(), /*windows=*/4);
+  Rows places(kFeatures);
+  for (unsigned step = 0; step < 4; ++step) {
+    // Nothing but zeros first; later windows pass the first one's range.
+    std::vector<float> rows = makeRows(kRows * kFeatures, step);
+    for (float &value : rows)
+      value *= static_cast<float>(step);
+    host.reserveRows(kRows);
+    host.put(0, rows.data(), kRows);
+    ASSERT_TRUE(host.addRows().ok());
+    ASSERT_TRUE(device.addDeviceRows(places.put(rows)).ok());
   }
-  ASSERT_EQ(results[0].size(), results[1].size());
-  for (size_t i = 0; i < results[0].size(); ++i)
-    for (size_t k = 0; k < results[0][i].size(); ++k)
-      EXPECT_NEAR(results[0][i][k], results[1][i][k], 1e-5) << i << " " << k;
-}
-
-TEST_F(GpuMomentsTest, ThreadsMayShareIt) {
-  Result<std::unique_ptr<GpuMoments>> gpu = open();
-  ASSERT_TRUE(gpu.ok());
-  std::vector<std::thread> threads;
-  std::vector<float> found(4);
-  for (int i = 0; i < 4; ++i)
-    threads.emplace_back([&, i] {
-      Result<GpuMoments::Sums> sums = (*gpu)->makeSums(1);
-      float value = static_cast<float>(i + 1);
-      for (int step = 0; sums.ok() && step < 10; ++step)
-        (void)(*gpu)->add(*sums, &value, 1);
-      (void)(*gpu)->fetch(*sums, &found[i]);
-    });
-  for (std::thread &thread : threads)
-    thread.join();
-  EXPECT_EQ(found, (std::vector<float>{10, 40, 90, 160}));
+  std::vector<float> moments;
+  ASSERT_TRUE(
+      device
+          .fetch([&](int64_t first, const float *values, int64_t count) {
+            EXPECT_EQ(first, static_cast<int64_t>(moments.size()));
+            moments.insert(moments.end(), values, values + count);
+            return Status();
+          })
+          .ok());
+  std::vector<std::vector<float>> expected = host.finish();
+  std::vector<std::vector<float>> actual = device.finish();
+  ASSERT_EQ(actual.size(), expected.size());
+  EXPECT_TRUE(actual[0].empty());
+  actual[0] = moments;
+  for (size_t i = 0; i < expected.size(); ++i) {
+    ASSERT_EQ(actual[i].size(), expected[i].size()) << i;
+    for (size_t k = 0; k < expected[i].size(); ++k)
+      ASSERT_NEAR(actual[i][k], expected[i][k], 1e-5) << i << " " << k;
+  }
 }
 
 TEST_F(GpuMomentsTest, WhatIsMissingIsTold) {
@@ -129,21 +158,28 @@ TEST_F(GpuMomentsTest, MemoryThatIsMissingAndLostInputsAreTold) {
   Result<std::unique_ptr<GpuMoments>> gpu = open();
   ASSERT_TRUE(gpu.ok());
   fakeCudaFail("cuMemAlloc_v2", 1, /*error=*/2, /*forever=*/false);
-  EXPECT_EQ((*gpu)->makeSums(3).status().getCode(),
+  EXPECT_EQ((*gpu)->makeSums(3, 1).status().getCode(),
             StatusCode::ResourceExhausted);
-  LinearObserver observer("o", 2, gpu->get());
-  const float rows[] = {1, INFINITY};
-  observer.reserveRows(1);
-  observer.put(0, rows, 1);
-  EXPECT_EQ(observer.addRows().message(), "inputs of o must be finite");
+  for (float lost : {INFINITY, -INFINITY, NAN}) {
+    LinearObserver observer("o", 2, gpu->get(), /*windows=*/1);
+    Rows rows(2);
+    ASSERT_TRUE(observer.addDeviceRows(rows.put({1, lost})).ok());
+    auto take = [](int64_t, const float *, int64_t) { return Status(); };
+    EXPECT_EQ(observer.fetch(take).message(), "inputs of o must be finite");
+    LinearObserver onHost("o", 2);
+    const float values[] = {1, lost};
+    onHost.reserveRows(1);
+    onHost.put(0, values, 1);
+    EXPECT_EQ(onHost.addRows().message(), "inputs of o must be finite");
+  }
 }
 
-TEST(CalibrateTest, DevicesAreNamed) {
-  CalibrationOptions options;
-  options.device = "tpu";
-  EXPECT_EQ(calibrate(options).status().message(),
-            "device must be cpu or cuda, got 'tpu'");
-  options.device = "cuda";
-  options.cudaDriver = "libmissing.so";
-  EXPECT_EQ(calibrate(options).status().getCode(), StatusCode::Unsupported);
+TEST_F(GpuMomentsTest, WindowsHaveTheirPlaces) {
+  Result<std::unique_ptr<GpuMoments>> gpu = open();
+  ASSERT_TRUE(gpu.ok());
+  LinearObserver observer("o", 2, gpu->get(), /*windows=*/1);
+  Rows rows(2);
+  ASSERT_TRUE(observer.addDeviceRows(rows.put({1, 2})).ok());
+  EXPECT_EQ(observer.addDeviceRows(rows.put({1, 2})).message(),
+            "sums have room for 1 windows, got another");
 }

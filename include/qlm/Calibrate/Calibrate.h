@@ -57,7 +57,8 @@ struct CalibrationOptions {
   /// passes over the text, each for some of the linears.
   int64_t memoryLimit = int64_t(4) << 30;
   int threads = 0; ///< 0 takes all cores
-  /// Where second moments are summed: cpu, or cuda, by cuBLAS.
+  /// Where statistics are found: cpu, or cuda, for a package of that target,
+  /// with second moments by cuBLAS. On cpu a GPU's rows are brought here.
   std::string device = "cpu";
   std::string cudaDriver = "libcuda.so.1";
   std::vector<std::string> blas; ///< cuBLAS's library; empty: as it is named

@@ -38,6 +38,9 @@ public:
   std::vector<float> findThresholds() const;
 
 protected:
+  /// Adds the smallest (at most 0) and largest value of what was seen together.
+  void addWindow(float low, float high);
+
   int64_t features;
   int64_t stepsSeen = 0;
   std::vector<float> absmax;

@@ -134,6 +134,26 @@ public:
   /// empty). A GPU's are brought to the host, a launch at a time.
   void setObserver(Observer newObserver) { observer = std::move(newObserver); }
 
+  /// Rows of an observed value, where a GPU has them.
+  struct DeviceRows {
+    size_t launch;
+    uint64_t address; ///< of f32 [count, features]
+    int64_t count;
+    /// The step's CUstream: what it is given is done before the next launch.
+    void *stream;
+    /// Gives the stream the kernel that finds their statistics, which adds to
+    /// \p buffers, addresses in the order of lib/Lower/Cuda/Observe.cpp.
+    std::function<Status(const std::vector<uint64_t> &buffers)> start;
+  };
+  using DeviceObserver = std::function<Status(const DeviceRows &rows)>;
+  /// Whether values are on a GPU, where setDeviceObserver has an effect.
+  virtual bool hasDeviceRows() const { return false; }
+  /// The same as setObserver for rows that stay on the device; while set, it
+  /// is called instead.
+  void setDeviceObserver(DeviceObserver newObserver) {
+    deviceObserver = std::move(newObserver);
+  }
+
 protected:
   explicit Executor(const Package &package) : package(package) {}
 
@@ -141,6 +161,7 @@ protected:
   std::unique_ptr<StepBatch> step;
   StepProfile *profile = nullptr;
   Observer observer;
+  DeviceObserver deviceObserver;
 };
 
 } // namespace qlm

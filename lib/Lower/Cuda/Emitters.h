@@ -110,7 +110,8 @@ FailureOr<CudaKernel> emitSwigluQuantize(SwigluQuantizeOp op,
 FailureOr<CudaKernel> emitConvert(ConvertOp op, const CudaRequest &request);
 FailureOr<CudaKernel> emitSelectRows(SelectRowsOp op,
                                      const CudaRequest &request);
-/// Never started: executors show the rows to an observer instead.
+/// Left out of steps: executors show the rows to an observer, or start it with
+/// the observer's buffers.
 FailureOr<CudaKernel> emitObserve(ObserveOp op, const CudaRequest &request);
 /// Any layout, any shape: one warp for 16 output features, up to 8 rows.
 FailureOr<CudaKernel> emitPlainLinear(PackedLinearOp op,

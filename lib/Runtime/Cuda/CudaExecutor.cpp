@@ -228,13 +228,21 @@ Status CudaExecutor::launch(const Launch &launch, const StepLayout &layout,
   int64_t gridY = countTiles(variant.gridY, layout.most);
   if (gridX == 0 || gridY == 0)
     return Status();
-  // The driver copies the values before it returns.
-  std::vector<DevicePointer> values;
+  std::vector<DevicePointer> buffers;
   for (const LaunchArgument &argument : launch.arguments)
-    values.push_back(address(argument, layout));
-  values.push_back(arguments.at(0));
+    buffers.push_back(address(argument, layout));
+  return start(launch, variant, gridX, gridY, std::move(buffers));
+}
+
+/// Starts the kernel of \p variant, whose arguments are \p buffers and the
+/// step's sizes.
+Status CudaExecutor::start(const Launch &launch, const LaunchVariant &variant,
+                           int64_t gridX, int64_t gridY,
+                           std::vector<DevicePointer> buffers) {
+  buffers.push_back(arguments.at(0));
+  // The driver copies the values before it returns.
   std::vector<void *> parameters;
-  for (DevicePointer &value : values)
+  for (DevicePointer &value : buffers)
     parameters.push_back(&value);
 
   LaunchAttribute attributes[2] = {};
@@ -332,12 +340,36 @@ Status CudaExecutor::show(size_t index, int64_t features,
   return Status();
 }
 
+/// Shows the rows that launch \p index observes where they are.
+Status CudaExecutor::showOnDevice(size_t index, const StepLayout &layout,
+                                  bool isDecode) {
+  const Launch &launch = package.getManifest().launches[index];
+  DeviceRows rows;
+  rows.launch = index;
+  rows.address = address(launch.arguments.front(), layout);
+  rows.count = sizeOf(launch.rows, step->getSizes());
+  rows.stream = stream.get();
+  rows.start = [&](const std::vector<uint64_t> &buffers) {
+    const LaunchVariant &variant =
+        chooseVariant(launch, code.getChip(), rows.count, isDecode);
+    std::vector<DevicePointer> all = {rows.address};
+    all.insert(all.end(), buffers.begin(), buffers.end());
+    return start(launch, variant, /*gridX=*/1,
+                 countTiles(variant.gridY, layout.most), std::move(all));
+  };
+  return rows.count ? deviceObserver(rows) : Status();
+}
+
 Status CudaExecutor::launchObserved(const StepLayout &layout, bool isDecode) {
   const std::vector<Launch> &launches = package.getManifest().launches;
   for (size_t i = 0; i < launches.size(); ++i) {
     auto observed = parseObserveLabel(launches[i].label);
-    QLM_RETURN_IF_ERROR(observed ? show(i, observed->second, layout)
-                                 : launch(launches[i], layout, isDecode));
+    if (!observed)
+      QLM_RETURN_IF_ERROR(launch(launches[i], layout, isDecode));
+    else if (deviceObserver)
+      QLM_RETURN_IF_ERROR(showOnDevice(i, layout, isDecode));
+    else
+      QLM_RETURN_IF_ERROR(show(i, observed->second, layout));
   }
   return Status();
 }
@@ -359,7 +391,7 @@ Status CudaExecutor::runLaunches(const StepLayout &layout, Bucket *bucket,
                                  bool isDecode) {
   if (profile)
     return launchTimed(layout, isDecode);
-  if (observer)
+  if (observer || deviceObserver)
     return launchObserved(layout, isDecode);
   if (bucket)
     return QLM_CUDA_CALL(gpu->getDriver(), "starting a step", cuGraphLaunch,

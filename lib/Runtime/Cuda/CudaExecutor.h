@@ -47,6 +47,7 @@ public:
   Result<SampledToken> sampled(int64_t row) override;
   int64_t deviceBytes() const override { return takenBytes; }
   int threads() const override { return 1; }
+  bool hasDeviceRows() const override { return true; }
 
 private:
   /// A captured step of all sizes up to those of its layout.
@@ -68,8 +69,13 @@ private:
   Status launchAll(const std::vector<Launch> &launches,
                    const cuda::StepLayout &layout, bool isDecode);
   Status launchTimed(const cuda::StepLayout &layout, bool isDecode);
+  Status start(const Launch &launch, const LaunchVariant &variant,
+               int64_t gridX, int64_t gridY,
+               std::vector<cuda::DevicePointer> buffers);
   Status launchObserved(const cuda::StepLayout &layout, bool isDecode);
   Status show(size_t index, int64_t features, const cuda::StepLayout &layout);
+  Status showOnDevice(size_t index, const cuda::StepLayout &layout,
+                      bool isDecode);
   Status runLaunches(const cuda::StepLayout &layout, Bucket *bucket,
                      bool isDecode);
   Status fetch();

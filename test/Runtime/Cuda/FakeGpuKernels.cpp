@@ -12,6 +12,7 @@
 
 #include "../Core/FakeModel.h"
 #include "FakeCuda.h"
+#include "FakeObserve.h"
 #include "qlm/Package/Format.h"
 
 #include <cmath>
@@ -59,6 +60,12 @@ static void sampleRow(void *const *buffers, int64_t x, int64_t) {
   static_cast<int32_t *>(buffers[3])[x] = best;
 }
 
+/// Rows, the observer's five buffers; one block has all columns.
+static void observe(void *const *buffers, int64_t, int64_t) {
+  observeRows(buffers, static_cast<const StepSizes *>(buffers[6])->tokens,
+              fakeHidden);
+}
+
 extern "C" {
 extern const FakeGpuKernel fakeGpuKernels[];
 const FakeGpuKernel fakeGpuKernels[] = {
@@ -68,5 +75,6 @@ const FakeGpuKernel fakeGpuKernels[] = {
     {"gpu_select", 4, 0, runBlock<fake_select, 3, &StepSizes::logitRows>},
     {"gpu_project", 4, 0, runBlock<fake_project, 3, nullptr>},
     {"gpu_sample", 5, 0, sampleRow},
+    {"gpu_observe", 7, 0, observe},
     {nullptr, 0, 0, nullptr}};
 }
