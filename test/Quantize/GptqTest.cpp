@@ -178,6 +178,56 @@ TEST(GptqTest, BlocksAndThreadsChangeNothing) {
               loss, 0.02 * loss);
 }
 
+/// Rows lie side by side in vectors, and there are one and a half of those.
+TEST(GptqTest, RowsDoNotDependOnTheirNeighbours) {
+  constexpr int64_t kColumns = 192;
+  Problem problem = makeProblem(kColumns);
+  // A group of zeros, whose scale is 0.
+  std::fill_n(problem.weights.begin() + 3 * kColumns + 64, 32, 0.0f);
+  Scheme withZeros = getScheme(32), table = getScheme(64),
+         floats = getScheme(0);
+  withZeros.zeroPoints = true;
+  withZeros.lo = 0;
+  withZeros.hi = 15;
+  table.codebook = Codebook::NF4;
+  floats.codebook = Codebook::Float8;
+  floats.bits = 8;
+  floats.bound = 448;
+  for (const Scheme &scheme : {getScheme(32), withZeros, table, floats})
+    for (bool actOrder : {false, true}) {
+      GptqOptions options;
+      options.actOrder = actOrder;
+      options.blockSize = 50;
+      GptqFactor factor;
+      ASSERT_TRUE(factor.compute(problem.moments.data(), kColumns, options));
+      int64_t perRow = scheme.getScalesPerRow(kColumns);
+      auto round = [&](int64_t row, int64_t count, uint8_t *codes,
+                       float *scales, uint8_t *zeros) {
+        std::vector<float> weights(problem.weights.begin() + row * kColumns,
+                                   problem.weights.begin() +
+                                       (row + count) * kColumns);
+        ASSERT_TRUE(
+            quantizeGptq(weights.data(), count, kColumns, scheme, factor,
+                         options, codes + row * kColumns, scales + row * perRow,
+                         scheme.zeroPoints ? zeros + row * perRow : nullptr)
+                .ok());
+      };
+      std::vector<uint8_t> codes[2], zeros[2];
+      std::vector<float> scales[2];
+      for (int i : {0, 1}) {
+        codes[i].resize(kRows * kColumns);
+        zeros[i].resize(kRows * perRow);
+        scales[i].resize(kRows * perRow);
+      }
+      round(0, kRows, codes[0].data(), scales[0].data(), zeros[0].data());
+      for (int64_t row = 0; row < kRows; ++row)
+        round(row, 1, codes[1].data(), scales[1].data(), zeros[1].data());
+      EXPECT_EQ(codes[0], codes[1]);
+      EXPECT_EQ(scales[0], scales[1]);
+      EXPECT_EQ(zeros[0], zeros[1]);
+    }
+}
+
 TEST(GptqTest, DampingIsRaisedUntilItIsEnough) {
   // Eigenvalues 1 +- offDiagonal, so damping above offDiagonal - 1 is enough.
   struct {

@@ -44,6 +44,13 @@ public:
     return result;
   }
 
+  /// The scale and zero point of a group.
+  void getScale(int64_t row, int64_t group, float &scale, float &zero) const {
+    int64_t at = row * perRow + group;
+    scale = scales[at];
+    zero = zeroPoints ? zeroPoints[at] : 0;
+  }
+
   /// The code of \p value in \p column, and what it stands for.
   uint8_t round(float value, int64_t row, int64_t column, float &rounded) {
     int64_t at = row * perRow + column / perScale;

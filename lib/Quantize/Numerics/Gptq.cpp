@@ -19,6 +19,7 @@
 
 #include "qlm/Quantize/Gptq.h"
 
+#include "BlockRounder.h"
 #include "ColumnRounder.h"
 #include "Threads.h"
 #include "qlm/Quantize/Products.h"
@@ -193,11 +194,15 @@ qlm::numerics::quantizeGptq(float *weights, int64_t rows, int64_t columns,
   int64_t width = std::min(block, columns);
   std::vector<float> errors(static_cast<size_t>(rows * width));
   std::vector<float> group(static_cast<size_t>(known ? 0 : rows * perScale));
+  BlockRounder blocks(rows, columns, width, scheme,
+                      factor.order.empty() ? nullptr : factor.order.data(),
+                      feedback, rounder);
   for (int64_t first = 0; first < columns; first += block) {
     int64_t last = std::min(first + block, columns);
-    for (int64_t i = first; i < last; ++i) {
-      int64_t column = columnAt(i);
-      if (!known && column % perScale == 0) {
+    // Cut where the scales of a group are found.
+    for (int64_t i = first, next = last; i < last; i = next) {
+      next = last;
+      if (!known && i % perScale == 0) {
         // A group may reach past this block, whose errors it doesn't have yet.
         int64_t inside = std::min(last - i, perScale);
         for (int64_t row = 0; row < rows; ++row)
@@ -209,20 +214,14 @@ qlm::numerics::quantizeGptq(float *weights, int64_t rows, int64_t columns,
                           group.data() + inside, perScale);
         continueUnrounded(rows, perScale, weights + i, group.data(),
                           feedback + i * (columns + 1), columns);
-        findScales(column / perScale, group.data(), perScale);
+        findScales(i / perScale, group.data(), perScale);
         if (!result.ok())
           return result;
       }
-      const float *along = feedback + i * columns;
-      for (int64_t row = 0; row < rows; ++row) {
-        float *values = current.data() + row * columns, rounded = 0;
-        codes[row * columns + column] =
-            rounder.round(values[i], row, column, rounded);
-        float error = weights[row * columns + column] - rounded;
-        errors[row * width + i - first] = error;
-        for (int64_t j = i + 1; j < last; ++j)
-          values[j] += error * along[j];
-      }
+      if (!known)
+        next = std::min(last, (i / perScale + 1) * perScale);
+      blocks.round(i, next, last, weights, current.data(), codes,
+                   errors.data() + i - first);
     }
     addProduct<float>(rows, columns - last, last - first, 1,
                       {errors.data(), width, 1},

@@ -1,0 +1,13 @@
+//===- RoundKernel512.cpp - Vectors of 512 bits ---------------------------===//
+//
+// Part of the QLM project, under the Apache License v2.0 with LLVM Exceptions.
+// SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
+//
+//===----------------------------------------------------------------------===//
+
+#define QLM_VECTOR_BYTES 64
+#include "RoundKernel.h"
+
+using namespace qlm::numerics;
+
+const RoundKernel qlm::numerics::kRoundKernel512 = {8, roundColumns<8>};
