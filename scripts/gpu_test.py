@@ -16,7 +16,8 @@ the large models' weights.
 `run` compares logits (in one step, and in chunks, which replay captured steps)
 and the greedy text with the processor's (a batch-invariant package's logits
 must not depend on the chunks at all), each launch with its operation in
-float64 (gpu_launches.py), runs NVIDIA's compute-sanitizer over generations
+float64 (gpu_launches.py), a calibration's statistics with those found on the
+processor (gpu_statistics.py), runs NVIDIA's compute-sanitizer over generations
 where it is installed, and prints tables: errors of packages and of kernels,
 speed beside what the GPU target was made to reach (gpu_numbers.py), and which
 parts passed. Texts may differ from a place on where the next
@@ -39,11 +40,12 @@ import numpy as np
 ROOT = Path(__file__).resolve().parent.parent
 SCRIPTS = ("scripts/gpu_test.py", "scripts/gpu_launches.py",
            "scripts/gpu_driver.py", "scripts/gpu_weights.py",
-           "scripts/gpu_numbers.py",
+           "scripts/gpu_numbers.py", "scripts/gpu_statistics.py",
            "benchmarks/model/fill_package.py", "benchmarks/model/shapes_model.py")
 sys.path.append(str(ROOT / "benchmarks/model"))  # in a bundle they lie beside
 import fill_package  # noqa: E402
 import gpu_numbers  # noqa: E402
+import gpu_statistics  # noqa: E402
 import shapes_model  # noqa: E402
 
 NEW_TOKENS = 32
@@ -237,6 +239,7 @@ def bundle(build: Path, folder: Path, models: bool) -> None:
     for name in FORMATS:
         compile_format(build, Runner(folder), name)
     shutil.rmtree(folder / "models")
+    gpu_statistics.bundle(build, folder, must)
     (folder / "models").mkdir()
     if models:
         gpu_numbers.compile_kernels(build, folder, must)
@@ -339,6 +342,7 @@ def run(folder: Path) -> bool:
         passed["packages"] &= compare(runner, name)
     print(flush=True)
     passed["launches"] = check_launches(runner.folder, names)
+    passed["statistics"] = gpu_statistics.run(runner.folder)
     for tool, packages in TOOLS.items():
         passed[tool] = all([sanitize(runner, name, tool) for name in packages
                             if name in names])
