@@ -68,6 +68,7 @@ private:
                                            int32_t &elementType);
   Value addArgument(Type type, StringRef name, int32_t elementType,
                     bool isWeight);
+  void nameSizes(Value argument, const ::onnx::ValueInfoProto &info);
   llvm::Error define(StringRef name, Tensor tensor);
   llvm::Error defineOutput(const ::onnx::NodeProto &node, StringRef name,
                            Tensor tensor);
@@ -87,6 +88,8 @@ private:
   llvm::StringMap<RankedTensorType> declared;
   /// Values that are used once, by a Cast to f32.
   llvm::StringSet<> castToFloat;
+  /// Open dimensions of inputs by the names that they are given.
+  llvm::StringMap<Value> namedSizes;
   SmallVector<Attribute> argumentAttributes;
 };
 } // namespace
@@ -234,6 +237,28 @@ Value GraphImporter::addArgument(Type type, StringRef name, int32_t elementType,
   return argument;
 }
 
+/// Whether exporters write \p name for a dimension of any size.
+static bool isPlaceholder(StringRef name) {
+  return name.empty() || name == "?" || name == "None" || name == "unk" ||
+         name == "unknown" || name == "dynamic";
+}
+
+/// Dimensions of one name, in different inputs, are of one size.
+void GraphImporter::nameSizes(Value argument,
+                              const ::onnx::ValueInfoProto &info) {
+  llvm::StringMap<Value> own;
+  for (auto [i, dim] : llvm::enumerate(info.type().tensor_type().shape().dim()))
+    if (!dim.has_dim_value() && !isPlaceholder(dim.dim_param())) {
+      Value named = namedSizes.lookup(dim.dim_param());
+      if (named)
+        b.takeSize(argument, i, named);
+      else
+        own.try_emplace(dim.dim_param(), b.dim(argument, i));
+    }
+  for (const auto &entry : own)
+    namedSizes.try_emplace(entry.getKey(), entry.getValue());
+}
+
 llvm::Error GraphImporter::declareInputs() {
   llvm::StringSet<> initialized;
   for (const auto &tensor : file.getModel().graph().initializer())
@@ -256,6 +281,7 @@ llvm::Error GraphImporter::declareInputs() {
     if (!type)
       return makeError("input " + llvm::toString(type.takeError()));
     Value argument = addArgument(*type, info.name(), elementType, false);
+    nameSizes(argument, info);
     if (llvm::Error error = define(info.name(), {argument, elementType, {}}))
       return error;
   }

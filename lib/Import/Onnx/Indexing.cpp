@@ -207,8 +207,10 @@ static LogicalResult emitSlice(Node &node) {
   SmallVector<Value> sizes = b.dims(x.value), first(x.rank(), b.index(0));
   SmallVector<int64_t> step(x.rank(), 1);
   auto element = [&](const Tensor &tensor, int64_t i) {
-    return tensor.known ? b.index((*tensor.known)[i])
-                        : b.toIndex(b.extract(tensor.value, b.index(i)));
+    if (tensor.known)
+      return b.index((*tensor.known)[i]);
+    return tensor.sizes.empty() ? b.toIndex(b.extract(tensor.value, b.index(i)))
+                                : tensor.sizes[i];
   };
   for (int64_t i = 0; i < count; ++i) {
     int64_t axis = (*axes)[i];

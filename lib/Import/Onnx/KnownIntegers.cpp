@@ -11,6 +11,8 @@
 //
 //===----------------------------------------------------------------------===//
 
+#include "KnownIntegers.h"
+
 #include "Node.h"
 
 #include "mlir/Dialect/Arith/IR/Arith.h"
@@ -19,9 +21,6 @@
 using namespace mlir;
 using namespace mlir::qlm::onnx_import;
 using onnx::TensorProto;
-
-/// Larger results are data, not shapes.
-static constexpr size_t kMostElements = 1024;
 
 Tensor mlir::qlm::onnx_import::makeIntegers(TensorBuilder &b,
                                             ArrayRef<int64_t> values,
@@ -69,15 +68,6 @@ static bool hasHighBits(const Tensor &tensor) {
          llvm::any_of(*tensor.known, [](int64_t value) { return value < 0; });
 }
 
-namespace {
-/// Whole numbers and their shape.
-struct Integers {
-  SmallVector<int64_t> values;
-  SmallVector<int64_t> shape;
-};
-using Folded = std::optional<Integers>;
-} // namespace
-
 static Integers take(const Tensor &tensor) {
   return {*tensor.known, SmallVector<int64_t>(tensor.tensorType().getShape())};
 }
@@ -88,6 +78,9 @@ foldPairs(const Integers &x, const Integers &y,
           function_ref<std::optional<int64_t>(int64_t, int64_t)> body) {
   bool xIsOne = x.values.size() == 1, yIsOne = y.values.size() == 1;
   if (!xIsOne && !yIsOne && x.shape != y.shape)
+    return std::nullopt;
+  if ((xIsOne && !yIsOne && x.shape.size() > y.shape.size()) ||
+      (yIsOne && !xIsOne && y.shape.size() > x.shape.size()))
     return std::nullopt;
   // The result of two single elements has the longer shape.
   bool takesY = xIsOne && (!yIsOne || y.shape.size() > x.shape.size());
@@ -102,6 +95,19 @@ foldPairs(const Integers &x, const Integers &y,
     result.values.push_back(*value);
   }
   return result;
+}
+
+/// The elements that a move takes.
+static Folded foldMove(Node &node) {
+  auto moved = movePositions(node);
+  if (!moved)
+    return std::nullopt;
+  SmallVector<int64_t> elements;
+  for (const Tensor &input : node.ins().take_front(countMoved(node)))
+    llvm::append_range(elements, *input.known);
+  for (int64_t &value : moved->values)
+    value = elements[value];
+  return moved;
 }
 
 static Folded foldArithmetic(Node &node) {
@@ -162,6 +168,12 @@ static Folded foldArithmetic(Node &node) {
                         [](int64_t x, int64_t y) -> std::optional<int64_t> {
                           return x || y;
                         })
+                  .Case("Mod",
+                        [](int64_t x, int64_t y) -> std::optional<int64_t> {
+                          if (x < 0 || y <= 0)
+                            return std::nullopt;
+                          return x % y;
+                        })
                   .Case("Max",
                         [](int64_t x, int64_t y) -> std::optional<int64_t> {
                           return std::max(x, y);
@@ -199,80 +211,6 @@ static Folded foldWhere(Node &node) {
   for (size_t i = 0; i < x.values.size(); ++i)
     if (!condition.values[i])
       x.values[i] = y.values[i];
-  return x;
-}
-
-/// Shapes of one dimension, and scalars put end to end by Concat.
-static Folded foldConcat(Node &node) {
-  Integers result;
-  for (const Tensor &input : node.ins()) {
-    if (input.rank() != 1)
-      return std::nullopt;
-    llvm::append_range(result.values, *input.known);
-  }
-  result.shape = {static_cast<int64_t>(result.values.size())};
-  return result;
-}
-
-static Folded foldGather(Node &node) {
-  Integers data = take(node.in(0)), places = take(node.in(1));
-  if (data.shape.size() != 1 || node.integer("axis", 0) != 0)
-    return std::nullopt;
-  Integers result{{}, places.shape};
-  auto size = static_cast<int64_t>(data.values.size());
-  for (int64_t place : places.values) {
-    if (place < -size || place >= size)
-      return std::nullopt;
-    result.values.push_back(data.values[place < 0 ? place + size : place]);
-  }
-  return result;
-}
-
-static Folded foldSlice(Node &node) {
-  Integers data = take(node.in(0));
-  if (data.shape.size() != 1 || node.inputCount() < 3)
-    return std::nullopt;
-  for (int64_t i = 1; i < node.inputCount(); ++i)
-    if (node.has(i) && node.in(i).known->size() != 1)
-      return std::nullopt;
-  auto size = static_cast<int64_t>(data.values.size());
-  int64_t start = node.in(1).known->front(), end = node.in(2).known->front();
-  int64_t step = node.has(4) ? node.in(4).known->front() : 1;
-  if (step == 0)
-    return std::nullopt;
-  auto clamp = [&](int64_t i, int64_t low, int64_t high) {
-    return std::clamp(i < 0 ? i + size : i, low, high);
-  };
-  start = step > 0 ? clamp(start, 0, size) : clamp(start, 0, size - 1);
-  end = step > 0 ? clamp(end, 0, size) : clamp(end, -1, size - 1);
-  Integers result;
-  for (int64_t i = start; step > 0 ? i < end : i > end; i += step)
-    result.values.push_back(data.values[i]);
-  result.shape = {static_cast<int64_t>(result.values.size())};
-  return result;
-}
-
-/// Reshape, Squeeze and Unsqueeze between scalars and one dimension.
-static Folded foldShapeChange(Node &node) {
-  Integers x = take(node.in(0));
-  auto count = static_cast<int64_t>(x.values.size());
-  if (node.op() == "Squeeze") {
-    if (count != 1 || x.shape.size() != 1)
-      return std::nullopt;
-    x.shape = {};
-  } else if (node.op() == "Unsqueeze") {
-    if (!x.shape.empty())
-      return std::nullopt;
-    x.shape = {1};
-  } else {
-    auto wanted = *node.in(1).known;
-    if (wanted.size() > 1 ||
-        (wanted.size() == 1 && wanted[0] != -1 && wanted[0] != count) ||
-        (wanted.empty() && count != 1))
-      return std::nullopt;
-    x.shape =
-        wanted.empty() ? SmallVector<int64_t>{} : SmallVector<int64_t>{count};
-  }
   return x;
 }
 
@@ -367,33 +305,27 @@ std::optional<Tensor> mlir::qlm::onnx_import::foldKnown(Node &node) {
     if (Folded sizes = foldSizes(node))
       return makeIntegers(node.b, sizes->values, sizes->shape,
                           TensorProto::INT64);
-    return std::nullopt;
+    return foldOpenSizes(node);
   }
-  for (const Tensor &input : node.ins())
-    if (input && (!input.known || input.known->size() > kMostElements ||
-                  hasHighBits(input)))
+  for (const Tensor &input : node.ins()) {
+    if (input && !input.known)
+      return foldOpenSizes(node);
+    if (input && (input.known->size() > kMostElements || hasHighBits(input)))
       return std::nullopt;
+  }
   using Fold = Folded (*)(Node &);
-  Fold fold =
-      llvm::StringSwitch<Fold>(node.op())
-          .Cases({"Add", "Sub", "Mul", "Div", "Equal", "Less", "Greater",
-                  "LessOrEqual", "GreaterOrEqual", "And", "Or", "Max", "Min"},
-                 foldArithmetic)
-          .Case("Not", foldNot)
-          .Case("Neg", foldNeg)
-          .Case("Identity",
-                [](Node &node) -> Folded { return take(node.in(0)); })
-          .Case("Where", foldWhere)
-          .Case("Concat", foldConcat)
-          .Case("Gather", foldGather)
-          .Case("Slice", foldSlice)
-          .Cases({"Reshape", "Squeeze", "Unsqueeze"}, foldShapeChange)
-          .Case("Cast", foldCast)
-          .Case("ConstantOfShape", foldConstantOfShape)
-          .Case("Range", foldRange)
-          .Default(nullptr);
-  if (!fold)
-    return std::nullopt;
+  Fold fold = llvm::StringSwitch<Fold>(node.op())
+                  .Cases({"Add", "Sub", "Mul", "Div", "Equal", "Less",
+                          "Greater", "LessOrEqual", "GreaterOrEqual", "And",
+                          "Or", "Max", "Min", "Mod"},
+                         foldArithmetic)
+                  .Case("Not", foldNot)
+                  .Case("Neg", foldNeg)
+                  .Case("Where", foldWhere)
+                  .Case("Cast", foldCast)
+                  .Case("ConstantOfShape", foldConstantOfShape)
+                  .Case("Range", foldRange)
+                  .Default(foldMove);
   Folded result = fold(node);
   if (!result)
     return std::nullopt;

@@ -21,6 +21,8 @@ static std::optional<SmallVector<Value>> elementsOf(Node &node,
   TensorBuilder &b = node.b;
   if (tensor.known)
     return b.indices(*tensor.known);
+  if (!tensor.sizes.empty())
+    return tensor.sizes;
   if (tensor.rank() != 1 || ShapedType::isDynamic(tensor.dim(0))) {
     (void)node.fail("a shape must have a known number of dimensions");
     return std::nullopt;
@@ -72,6 +74,28 @@ static LogicalResult emitSize(Node &node) {
   return node.set(0, scalar, TensorProto::INT64);
 }
 
+/// Whether element \p i of \p wanted, a shape that \p x takes, is its size even
+/// where it is 0, which keeps x's dimension: that is 0 too, or else the shape
+/// doesn't fit.
+static bool keepsZero(TensorBuilder &b, const Tensor &x, ArrayRef<Value> wanted,
+                      size_t i) {
+  Value own = b.dim(x.value, i);
+  if (b.isZeroWith(own, wanted[i]))
+    return true;
+  if (!b.isZeroWith(countOf(b, b.dims(x.value)), wanted[i]))
+    return false;
+  bool othersAreSizes = true;
+  for (auto [other, size] : llvm::enumerate(wanted))
+    if (other != i && b.asConstant(size).value_or(0) <= 0) {
+      if (!b.isNatural(size) || b.asConstant(size))
+        return false;
+      othersAreSizes = false;
+    }
+  if (!othersAreSizes)
+    b.requireZero(own, wanted[i]);
+  return true;
+}
+
 static LogicalResult emitReshape(Node &node) {
   const Tensor &x = node.in(0);
   TensorBuilder &b = node.b;
@@ -86,7 +110,7 @@ static LogicalResult emitReshape(Node &node) {
     // 0 keeps the input's dimension.
     bool mayKeep = !zeroIsSize && static_cast<int64_t>(i) < x.rank();
     isKept[i] = mayKeep && b.asConstant(size) == 0;
-    if (mayKeep)
+    if (isKept[i] || (mayKeep && !keepsZero(b, x, *wanted, i)))
       size = b.select(b.equal(size, b.index(0)), b.dim(x.value, i), size);
     sizes.push_back(size);
   }
@@ -101,12 +125,9 @@ static LogicalResult emitReshape(Node &node) {
     if (!isKept[i])
       left = b.mul(left, b.dim(x.value, i));
   Value count = countOf(b, b.dims(x.value));
-  for (Value &size : sizes) {
-    if (auto known = b.asConstant(size); known && *known >= 0)
-      continue;
-    Value safe = b.max(others, b.index(1));
-    size = b.select(b.less(size, b.index(0)), b.floorDiv(left, safe), size);
-  }
+  for (Value &size : sizes)
+    if (!b.isNatural(size))
+      size = b.select(b.less(size, b.index(0)), b.quotient(left, others), size);
   refineSizes(b, sizes, node.declared(0));
   auto total = b.asConstant(countOf(b, sizes)), own = b.asConstant(count);
   if (total && own && *total != *own)

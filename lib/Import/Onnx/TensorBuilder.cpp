@@ -107,92 +107,6 @@ Value TensorBuilder::integer(Type type, int64_t value) {
           type, APInt(64, static_cast<uint64_t>(value)).zextOrTrunc(width)));
 }
 
-std::optional<int64_t> TensorBuilder::asConstant(Value index) const {
-  return getConstantIntValue(index);
-}
-
-template <typename Op, typename Fold>
-static Value arithmetic(TensorBuilder &b, Value x, Value y, Fold fold) {
-  auto constX = getConstantIntValue(x), constY = getConstantIntValue(y);
-  if (constX && constY)
-    if (std::optional<int64_t> result = fold(*constX, *constY))
-      return b.index(*result);
-  return Op::create(b, b.loc, x, y);
-}
-
-Value TensorBuilder::add(Value a, Value b) {
-  return arithmetic<arith::AddIOp>(*this, a, b, [](int64_t x, int64_t y) {
-    int64_t sum;
-    return __builtin_add_overflow(x, y, &sum) ? std::nullopt
-                                              : std::optional(sum);
-  });
-}
-Value TensorBuilder::sub(Value a, Value b) {
-  return arithmetic<arith::SubIOp>(*this, a, b, [](int64_t x, int64_t y) {
-    int64_t difference;
-    return __builtin_sub_overflow(x, y, &difference)
-               ? std::nullopt
-               : std::optional(difference);
-  });
-}
-Value TensorBuilder::mul(Value a, Value b) {
-  return arithmetic<arith::MulIOp>(*this, a, b, [](int64_t x, int64_t y) {
-    int64_t product;
-    return __builtin_mul_overflow(x, y, &product) ? std::nullopt
-                                                  : std::optional(product);
-  });
-}
-Value TensorBuilder::floorDiv(Value a, Value b) {
-  return arithmetic<arith::FloorDivSIOp>(
-      *this, a, b, [](int64_t x, int64_t y) -> std::optional<int64_t> {
-        if (y == 0)
-          return std::nullopt;
-        return x / y - (x % y != 0 && (x < 0) != (y < 0));
-      });
-}
-Value TensorBuilder::ceilDiv(Value a, Value b) {
-  return arithmetic<arith::CeilDivSIOp>(
-      *this, a, b, [](int64_t x, int64_t y) -> std::optional<int64_t> {
-        if (y == 0)
-          return std::nullopt;
-        return x / y + (x % y != 0 && (x < 0) == (y < 0));
-      });
-}
-Value TensorBuilder::rem(Value a, Value b) {
-  return arithmetic<arith::RemSIOp>(
-      *this, a, b, [](int64_t x, int64_t y) -> std::optional<int64_t> {
-        return y == 0 ? std::nullopt : std::optional(x % y);
-      });
-}
-Value TensorBuilder::min(Value a, Value b) {
-  return arithmetic<arith::MinSIOp>(*this, a, b, [](int64_t x, int64_t y) {
-    return std::optional(std::min(x, y));
-  });
-}
-Value TensorBuilder::max(Value a, Value b) {
-  return arithmetic<arith::MaxSIOp>(*this, a, b, [](int64_t x, int64_t y) {
-    return std::optional(std::max(x, y));
-  });
-}
-
-Value TensorBuilder::select(Value condition, Value yes, Value no) {
-  if (auto known = getConstantIntValue(condition))
-    return *known ? yes : no;
-  return arith::SelectOp::create(*this, loc, condition, yes, no);
-}
-
-static Value compare(TensorBuilder &b, arith::CmpIPredicate predicate, Value x,
-                     Value y) {
-  return b.createOrFold<arith::CmpIOp>(b.loc, predicate, x, y);
-}
-
-Value TensorBuilder::less(Value a, Value b) {
-  return compare(*this, arith::CmpIPredicate::slt, a, b);
-}
-Value TensorBuilder::equal(Value a, Value b) {
-  return compare(*this, arith::CmpIPredicate::eq, a, b);
-}
-
 Value TensorBuilder::fromIndex(Value value, Type type) {
   if (isa<FloatType>(type)) {
     Value wide = arith::IndexCastOp::create(*this, loc, getI64Type(), value);
@@ -205,10 +119,6 @@ Value TensorBuilder::toIndex(Value value) {
   if (isa<IndexType>(value.getType()))
     return value;
   return createOrFold<arith::IndexCastOp>(loc, getIndexType(), value);
-}
-
-Value TensorBuilder::wrapIndex(Value i, Value size) {
-  return select(less(i, index(0)), add(i, size), i);
 }
 
 //===----------------------------------------------------------------------===//
@@ -251,15 +161,22 @@ void TensorBuilder::requireFits(Value count, Value tensor, int64_t axis) {
                 std::to_string(type.getDimSize(axis));
     return;
   }
-  if (auto size = count.getDefiningOp<tensor::DimOp>())
-    if (size.getSource() == tensor && size.getConstantIndex() == axis)
-      return;
-  if (!isOnTop(count) || !isOnTop(tensor) ||
+  if (!isOnTop(count) || !isOnTop(tensor) || count == dim(tensor, axis) ||
       !fitting.insert({count, {tensor, axis}}).second)
     return;
   check([&]() -> Value {
     return arith::CmpIOp::create(*this, loc, arith::CmpIPredicate::sle, count,
                                  dim(tensor, axis));
+  });
+}
+
+void TensorBuilder::requireZero(Value size, Value other) {
+  if (!isOnTop(size) || !isOnTop(other))
+    return;
+  check([&]() -> Value {
+    Value isSize = arith::CmpIOp::create(*this, loc, arith::CmpIPredicate::ne,
+                                         other, index(0));
+    return arith::OrIOp::create(*this, loc, isSize, equal(size, index(0)));
   });
 }
 
@@ -284,13 +201,6 @@ void TensorBuilder::requireBroadcast(Value size, Value other) {
 //===----------------------------------------------------------------------===//
 // Tensors
 //===----------------------------------------------------------------------===//
-
-Value TensorBuilder::dim(Value tensor, int64_t axis) {
-  int64_t size = cast<RankedTensorType>(tensor.getType()).getDimSize(axis);
-  if (!ShapedType::isDynamic(size))
-    return index(size);
-  return tensor::DimOp::create(*this, loc, tensor, axis);
-}
 
 SmallVector<Value> TensorBuilder::dims(Value tensor) {
   SmallVector<Value> sizes;
@@ -448,40 +358,35 @@ Value TensorBuilder::extractBroadcast(Value tensor, ValueRange at) {
   return extract(tensor, own);
 }
 
-/// Whether a map of linalg can say which element each tensor gives: no size is
-/// open that might turn out to be 1.
-static bool hasStaticBroadcast(ArrayRef<Value> tensors) {
-  // An open size that one tensor alone has is the result's.
-  SmallVector<int64_t> open, all;
-  for (Value tensor : tensors) {
-    auto type = cast<RankedTensorType>(tensor.getType());
-    for (int64_t axis = 0; axis < type.getRank(); ++axis) {
-      size_t back = type.getRank() - axis;
-      open.resize(std::max(open.size(), back));
-      all.resize(std::max(all.size(), back));
-      open[back - 1] += type.isDynamicDim(axis);
-      all[back - 1] += type.getDimSize(axis) != 1;
-    }
-  }
-  return llvm::all_of(llvm::zip_equal(open, all), [](auto counts) {
-    auto [openCount, allCount] = counts;
-    return openCount == 0 || allCount == 1;
-  });
+bool TensorBuilder::hasStaticBroadcast(Value tensor, ArrayRef<Value> sizes) {
+  auto type = cast<RankedTensorType>(tensor.getType());
+  for (auto [axis, size] : llvm::enumerate(sizes.take_back(type.getRank())))
+    if (type.isDynamicDim(axis)
+            ? dim(tensor, axis) != size
+            : type.getDimSize(axis) != 1 && !asConstant(size))
+      return false;
+  return true;
+}
+
+/// \p tensor in the sizes of a broadcast. A copy: a map of what turns out to be
+/// of one size or of another reads each element through a choice of places, and
+/// reading through several such maps would compute each element anew.
+Value TensorBuilder::broadcast(Value tensor, ArrayRef<Value> sizes) {
+  auto type = cast<RankedTensorType>(tensor.getType());
+  return generate(sizes.take_back(type.getRank()), type.getElementType(),
+                  [&](ValueRange at) { return extractBroadcast(tensor, at); });
 }
 
 Value TensorBuilder::map(ArrayRef<Value> tensors, Type element,
                          function_ref<Value(ValueRange)> body) {
   SmallVector<Value> sizes = broadcastSizes(tensors);
-  if (!hasStaticBroadcast(tensors))
-    return generate(sizes, element, [&](ValueRange at) {
-      SmallVector<Value> elements;
-      for (Value tensor : tensors)
-        elements.push_back(extractBroadcast(tensor, at));
-      return body(elements);
-    });
+  SmallVector<Value> spread(tensors);
+  for (Value &tensor : spread)
+    if (!hasStaticBroadcast(tensor, sizes))
+      tensor = broadcast(tensor, sizes);
   int64_t rank = sizes.size();
   SmallVector<AffineMap> maps;
-  for (Value tensor : tensors) {
+  for (Value tensor : spread) {
     auto type = cast<RankedTensorType>(tensor.getType());
     SmallVector<AffineExpr> places;
     for (int64_t axis = 0; axis < type.getRank(); ++axis)
@@ -497,12 +402,12 @@ Value TensorBuilder::map(ArrayRef<Value> tensors, Type element,
   SmallVector<utils::IteratorType> iterators(rank,
                                              utils::IteratorType::parallel);
   return linalg::GenericOp::create(
-             *this, loc, type, tensors, empty, maps, iterators,
+             *this, loc, type, spread, empty, maps, iterators,
              [&](OpBuilder &nested, Location, ValueRange arguments) {
                InsertionGuard guard(*this);
                setInsertionPointToEnd(nested.getInsertionBlock());
                linalg::YieldOp::create(
-                   *this, loc, body(arguments.take_front(tensors.size())));
+                   *this, loc, body(arguments.take_front(spread.size())));
              })
       .getResult(0);
 }

@@ -22,8 +22,10 @@
 #include "llvm/ADT/STLFunctionalExtras.h"
 #include "llvm/ADT/SmallVector.h"
 
+#include <map>
 #include <optional>
 #include <string>
+#include <tuple>
 
 namespace mlir::qlm::onnx_import {
 
@@ -37,6 +39,9 @@ struct Tensor {
   /// The elements, where they are whole numbers known while importing: shapes,
   /// axes and what is computed from them.
   std::optional<SmallVector<int64_t>> known;
+  /// The elements as indices in the function's block, where they are known but
+  /// for open sizes: what shapes and computed shapes of such tensors hold.
+  SmallVector<Value> sizes = {};
 
   explicit operator bool() const { return static_cast<bool>(value); }
   RankedTensorType tensorType() const {
@@ -77,10 +82,13 @@ public:
   void requireEqual(Value a, Value b, const char *what);
   /// \p count indices from 0 on must lie in dimension \p axis of \p tensor.
   void requireFits(Value count, Value tensor, int64_t axis);
+  /// \p size must be 0 where \p other is.
+  void requireZero(Value size, Value other);
   /// \p size must be 1 or \p other.
   void requireBroadcast(Value size, Value other);
 
-  // Scalars.
+  // Scalars. Arithmetic on indices folds what is known; in the function's block
+  // the same operation on the same operands gives the same value.
   Value index(int64_t value);
   /// A constant of a stored type (float or integer).
   Value constant(Type type, double value);
@@ -92,6 +100,11 @@ public:
   Value floorDiv(Value a, Value b);
   Value ceilDiv(Value a, Value b);
   Value rem(Value a, Value b);
+  /// ONNX's quotient of integers, towards zero, for \p b other than 0.
+  Value truncDiv(Value a, Value b);
+  /// \p a over \p b, sizes of which the one divides the other; factors that
+  /// both have cancel, so that open ones may be 0.
+  Value quotient(Value a, Value b);
   Value min(Value a, Value b);
   Value max(Value a, Value b);
   Value select(Value condition, Value yes, Value no);
@@ -103,10 +116,19 @@ public:
   Value toIndex(Value value);
   /// Index \p i or, when negative, \p i + \p size.
   Value wrapIndex(Value i, Value size);
+  /// Whether \p size is at least 0 whatever open sizes are.
+  bool isNatural(Value size) const;
+  /// Whether \p product is seen to be 0 wherever \p size is.
+  bool isZeroWith(Value product, Value size) const;
 
   // Tensors.
+  /// The size of a dimension; an open one is the same value for all tensors
+  /// that have it from the same one.
   Value dim(Value tensor, int64_t axis);
   SmallVector<Value> dims(Value tensor);
+  /// Makes the open dimension \p axis of \p argument be \p size; that they are
+  /// equal is checked when the graph runs.
+  void takeSize(Value argument, int64_t axis, Value size);
   SmallVector<Value> indices(ArrayRef<int64_t> sizes);
   RankedTensorType typeFor(ArrayRef<Value> sizes, Type element);
   Value extract(Value tensor, ValueRange indices);
@@ -151,10 +173,32 @@ public:
   bool isParameter(Value tensor) const;
 
 private:
+  enum class SizeOp {
+    Add,
+    Sub,
+    Mul,
+    FloorDiv,
+    CeilDiv,
+    TruncDiv,
+    Rem,
+    Min,
+    Max
+  };
+  /// An operation and its operands: a value, or a constant.
+  using SizeKey =
+      std::tuple<SizeOp, const void *, int64_t, const void *, int64_t>;
+  template <typename Op> Value arithmetic(SizeOp op, Value x, Value y);
+  /// Whether a map of linalg can say which elements \p tensor gives to a result
+  /// of \p sizes: each of its sizes is 1 or the result's, whatever open ones
+  /// turn out to be.
+  bool hasStaticBroadcast(Value tensor, ArrayRef<Value> sizes);
+  Value broadcast(Value tensor, ArrayRef<Value> sizes);
   bool isOnTop(Value value) const;
   void check(function_ref<Value()> condition);
 
   std::string problem;
+  std::map<SizeKey, Value> sizeValues;
+  llvm::DenseMap<std::pair<Value, int64_t>, Value> openSizes;
   /// What indices of loops stay below.
   llvm::DenseMap<Value, Value> bounds;
   llvm::DenseSet<std::pair<Value, std::pair<Value, int64_t>>> fitting;
