@@ -12,7 +12,6 @@
 
 #include <algorithm>
 #include <cstring>
-#include <limits>
 #include <memory>
 #include <mutex>
 
@@ -24,8 +23,8 @@ namespace {
 // Of cuSOLVER's stable binary interface. It counts columns first: the lower
 // triangle of our rows is the upper one of its columns.
 constexpr int kFillUpper = 1;
-/// Of the memory that matrices pass through.
-constexpr int64_t kStagingBytes = int64_t(64) << 20;
+/// Of each buffer that matrices pass through, a row of 2^21 columns at least.
+constexpr int64_t kStagingBytes = int64_t(16) << 20;
 
 class GpuCholesky {
 public:
@@ -36,20 +35,29 @@ public:
   Status open(const std::string &driver,
               const std::vector<std::string> &solver);
   /// Sets \p isDefinite, or fails.
-  Status factor(double *matrix, int64_t size, bool &isDefinite);
+  Status factor(const numerics::FactoredRows &rows, bool &isDefinite);
 
 private:
   bool findAll(void *library);
   Status reserve(DeviceMemory &memory, int64_t &held, int64_t bytes,
                  const char *purpose);
-  /// Copies \p bytes to the GPU's matrix, or from it.
-  Status copy(char *host, int64_t bytes, bool isDown);
+  /// Moves rows to the GPU's matrix, or from it: of two buffers one is given
+  /// or taken while the other is copied.
+  Status send(const numerics::FactoredRows &rows);
+  Status fetch(const numerics::FactoredRows &rows);
+  Status sync() {
+    return QLM_CUDA_CALL(gpu->getDriver(), "copying a matrix",
+                         cuStreamSynchronize, stream.get());
+  }
+  DevicePointer rowAt(int64_t row, int64_t size) const {
+    return matrixMemory.get() + static_cast<DevicePointer>(8 * row * size);
+  }
   Status solve(int size, int &info);
 
   std::mutex mutex;
   std::unique_ptr<Gpu> gpu;
   OwnedStream stream;
-  PinnedMemory staging;
+  PinnedMemory staging[2];
   DeviceMemory matrixMemory, workspace, infoMemory;
   int64_t matrixBytes = 0, workspaceBytes = 0;
   void *handle = nullptr;
@@ -89,11 +97,13 @@ Status GpuCholesky::open(const std::string &driver,
   if (!made.ok())
     return made.status();
   stream = made.take();
-  Result<PinnedMemory> pinned =
-      allocatePinned(*gpu, kStagingBytes, "matrices on their way");
-  if (!pinned.ok())
-    return pinned.status();
-  staging = pinned.take();
+  for (PinnedMemory &buffer : staging) {
+    Result<PinnedMemory> pinned =
+        allocatePinned(*gpu, kStagingBytes, "matrices on their way");
+    if (!pinned.ok())
+      return pinned.status();
+    buffer = pinned.take();
+  }
   QLM_RETURN_IF_ERROR(checkGpuLibrary(create(&handle), "cusolverDnCreate"));
   return checkGpuLibrary(setStream(handle, stream.get()),
                          "cusolverDnSetStream");
@@ -113,25 +123,38 @@ Status GpuCholesky::reserve(DeviceMemory &memory, int64_t &held, int64_t bytes,
   return Status();
 }
 
-Status GpuCholesky::copy(char *host, int64_t bytes, bool isDown) {
-  const Driver &driver = gpu->getDriver();
-  const char *doing = "copying a matrix";
-  for (int64_t done = 0; done < bytes; done += kStagingBytes) {
-    auto count = static_cast<size_t>(std::min(kStagingBytes, bytes - done));
-    DevicePointer at = matrixMemory.get() + static_cast<DevicePointer>(done);
-    if (isDown) {
-      std::memcpy(staging.get(), host + done, count);
-      QLM_RETURN_IF_ERROR(QLM_CUDA_CALL(driver, doing, cuMemcpyHtoDAsync, at,
-                                        staging.get(), count, stream.get()));
-    } else {
-      QLM_RETURN_IF_ERROR(QLM_CUDA_CALL(driver, doing, cuMemcpyDtoHAsync,
-                                        staging.get(), at, count,
-                                        stream.get()));
-    }
-    QLM_RETURN_IF_ERROR(
-        QLM_CUDA_CALL(driver, doing, cuStreamSynchronize, stream.get()));
-    if (!isDown)
-      std::memcpy(host + done, staging.get(), count);
+Status GpuCholesky::send(const numerics::FactoredRows &rows) {
+  int64_t most = kStagingBytes / (8 * rows.size);
+  for (int64_t first = 0, use = 0; first < rows.size; first += most, ++use) {
+    int64_t count = std::min(most, rows.size - first);
+    auto *buffer = static_cast<double *>(staging[use % 2].get());
+    rows.give(first, count, buffer);
+    // The other buffer is given to next.
+    QLM_RETURN_IF_ERROR(sync());
+    QLM_CUDA_TRY(gpu->getDriver(), "copying a matrix", cuMemcpyHtoDAsync,
+                 rowAt(first, rows.size), buffer,
+                 static_cast<size_t>(8 * count * rows.size), stream.get());
+  }
+  return sync();
+}
+
+Status GpuCholesky::fetch(const numerics::FactoredRows &rows) {
+  int64_t most = kStagingBytes / (8 * rows.size);
+  auto begin = [&](int64_t first, int64_t use) {
+    if (first >= rows.size)
+      return Status();
+    int64_t count = std::min(most, rows.size - first);
+    return QLM_CUDA_CALL(
+        gpu->getDriver(), "copying a matrix", cuMemcpyDtoHAsync,
+        staging[use % 2].get(), rowAt(first, rows.size),
+        static_cast<size_t>(8 * count * rows.size), stream.get());
+  };
+  QLM_RETURN_IF_ERROR(begin(0, 0));
+  for (int64_t first = 0, use = 0; first < rows.size; first += most, ++use) {
+    QLM_RETURN_IF_ERROR(sync());
+    QLM_RETURN_IF_ERROR(begin(first + most, use + 1));
+    rows.take(first, std::min(most, rows.size - first),
+              static_cast<const double *>(staging[use % 2].get()));
   }
   return Status();
 }
@@ -150,44 +173,52 @@ Status GpuCholesky::solve(int size, int &info) {
                             workspace.get(), elements, infoMemory.get()),
                       "cusolverDnDpotrf"));
   QLM_RETURN_IF_ERROR(QLM_CUDA_CALL(
-      driver, "factoring a matrix", cuMemcpyDtoHAsync, staging.get(),
+      driver, "factoring a matrix", cuMemcpyDtoHAsync, staging[0].get(),
       infoMemory.get(), sizeof(int), stream.get()));
   QLM_RETURN_IF_ERROR(QLM_CUDA_CALL(driver, "factoring a matrix",
                                     cuStreamSynchronize, stream.get()));
-  std::memcpy(&info, staging.get(), sizeof(int));
+  std::memcpy(&info, staging[0].get(), sizeof(int));
   return Status();
 }
 
-Status GpuCholesky::factor(double *matrix, int64_t size, bool &isDefinite) {
+Status GpuCholesky::factor(const numerics::FactoredRows &rows,
+                           bool &isDefinite) {
   std::lock_guard<std::mutex> lock(mutex);
-  if (size > std::numeric_limits<int>::max())
+  if (8 * rows.size > kStagingBytes)
     return Status(StatusCode::Unsupported, "a matrix of too many rows");
   QLM_RETURN_IF_ERROR(gpu->makeCurrent());
-  int64_t bytes = size * size * 8, infoBytes = 0;
+  int64_t bytes = rows.size * rows.size * 8, infoBytes = 0;
   QLM_RETURN_IF_ERROR(
       reserve(matrixMemory, matrixBytes, bytes, "second moments"));
   if (!infoMemory)
     QLM_RETURN_IF_ERROR(
         reserve(infoMemory, infoBytes, sizeof(int), "a factorization"));
-  QLM_RETURN_IF_ERROR(
-      copy(reinterpret_cast<char *>(matrix), bytes, /*isDown=*/true));
+  Status sent = send(rows);
+  if (!sent.ok()) {
+    // Buffers may be in use.
+    (void)sync();
+    return sent;
+  }
   int info = 0;
-  QLM_RETURN_IF_ERROR(solve(static_cast<int>(size), info));
+  QLM_RETURN_IF_ERROR(solve(static_cast<int>(rows.size), info));
   isDefinite = info == 0;
   if (!isDefinite)
     return Status();
-  return copy(reinterpret_cast<char *>(matrix), bytes, /*isDown=*/false);
+  Status fetched = fetch(rows);
+  if (!fetched.ok())
+    (void)sync();
+  return fetched;
 }
 
-Result<CholeskyFunction>
+Result<numerics::CholeskyFunction>
 qlm::openGpuCholesky(const std::string &driver,
                      const std::vector<std::string> &solver) {
   auto gpu = std::make_shared<GpuCholesky>();
   QLM_RETURN_IF_ERROR(gpu->open(driver, solver));
-  return CholeskyFunction(
-      [gpu](double *matrix, int64_t size) -> std::optional<bool> {
+  return numerics::CholeskyFunction(
+      [gpu](const numerics::FactoredRows &rows) -> std::optional<bool> {
         bool isDefinite = false;
-        if (!gpu->factor(matrix, size, isDefinite).ok())
+        if (!gpu->factor(rows, isDefinite).ok())
           return std::nullopt;
         return isDefinite;
       });

@@ -144,11 +144,20 @@ llvm::Error RoundingProgram::prepare(int threads) {
 
 llvm::Error RoundingProgram::factorMoments(int threads) {
   int64_t columns = getColumns();
-  std::vector<float> values(columns * columns);
-  if (llvm::Error error = moments->read(0, columns, values.data()))
-    return error;
+  std::string failure;
+  auto read = [&](int64_t row, float *target) {
+    llvm::Error error = moments->read(row, 1, target);
+    if (!error)
+      return true;
+    std::lock_guard<std::mutex> lock(mutex);
+    failure = llvm::toString(std::move(error));
+    return false;
+  };
+  bool isFactored = factor.compute(read, columns, gptq, threads);
   moments->release(0, columns);
-  if (factor.compute(values.data(), columns, gptq, threads)) {
+  if (!failure.empty())
+    return makeError(failure);
+  if (isFactored) {
     if (factor.getDamping() > gptq.damping)
       raisedDamping = factor.getDamping();
     return llvm::Error::success();

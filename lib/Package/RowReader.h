@@ -12,14 +12,13 @@
 #include "mlir/IR/Operation.h"
 #include "mlir/IR/Value.h"
 #include "qlm/Archive/ParameterArchive.h"
+#include "qlm/Quantize/Gptq.h"
 #include "llvm/ADT/DenseMap.h"
 #include "llvm/Support/Error.h"
 
-#include <functional>
 #include <map>
 #include <memory>
 #include <mutex>
-#include <optional>
 #include <string>
 
 namespace mlir::qlm {
@@ -34,7 +33,7 @@ struct ReaderContext {
   /// Whether infinities and NaN of the source count as 0.
   bool allowNonfinite = false;
   /// See numerics::GptqOptions::cholesky.
-  std::function<std::optional<bool>(double *matrix, int64_t size)> cholesky;
+  ::qlm::numerics::CholeskyFunction cholesky;
   /// By weight, where the first one was: "inf at [3, 7]".
   std::map<std::string, std::string> nonfinite;
   std::mutex mutex; ///< of `nonfinite`

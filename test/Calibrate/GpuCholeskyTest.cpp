@@ -20,10 +20,21 @@ namespace {
 
 class GpuCholeskyTest : public FakeGpuTest {
 protected:
-  static Result<CholeskyFunction> open() {
+  static Result<numerics::CholeskyFunction> open() {
     return openGpuCholesky(QLM_FAKE_CUDA, {"libmissing.so", QLM_FAKE_SOLVER});
   }
 };
+
+/// Rows of \p matrix, in whose place the factor is put.
+numerics::FactoredRows makeRows(std::vector<double> &matrix, int64_t size) {
+  return {size,
+          [&matrix, size](int64_t first, int64_t count, double *rows) {
+            std::copy_n(matrix.begin() + first * size, count * size, rows);
+          },
+          [&matrix, size](int64_t first, int64_t count, const double *rows) {
+            std::copy_n(rows, count * size, matrix.begin() + first * size);
+          }};
+}
 
 /// Second moments of more rows than columns.
 template <typename T> std::vector<T> makeMoments(int64_t size, unsigned seed) {
@@ -47,11 +58,11 @@ template <typename T> std::vector<T> makeMoments(int64_t size, unsigned seed) {
 } // namespace
 
 TEST_F(GpuCholeskyTest, FactorTimesItsTransposeIsTheMatrix) {
-  Result<CholeskyFunction> cholesky = open();
+  Result<numerics::CholeskyFunction> cholesky = open();
   ASSERT_TRUE(cholesky.ok()) << cholesky.status().message();
   for (int64_t size : {1, 2, 37, 8, 130}) {
     std::vector<double> matrix = makeMoments<double>(size, 1), factor = matrix;
-    std::optional<bool> done = (*cholesky)(factor.data(), size);
+    std::optional<bool> done = (*cholesky)(makeRows(factor, size));
     ASSERT_TRUE(done && *done);
     for (int64_t i = 0; i < size; ++i)
       for (int64_t j = 0; j <= i; ++j) {
@@ -64,10 +75,10 @@ TEST_F(GpuCholeskyTest, FactorTimesItsTransposeIsTheMatrix) {
 }
 
 TEST_F(GpuCholeskyTest, IndefiniteMatricesAreTold) {
-  Result<CholeskyFunction> cholesky = open();
+  Result<numerics::CholeskyFunction> cholesky = open();
   ASSERT_TRUE(cholesky.ok());
   std::vector<double> matrix = {1, 2, 2, 1};
-  std::optional<bool> done = (*cholesky)(matrix.data(), 2);
+  std::optional<bool> done = (*cholesky)(makeRows(matrix, 2));
   ASSERT_TRUE(done.has_value());
   EXPECT_FALSE(*done);
 }
@@ -94,7 +105,7 @@ TEST_F(GpuCholeskyTest, GptqRoundsByItAndWithoutIt) {
   scheme.bound = 7.5f;
   scheme.granularity = numerics::Granularity::Group;
   scheme.groupSize = 32;
-  auto round = [&](const CholeskyFunction &cholesky) {
+  auto round = [&](const numerics::CholeskyFunction &cholesky) {
     numerics::GptqOptions options;
     options.actOrder = true;
     options.cholesky = cholesky;
@@ -109,19 +120,46 @@ TEST_F(GpuCholeskyTest, GptqRoundsByItAndWithoutIt) {
     return codes;
   };
   std::vector<uint8_t> expected = round({});
-  Result<CholeskyFunction> cholesky = open();
+  Result<numerics::CholeskyFunction> cholesky = open();
   ASSERT_TRUE(cholesky.ok());
   int calls = 0;
-  EXPECT_EQ(round([&](double *matrix, int64_t size) {
+  EXPECT_EQ(round([&](const numerics::FactoredRows &rows) {
               ++calls;
-              return (*cholesky)(matrix, size);
+              return (*cholesky)(rows);
             }),
             expected);
   EXPECT_EQ(calls, 1);
-  // A GPU that fails leaves the matrix in any state.
-  EXPECT_EQ(round([](double *matrix, int64_t size) -> std::optional<bool> {
-              std::fill_n(matrix, size * size, -1.0);
-              return std::nullopt;
-            }),
-            expected);
+  // A GPU that fails may have given some rows.
+  EXPECT_EQ(
+      round([](const numerics::FactoredRows &rows) -> std::optional<bool> {
+        std::vector<double> lost(kColumns * rows.size, -1.0);
+        rows.take(0, 3, lost.data());
+        return std::nullopt;
+      }),
+      expected);
+}
+
+TEST_F(GpuCholeskyTest, LargeMatricesPassInParts) {
+  // 1,500 rows of as many doubles are more than one buffer.
+  constexpr int64_t kSize = 1500;
+  Result<numerics::CholeskyFunction> cholesky = open();
+  ASSERT_TRUE(cholesky.ok());
+  // Of a known factor with three bands.
+  std::vector<double> matrix(kSize * kSize);
+  auto known = [](int64_t i, int64_t j) {
+    return i - j > 2 || j > i ? 0 : i == j ? 2.0 + i % 3 : 0.25 * (i % 5);
+  };
+  for (int64_t i = 0; i < kSize; ++i)
+    for (int64_t j = std::max<int64_t>(i - 2, 0); j <= i; ++j)
+      for (int64_t k = std::max<int64_t>(i - 2, 0); k <= j; ++k)
+        matrix[i * kSize + j] += known(i, k) * known(j, k);
+  std::optional<bool> done = (*cholesky)(makeRows(matrix, kSize));
+  ASSERT_TRUE(done && *done);
+  double worst = 0;
+  for (int64_t i = 0; i < kSize; ++i)
+    for (int64_t j = 0; j <= i; ++j)
+      worst = std::max(worst, std::fabs(matrix[i * kSize + j] - known(i, j)));
+  EXPECT_LT(worst, 1e-9);
+  int copies = fakeCudaCalls("cuMemcpyHtoDAsync_v2");
+  EXPECT_GE(copies, 2);
 }

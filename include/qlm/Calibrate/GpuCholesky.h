@@ -7,33 +7,26 @@
 //
 // GPTQ factors a matrix of K² doubles for each linear, K³/3 operations, which
 // are most of its time where K is large. cuSOLVER is opened when it is asked
-// for.
+// for. The matrix passes by a few rows at a time; the host never holds it.
 //
 //===----------------------------------------------------------------------===//
 
 #ifndef QLM_CALIBRATE_GPUCHOLESKY_H
 #define QLM_CALIBRATE_GPUCHOLESKY_H
 
+#include "qlm/Quantize/Products.h"
 #include "qlm/Runtime/Status.h"
 
-#include <cstdint>
-#include <functional>
-#include <optional>
 #include <string>
 #include <vector>
 
 namespace qlm {
 
-/// As numerics::factorCholesky; nothing when the GPU could not, with the matrix
-/// in any state.
-using CholeskyFunction =
-    std::function<std::optional<bool>(double *matrix, int64_t size)>;
-
 /// Opens the first GPU and cuSOLVER; what is returned owns both. Threads may
 /// share it; one is at work at a time. \p solver are names of the library,
 /// tried in turn; empty: those that its versions have.
 /// Errors: Unsupported (no driver, no GPU, no cuSOLVER), Io.
-Result<CholeskyFunction>
+Result<numerics::CholeskyFunction>
 openGpuCholesky(const std::string &driver = "libcuda.so.1",
                 const std::vector<std::string> &solver = {});
 

@@ -14,12 +14,12 @@
 #define QLM_PACKAGE_PACKAGE_H
 
 #include "mlir/IR/BuiltinOps.h"
+#include "qlm/Quantize/Gptq.h"
 #include "llvm/ADT/StringRef.h"
 #include "llvm/Support/Error.h"
 #include "llvm/Support/JSON.h"
 
 #include <functional>
-#include <optional>
 #include <string>
 
 namespace mlir::qlm {
@@ -53,7 +53,7 @@ struct PackageOptions {
   /// Whether infinities and NaN in weights count as 0; else they are refused.
   bool allowNonfinite = false;
   /// See numerics::GptqOptions::cholesky.
-  std::function<std::optional<bool>(double *matrix, int64_t size)> cholesky;
+  ::qlm::numerics::CholeskyFunction cholesky;
   /// Called with what is worth saying of a weight, one line: groups of zeros,
   /// values that were not finite, a damping that was raised. May be empty.
   std::function<void(llvm::StringRef)> note;

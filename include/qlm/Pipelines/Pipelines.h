@@ -15,6 +15,7 @@
 
 #include "mlir/IR/BuiltinOps.h"
 #include "mlir/Pass/Pass.h"
+#include "qlm/Quantize/Products.h"
 #include "llvm/ADT/StringRef.h"
 #include "llvm/Support/Error.h"
 #include "llvm/Support/JSON.h"
@@ -108,7 +109,7 @@ struct CompileOptions {
   bool actOrder = false;
   bool staticGroups = false;
   /// gptq: see numerics::GptqOptions::cholesky.
-  std::function<std::optional<bool>(double *matrix, int64_t size)> cholesky;
+  ::qlm::numerics::CholeskyFunction cholesky;
   /// See PackageOptions::judge.
   std::function<llvm::Expected<llvm::json::Object>(llvm::StringRef folder)>
       judge;

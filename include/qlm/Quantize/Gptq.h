@@ -14,10 +14,11 @@
 #ifndef QLM_QUANTIZE_GPTQ_H
 #define QLM_QUANTIZE_GPTQ_H
 
+#include "qlm/Quantize/LargeBuffer.h"
 #include "qlm/Quantize/Numerics.h"
+#include "qlm/Quantize/Products.h"
 
 #include <functional>
-#include <optional>
 #include <vector>
 
 namespace qlm::numerics {
@@ -42,7 +43,7 @@ struct GptqOptions {
   int refinements = 0;
   /// In the place of factorCholesky, where it gives an answer: a GPU's. Its
   /// last bits may differ, and so codes at ties. May be empty.
-  std::function<std::optional<bool>(double *matrix, int64_t size)> cholesky;
+  CholeskyFunction cholesky;
 };
 
 /// The second moments of a linear's inputs, made ready for rounding its
@@ -51,10 +52,17 @@ struct GptqOptions {
 /// made; threads may share it.
 class GptqFactor {
 public:
-  /// From \p moments `[columns, columns]`, row-major; only the lower triangle
-  /// is read. Needs 12 bytes for each of its elements, and 4 more to refine.
-  /// False when the matrix is not positive definite with a damping of 1, or
-  /// not finite.
+  /// Reads row \p row of the moments, `[columns]`; false when it could not.
+  /// Called from several threads.
+  using ReadRow = std::function<bool(int64_t row, float *target)>;
+
+  /// From symmetric moments `[columns, columns]`, which are read twice. Needs
+  /// 4 bytes for each of their elements, 8 more without `options.cholesky`, and
+  /// 4 more to refine. False when the matrix is not positive definite with a
+  /// damping of 1, or not finite, or not read.
+  bool compute(const ReadRow &read, int64_t columns, const GptqOptions &options,
+               int threads = 1);
+  /// The same from memory.
   bool compute(const float *moments, int64_t columns,
                const GptqOptions &options, int threads = 1);
 
@@ -65,6 +73,19 @@ public:
   int64_t getDeadColumns() const { return deadColumns; }
 
 private:
+  bool readDiagonal(const ReadRow &read, int threads);
+  bool factorMatrix(const ReadRow &read, const GptqOptions &options,
+                    int threads);
+  bool giveRows(const ReadRow &read, int64_t first, int64_t count,
+                double *target, int threads) const;
+  void takeRows(int64_t first, int64_t count, const double *rows, int threads);
+  bool keepDamped(const ReadRow &read, int threads);
+  /// The column of row or column \p i of what is factored: H reversed.
+  int64_t reversedAt(int64_t i) const {
+    int64_t visited = columns - 1 - i;
+    return order.empty() ? visited : order[visited];
+  }
+
   friend void refineGptq(const float *weights, int64_t rows, int64_t columns,
                          const Scheme &scheme, const GptqFactor &factor,
                          const GptqOptions &options, uint8_t *codes,
@@ -76,14 +97,16 @@ private:
                                      float *scales, uint8_t *zeroPoints);
 
   int64_t columns = 0;
-  double damping = 0;
+  double damping = 0, meanMoment = 0;
   int64_t deadColumns = 0;
   std::vector<int64_t> order; ///< column visited i-th; empty: as they stand
   std::vector<bool> dead;     ///< by column as it stands
   /// F, [columns, columns], in the order visited; 0 up to the diagonal.
-  std::vector<float> feedback;
-  std::vector<float> pivots; ///< R[k, k]
-  std::vector<float> damped; ///< H, [columns, columns], if it is needed
+  LargeBuffer<float> feedback;
+  std::vector<double> exactPivots; ///< R[k, k]
+  std::vector<float> pivots;
+  std::vector<double> diagonal; ///< of H, 1 where it is 0
+  LargeBuffer<float> damped;    ///< H, [columns, columns], if it is needed
 };
 
 /// Makes the codes and scales of \p weights `[rows, columns]` better by the

@@ -15,6 +15,8 @@
 #define QLM_QUANTIZE_PRODUCTS_H
 
 #include <cstdint>
+#include <functional>
+#include <optional>
 
 namespace qlm::numerics {
 
@@ -45,6 +47,21 @@ void addProduct(int64_t rows, int64_t columns, int64_t depth, T factor,
 /// above the diagonal anything. False when it is not positive definite; the
 /// matrix is destroyed then.
 bool factorCholesky(double *matrix, int64_t size, int threads = 1);
+
+/// A symmetric matrix on its way to a factor, and the factor on its way back,
+/// some rows `[count, size]` at a time: rows \p first and on, in ascending
+/// order. Of both the lower triangle counts; beside it stands anything.
+struct FactoredRows {
+  int64_t size;
+  std::function<void(int64_t first, int64_t count, double *rows)> give;
+  std::function<void(int64_t first, int64_t count, const double *rows)> take;
+};
+
+/// Cholesky's factor, by something else than factorCholesky: whether there is
+/// one, or nothing where that could not be found out. Rows are taken only where
+/// there is one, but for a failure in between.
+using CholeskyFunction =
+    std::function<std::optional<bool>(const FactoredRows &matrix)>;
 
 } // namespace qlm::numerics
 

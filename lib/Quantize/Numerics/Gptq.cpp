@@ -25,6 +25,7 @@
 #include "qlm/Quantize/Products.h"
 
 #include <algorithm>
+#include <atomic>
 #include <cmath>
 #include <numeric>
 
@@ -37,23 +38,115 @@ using namespace qlm::numerics;
 
 static constexpr double kLargestDamping = 1.0;
 
-bool GptqFactor::compute(const float *moments, int64_t size,
+/// Calls `work(row, i)` for each i below \p count with row `rowOf(i)` of the
+/// moments; false when one was not read.
+template <typename RowOf, typename Work>
+static bool forEachRow(const GptqFactor::ReadRow &read, int64_t columns,
+                       int64_t count, int threads, RowOf rowOf, Work work) {
+  std::atomic<int64_t> next{0};
+  std::atomic<bool> isRead{true};
+  auto workers = static_cast<int>(std::min<int64_t>(threads, count));
+  runThreads(std::max(workers, 1), [&](int) {
+    std::vector<float> row(static_cast<size_t>(columns));
+    for (int64_t i = next++; i < count && isRead; i = next++) {
+      if (read(rowOf(i), row.data()))
+        work(row.data(), i);
+      else
+        isRead = false;
+    }
+  });
+  return isRead;
+}
+
+bool GptqFactor::readDiagonal(const ReadRow &read, int threads) {
+  diagonal.resize(static_cast<size_t>(columns));
+  if (!forEachRow(
+          read, columns, columns, threads, [](int64_t i) { return i; },
+          [&](const float *row, int64_t i) { diagonal[i] = row[i]; }))
+    return false;
+  dead.assign(static_cast<size_t>(columns), false);
+  deadColumns = 0;
+  meanMoment = 0;
+  for (int64_t i = 0; i < columns; ++i) {
+    if (!std::isfinite(diagonal[i]) || diagonal[i] < 0)
+      return false;
+    dead[i] = diagonal[i] == 0;
+    deadColumns += dead[i];
+    diagonal[i] = dead[i] ? 1 : diagonal[i];
+    meanMoment += diagonal[i] / static_cast<double>(columns);
+  }
+  return true;
+}
+
+/// Rows of H, reversed from the start, so that its lower factor is R, reversed.
+bool GptqFactor::giveRows(const ReadRow &read, int64_t first, int64_t count,
+                          double *target, int threads) const {
+  return forEachRow(
+      read, columns, count, threads,
+      [&](int64_t i) { return reversedAt(first + i); },
+      [&](const float *row, int64_t i) {
+        double *to = target + i * columns;
+        for (int64_t j = 0; j < first + i; ++j)
+          to[j] = row[reversedAt(j)];
+        to[first + i] = diagonal[reversedAt(first + i)] + damping * meanMoment;
+      });
+}
+
+/// Rows of the factor, in ascending order: what errors of their columns add to
+/// columns that were visited later, whose pivots came in earlier rows.
+void GptqFactor::takeRows(int64_t first, int64_t count, const double *rows,
+                          int threads) {
+  for (int64_t i = 0; i < count; ++i)
+    exactPivots[columns - 1 - first - i] = rows[i * (columns + 1) + first];
+  forEachIndex(count, threads, [&](int64_t i) {
+    const double *row = rows + i * columns;
+    int64_t j = columns - 1 - first - i;
+    float *to = feedback.data() + j * columns;
+    std::fill(to, to + j + 1, 0.0f);
+    for (int64_t k = j + 1; k < columns; ++k)
+      to[k] = static_cast<float>(row[columns - 1 - k] / exactPivots[k]);
+  });
+}
+
+/// Whether H has a factor with `damping`, which is then `feedback`.
+bool GptqFactor::factorMatrix(const ReadRow &read, const GptqOptions &options,
+                              int threads) {
+  FactoredRows rows;
+  rows.size = columns;
+  rows.give = [&](int64_t first, int64_t count, double *target) {
+    (void)giveRows(read, first, count, target, threads);
+  };
+  rows.take = [&](int64_t first, int64_t count, const double *factor) {
+    takeRows(first, count, factor, threads);
+  };
+  if (options.cholesky)
+    if (std::optional<bool> answer = options.cholesky(rows))
+      return *answer;
+  LargeBuffer<double> matrix(columns * columns);
+  rows.give(0, columns, matrix.data());
+  if (!factorCholesky(matrix.data(), columns, threads))
+    return false;
+  rows.take(0, columns, matrix.data());
+  return true;
+}
+
+bool GptqFactor::keepDamped(const ReadRow &read, int threads) {
+  damped = LargeBuffer<float>(columns * columns);
+  return forEachRow(
+      read, columns, columns, threads, [](int64_t i) { return i; },
+      [&](const float *row, int64_t i) {
+        float *to = damped.data() + i * columns;
+        std::copy_n(row, columns, to);
+        to[i] = static_cast<float>(diagonal[i] + damping * meanMoment);
+      });
+}
+
+bool GptqFactor::compute(const ReadRow &read, int64_t size,
                          const GptqOptions &options, int threads) {
   columns = size;
-  dead.assign(static_cast<size_t>(size), false);
-  deadColumns = 0;
   order.clear();
-  std::vector<double> diagonal(static_cast<size_t>(size));
-  double mean = 0;
-  for (int64_t i = 0; i < size; ++i) {
-    double value = moments[i * size + i];
-    if (!std::isfinite(value) || value < 0)
-      return false;
-    dead[i] = value == 0;
-    deadColumns += dead[i];
-    diagonal[i] = dead[i] ? 1 : value;
-    mean += diagonal[i] / static_cast<double>(size);
-  }
+  if (!readDiagonal(read, threads))
+    return false;
   if (options.actOrder) {
     order.resize(static_cast<size_t>(size));
     std::iota(order.begin(), order.end(), 0);
@@ -61,61 +154,28 @@ bool GptqFactor::compute(const float *moments, int64_t size,
       return diagonal[a] != diagonal[b] ? diagonal[a] > diagonal[b] : a < b;
     });
   }
-
-  // Reversed from the start, so that its lower factor is R, reversed.
-  std::vector<double> reversed(static_cast<size_t>(size * size));
-  auto columnAt = [&](int64_t i) {
-    int64_t visited = size - 1 - i;
-    return order.empty() ? visited : order[visited];
-  };
-  auto fill = [&] {
-    forEachIndex(size, threads, [&](int64_t i) {
-      int64_t a = columnAt(i);
-      for (int64_t j = 0; j < i; ++j) {
-        int64_t b = columnAt(j);
-        reversed[i * size + j] =
-            moments[std::max(a, b) * size + std::min(a, b)];
-      }
-      reversed[i * size + i] = diagonal[a] + damping * mean;
-    });
-  };
-  auto isFactored = [&] {
-    fill();
-    std::optional<bool> answer;
-    if (options.cholesky && (answer = options.cholesky(reversed.data(), size)))
-      return *answer;
-    if (options.cholesky)
-      fill();
-    return factorCholesky(reversed.data(), size, threads);
-  };
-  for (damping = options.damping; damping <= kLargestDamping && !isFactored();)
+  feedback = LargeBuffer<float>(size * size);
+  exactPivots.resize(static_cast<size_t>(size));
+  for (damping = options.damping;
+       damping <= kLargestDamping && !factorMatrix(read, options, threads);)
     damping = std::max(damping * 10, 1e-4);
   if (damping > kLargestDamping)
     return false;
-  damped.clear();
-  if (options.refinements > 0) {
-    damped.resize(static_cast<size_t>(size * size));
-    forEachIndex(size, threads, [&](int64_t i) {
-      for (int64_t j = 0; j < size; ++j)
-        damped[i * size + j] = moments[std::max(i, j) * size + std::min(i, j)];
-      damped[i * size + i] = static_cast<float>(diagonal[i] + damping * mean);
-    });
-  }
-
-  feedback.assign(static_cast<size_t>(size * size), 0);
-  pivots.resize(static_cast<size_t>(size));
-  std::vector<double> exact(static_cast<size_t>(size));
-  for (int64_t k = 0; k < size; ++k) {
-    exact[k] = reversed[(size - 1 - k) * (size + 1)];
-    pivots[k] = static_cast<float>(exact[k]);
-  }
-  forEachIndex(size, threads, [&](int64_t j) {
-    const double *row = reversed.data() + (size - 1 - j) * size;
-    for (int64_t k = j + 1; k < size; ++k)
-      feedback[j * size + k] = static_cast<float>(row[size - 1 - k] / exact[k]);
-  });
+  pivots.assign(exactPivots.begin(), exactPivots.end());
+  damped = {};
+  if (options.refinements > 0 && !keepDamped(read, threads))
+    return false;
   return std::all_of(pivots.begin(), pivots.end(),
                      [](float pivot) { return std::isfinite(pivot); });
+}
+
+bool GptqFactor::compute(const float *moments, int64_t size,
+                         const GptqOptions &options, int threads) {
+  auto read = [=](int64_t row, float *target) {
+    std::copy_n(moments + row * size, size, target);
+    return true;
+  };
+  return compute(read, size, options, threads);
 }
 
 //===----------------------------------------------------------------------===//
