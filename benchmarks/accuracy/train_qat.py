@@ -10,10 +10,11 @@ The teacher is the model itself in float32; the student computes with int4
 weights and learns the teacher's probabilities on the training split of a corpus
 (models/python_corpus.py; without one, of this Python's standard library), which
 keeps the text of models/heldout.txt out. Only linears are trained, the head is
-not among them. FOLDER is for quantc with ``--weights int4 --keep-lm-head`` and
-the same group size; with a start, such as ``quantc quantize MODEL -o CHECKPOINT
---format gptq --method gptq --calibration FILE`` writes, also ``--method keep
---statistics FOLDER/kept-scales.safetensors``.
+not among them. FOLDER is for quantc with ``--weights int4 --keep-lm-head``, the
+same group size, and ``--zero-points`` where it was given here; with a start,
+such as ``quantc quantize MODEL -o CHECKPOINT --format gptq --method gptq
+--calibration FILE`` writes, also ``--method keep --statistics
+FOLDER/kept-scales.safetensors``.
 """
 
 from __future__ import annotations

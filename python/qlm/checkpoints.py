@@ -321,6 +321,13 @@ _PARTS = (
 )  # fmt: skip
 
 
+def part_of(tensors: dict[str, Tensor], module: str) -> dict[str, Tensor]:
+    """The tensors below a module's name, by the rest of theirs."""
+    first = len(module) + 1
+    return {name[first:]: tensor for name, tensor in tensors.items()
+            if name.startswith(module + ".")}  # fmt: skip
+
+
 def read_weights(folder) -> dict[str, tuple[np.ndarray, str]]:
     """Read all weights of a quantized checkpoint.
 
@@ -368,14 +375,11 @@ def read_weights(folder) -> dict[str, tuple[np.ndarray, str]]:
         }  # fmt: skip
     weights, used = {}, set()
     for module in sorted(modules):
-        part = {}
-        for name, tensor in tensors.items():
-            if not name.startswith(module + "."):
-                continue
-            key = name[len(module) + 1 :]
-            if key == "weight" or key.startswith("weight.") or key in _PARTS:
-                part[key] = tensor
-                used.add(name)
+        part = {
+            key: tensor for key, tensor in part_of(tensors, module).items()
+            if key == "weight" or key.startswith("weight.") or key in _PARTS
+        }  # fmt: skip
+        used.update(f"{module}.{key}" for key in part)
         try:
             weights[module + ".weight"] = reader(part, module, quantization)
         except KeyError as missing:

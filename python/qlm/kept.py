@@ -16,7 +16,7 @@ from pathlib import Path
 import numpy as np
 
 from .checkpoints import (
-    _AWQ_ORDER, CheckpointError, Tensor, read_folder, unpack)  # fmt: skip
+    _AWQ_ORDER, CheckpointError, Tensor, part_of, read_folder, unpack)  # fmt: skip
 
 __all__ = ["KEPT_FILE", "find_known_scales", "label_scales", "read_scales"]
 
@@ -121,10 +121,7 @@ def read_scales(folder) -> dict[str, tuple]:
             rf"(model\.layers\.\d+\.([\w.]+))\.{re.escape(marker)}", name)
         if not match or match[2] not in _PARTS:
             continue
-        module = match[1] + "."
-        part = {key[len(module):]: value for key, value in tensors.items()
-                if key.startswith(module)}
-        found[match[1]] = reader(part, section)
+        found[match[1]] = reader(part_of(tensors, match[1]), section)
     if not found:
         raise NotOurs("it has no quantized linears of a LLaMA")
     return found
