@@ -14,6 +14,7 @@
 #include <Eigen/LU>
 
 #include <algorithm>
+#include <atomic>
 #include <cmath>
 #include <numeric>
 #include <random>
@@ -256,6 +257,21 @@ TEST(GptqTest, MomentsThatStayIndefiniteAreRefused) {
     GptqFactor factor;
     EXPECT_FALSE(factor.compute(moments.data(), 2, {})) << bad;
   }
+}
+
+TEST(GptqTest, MomentsThatCannotBeReadAreRefused) {
+  Problem problem = makeProblem(40);
+  GptqOptions options;
+  for (int64_t lost : {0, 17, 39})
+    for (int64_t passes : {0, 1}) {
+      std::atomic<int64_t> asked{0};
+      auto read = [&](int64_t row, float *target) {
+        std::copy_n(problem.moments.data() + row * 40, 40, target);
+        return row != lost || asked++ < passes;
+      };
+      GptqFactor factor;
+      EXPECT_FALSE(factor.compute(read, 40, options, 2)) << lost;
+    }
 }
 
 TEST(GptqTest, ColumnsOfInputsThatAreAlwaysZeroBecomeZero) {

@@ -19,6 +19,7 @@
 #include "qlm/Quantize/Products.h"
 
 #include <functional>
+#include <optional>
 #include <vector>
 
 namespace qlm::numerics {
@@ -74,8 +75,8 @@ public:
 
 private:
   bool readDiagonal(const ReadRow &read, int threads);
-  bool factorMatrix(const ReadRow &read, const GptqOptions &options,
-                    int threads);
+  std::optional<bool> factorMatrix(const ReadRow &read,
+                                   const GptqOptions &options, int threads);
   bool giveRows(const ReadRow &read, int64_t first, int64_t count,
                 double *target, int threads) const;
   void takeRows(int64_t first, int64_t count, const double *rows, int threads);

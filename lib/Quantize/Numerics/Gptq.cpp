@@ -108,24 +108,30 @@ void GptqFactor::takeRows(int64_t first, int64_t count, const double *rows,
   });
 }
 
-/// Whether H has a factor with `damping`, which is then `feedback`.
-bool GptqFactor::factorMatrix(const ReadRow &read, const GptqOptions &options,
-                              int threads) {
+/// Whether H has a factor with `damping`, which is then `feedback`; nothing
+/// where it was not read.
+std::optional<bool> GptqFactor::factorMatrix(const ReadRow &read,
+                                             const GptqOptions &options,
+                                             int threads) {
+  bool isRead = true;
   FactoredRows rows;
   rows.size = columns;
   rows.give = [&](int64_t first, int64_t count, double *target) {
-    (void)giveRows(read, first, count, target, threads);
+    isRead = giveRows(read, first, count, target, threads) && isRead;
   };
   rows.take = [&](int64_t first, int64_t count, const double *factor) {
     takeRows(first, count, factor, threads);
   };
+  auto tell = [&](bool isFactored) {
+    return isRead ? std::optional<bool>(isFactored) : std::nullopt;
+  };
   if (options.cholesky)
     if (std::optional<bool> answer = options.cholesky(rows))
-      return *answer;
+      return tell(*answer);
   LargeBuffer<double> matrix(columns * columns);
   rows.give(0, columns, matrix.data());
-  if (!factorCholesky(matrix.data(), columns, threads))
-    return false;
+  if (!isRead || !factorCholesky(matrix.data(), columns, threads))
+    return tell(false);
   rows.take(0, columns, matrix.data());
   return true;
 }
@@ -156,10 +162,14 @@ bool GptqFactor::compute(const ReadRow &read, int64_t size,
   }
   feedback = LargeBuffer<float>(size * size);
   exactPivots.resize(static_cast<size_t>(size));
-  for (damping = options.damping;
-       damping <= kLargestDamping && !factorMatrix(read, options, threads);)
-    damping = std::max(damping * 10, 1e-4);
-  if (damping > kLargestDamping)
+  std::optional<bool> isFactored = false;
+  for (damping = options.damping; damping <= kLargestDamping;
+       damping = std::max(damping * 10, 1e-4)) {
+    isFactored = factorMatrix(read, options, threads);
+    if (isFactored != false)
+      break;
+  }
+  if (!isFactored || !*isFactored)
     return false;
   pivots.assign(exactPivots.begin(), exactPivots.end());
   damped = {};
