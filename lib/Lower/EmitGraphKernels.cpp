@@ -152,6 +152,32 @@ static Value countTiles(OpBuilder &b, Location loc, Value rows,
   return b.createOrFold<arith::MulIOp>(loc, count, each);
 }
 
+/// The rows of \p fused, by what stays of it: neither windows nor rounded rows
+/// do.
+static Value countRows(OpBuilder &b, FusedLinear &fused) {
+  Location loc = fused.linear.getLoc();
+  auto constant = [&](int64_t value) -> Value {
+    return arith::ConstantIndexOp::create(b, loc, value);
+  };
+  int64_t known = getRanked(fused.linear.getResult()).getDimSize(0);
+  if (!ShapedType::isDynamic(known))
+    return constant(known);
+  if (fused.windows) {
+    ArrayRef<int64_t> size = fused.windows.getSize(),
+                      places = fused.windows.getPlaces();
+    Value pixels = getRows(b, loc, fused.windows.getInput());
+    Value images =
+        arith::DivUIOp::create(b, loc, pixels, constant(size[0] * size[1]));
+    return arith::MulIOp::create(b, loc, images,
+                                 constant(places[0] * places[1]));
+  }
+  if (fused.before)
+    for (OpOperand *operand : fused.before.getDpsInputOperands())
+      if (getMapOperand(fused.before, *operand) == MapOperand::Rows)
+        return getRows(b, loc, operand->get());
+  return getRows(b, loc, fused.getSource());
+}
+
 LogicalResult GraphKernelWriter::writeLinear(PackedLinearOp op) {
   FusedLinear fused = FusedLinear::get(op);
   bool byQuads = isWinograd(fused);
@@ -162,30 +188,7 @@ LogicalResult GraphKernelWriter::writeLinear(PackedLinearOp op) {
     return failure();
   OpBuilder b(fused.place);
   Location loc = op.getLoc();
-  Value rows;
-  if (int64_t known = op.getType().getDimSize(0); !ShapedType::isDynamic(known))
-    rows = arith::ConstantIndexOp::create(b, loc, known);
-  else
-    rows = getRows(b, loc, op.getInput());
-  if (fused.windows && !rows.getDefiningOp<arith::ConstantIndexOp>()) {
-    // The windows themselves don't stay.
-    ArrayRef<int64_t> size = fused.windows.getSize(),
-                      places = fused.windows.getPlaces();
-    auto constant = [&](int64_t value) -> Value {
-      return arith::ConstantIndexOp::create(b, loc, value);
-    };
-    Value pixels = getRows(b, loc, fused.windows.getInput());
-    Value images =
-        arith::DivUIOp::create(b, loc, pixels, constant(size[0] * size[1]));
-    rows =
-        arith::MulIOp::create(b, loc, images, constant(places[0] * places[1]));
-  } else if (fused.quantize && !rows.getDefiningOp<arith::ConstantIndexOp>()) {
-    rows = getRows(b, loc, fused.getSource());
-  }
-  if (fused.before && !rows.getDefiningOp<arith::ConstantIndexOp>())
-    for (OpOperand *operand : fused.before.getDpsInputOperands())
-      if (getMapOperand(fused.before, *operand) == MapOperand::Rows)
-        rows = getRows(b, loc, operand->get());
+  Value rows = countRows(b, fused);
   Value units = rows;
   if (byQuads) {
     ArrayRef<int64_t> places = fused.windows.getPlaces();

@@ -40,7 +40,9 @@ FusedRows::FusedRows(const cpu::Target &target, FusedLinear &fused,
     : fused(fused), blocks(blocks),
       frame(function, fused.inputs.size() + fused.stored.size()),
       b(frame.builder()), lanes(target.lanes()) {
-  int64_t buffers = fused.linear->getNumOperands() + 1;
+  // A linear's own, and those of what its kernel takes over.
+  int64_t buffers = fused.linear->getNumOperands() + 1 + fused.inputs.size() +
+                    fused.stored.size();
   list = allocate(b, std::max(buffers, kQuantizeBuffers));
   sizes = allocate(b, kSizes);
   madeBlock = take(::qlm::format::kScratchHead);
@@ -76,10 +78,14 @@ Ptr FusedRows::getBuffer(Value value) const {
   return frame.buffer(fused.inputs.size() + (result - fused.stored.begin()));
 }
 
-Ptr FusedRows::getRows(Value value, Val first) {
+Ptr mlir::qlm::getRows(Value value, Ptr buffer, Val first) {
   RankedTensorType type = getRanked(value);
   int64_t columns = type.getRank() > 1 ? type.getDimSize(1) : 1;
-  return getBuffer(value).at(first * (columns * elementBytes(value)));
+  return buffer.at(first * (columns * elementBytes(value)));
+}
+
+Ptr FusedRows::getRows(Value value, Val first) {
+  return mlir::qlm::getRows(value, getBuffer(value), first);
 }
 
 void FusedRows::forBlocks(Val rows, int64_t unit,
@@ -117,44 +123,54 @@ void FusedRows::call(func::FuncOp callee, ArrayRef<Ptr> pointers, Val rows,
                                   frame.scratch().at(callees).get()});
 }
 
-Val FusedRows::loadOperand(linalg::GenericOp op, OpOperand &operand, Ptr row,
+Val mlir::qlm::loadOperand(KernelBuilder &b, linalg::GenericOp op,
+                           OpOperand &operand, Ptr row,
                            const cpu::Chunk &chunk) {
   Type element = getRanked(operand.get()).getElementType();
   switch (*getMapOperand(op, operand)) {
   case MapOperand::One:
-    return b.broadcast(row.readOnly().load(element), lanes);
+    return b.broadcast(row.readOnly().load(element), chunk.lanes);
   default:
-    return row.element(element, chunk.first).load(b.vec(lanes, element));
+    return row.element(element, chunk.first).load(b.vec(chunk.lanes, element));
   }
 }
 
-FusedRows::RowPlaces FusedRows::getPlaces(Val row) {
+Ptr mlir::qlm::getOperandRow(linalg::GenericOp op, OpOperand &operand,
+                             Ptr buffer, Val row) {
+  if (getMapOperand(op, operand) == MapOperand::Rows)
+    return getRows(operand.get(), buffer, row);
+  return buffer;
+}
+
+RowPlaces mlir::qlm::getAfterPlaces(const FusedLinear &fused,
+                                    function_ref<Ptr(Value)> getBuffer,
+                                    Val row) {
   RowPlaces places;
   for (linalg::GenericOp op : fused.after)
     for (OpOperand *operand : op.getDpsInputOperands())
       if (llvm::is_contained(fused.inputs, operand->get()))
-        places[operand->get()] = getMapOperand(op, *operand) == MapOperand::Rows
-                                     ? getRows(operand->get(), row)
-                                     : getBuffer(operand->get());
+        places[operand->get()] =
+            getOperandRow(op, *operand, getBuffer(operand->get()), row);
   for (Value value : fused.stored)
-    places[value] = getRows(value, row);
+    places[value] = getRows(value, getBuffer(value), row);
   return places;
 }
 
-void FusedRows::emitAfterChunk(const RowPlaces &places, const cpu::Chunk &chunk,
+void mlir::qlm::emitAfterChunk(KernelBuilder &b, const FusedLinear &fused,
+                               const RowPlaces &places, const cpu::Chunk &chunk,
                                Val sums) {
   llvm::SmallDenseMap<Value, Val> values;
-  values[fused.linear.getResult()] = sums;
+  values[PackedLinearOp(fused.linear).getResult()] = sums;
   for (linalg::GenericOp op : fused.after) {
     SmallVector<Val> inputs;
     for (OpOperand *operand : op.getDpsInputOperands()) {
       Val own = values.lookup(operand->get());
       inputs.push_back(own ? own
-                           : loadOperand(op, *operand,
+                           : loadOperand(b, op, *operand,
                                          places.lookup(operand->get()), chunk));
     }
     Value value = op.getResult(0);
-    values[value] = emitRowMap(b, op, inputs, lanes);
+    values[value] = emitRowMap(b, op, inputs, chunk.lanes);
     if (llvm::is_contained(fused.stored, value))
       chunk.store(b, places.lookup(value), values[value]);
   }

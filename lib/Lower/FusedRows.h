@@ -31,6 +31,32 @@ inline int64_t elementBytes(Value value) {
 /// \p base, or that and a number: a name that no kernel has yet.
 std::string getFreeKernelName(ModuleOp kernels, StringRef base);
 
+/// Where the rows of operands and results begin.
+using RowPlaces = llvm::SmallDenseMap<Value, kernel::Ptr>;
+
+/// The rows of \p value, which is at \p buffer, from \p first on.
+kernel::Ptr getRows(Value value, kernel::Ptr buffer, kernel::Val first);
+
+/// Where an operand of \p op, at \p buffer, is read for row \p row.
+kernel::Ptr getOperandRow(linalg::GenericOp op, OpOperand &operand,
+                          kernel::Ptr buffer, kernel::Val row);
+
+/// The elements, or the element, of an operand of \p op.
+kernel::Val loadOperand(kernel::KernelBuilder &b, linalg::GenericOp op,
+                        OpOperand &operand, kernel::Ptr row,
+                        const cpu::Chunk &chunk);
+
+/// Where maps of the results' row \p row read and write.
+RowPlaces getAfterPlaces(const FusedLinear &fused,
+                         function_ref<kernel::Ptr(Value)> getBuffer,
+                         kernel::Val row);
+
+/// Maps the linear's results \p sums of a chunk and stores what is wanted of
+/// them, but not \p sums.
+void emitAfterChunk(kernel::KernelBuilder &b, const FusedLinear &fused,
+                    const RowPlaces &places, const cpu::Chunk &chunk,
+                    kernel::Val sums);
+
 /// Emits into a kernel whose buffers are the inputs and stored results of a
 /// fused linear.
 class FusedRows {
@@ -42,8 +68,6 @@ protected:
   struct Part {
     Val block, first, count, from, to;
   };
-  /// Where the rows of operands and results begin.
-  using RowPlaces = llvm::SmallDenseMap<Value, Ptr>;
 
   FusedRows(const cpu::Target &target, FusedLinear &fused,
             const RowBlocks &blocks, func::FuncOp function);
@@ -70,15 +94,11 @@ protected:
   void call(func::FuncOp callee, ArrayRef<Ptr> pointers, Val rows, Val lo,
             Val hi);
 
-  /// The element, or elements, of an operand of \p op.
-  Val loadOperand(linalg::GenericOp op, OpOperand &operand, Ptr row,
-                  const cpu::Chunk &chunk);
   /// Where maps of row \p row read and write.
-  RowPlaces getPlaces(Val row);
-  /// Maps the linear's results \p sums of a chunk and stores what is wanted of
-  /// them, but not \p sums.
-  void emitAfterChunk(const RowPlaces &places, const cpu::Chunk &chunk,
-                      Val sums);
+  RowPlaces getPlaces(Val row) {
+    return getAfterPlaces(
+        fused, [&](Value value) { return getBuffer(value); }, row);
+  }
 
   FusedLinear &fused;
   RowBlocks blocks;

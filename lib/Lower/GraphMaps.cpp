@@ -7,10 +7,12 @@
 
 #include "GraphMaps.h"
 
+#include "Cpu/Bytes.h"
 #include "mlir/Dialect/Arith/IR/Arith.h"
 #include "mlir/Dialect/Math/IR/Math.h"
 #include "mlir/Dialect/Tensor/IR/Tensor.h"
 #include "mlir/IR/IRMapping.h"
+#include "mlir/IR/Matchers.h"
 
 #include <limits>
 
@@ -93,40 +95,159 @@ bool mlir::qlm::isRowMap(linalg::GenericOp op) {
   return isKnown(op.getBody()->getTerminator()->getOperand(0), op);
 }
 
+namespace {
+/// A byte made of an integer: clamped to [lo, hi].
+struct ByteRange {
+  Value ints;
+  int64_t lo, hi;
+};
+} // namespace
+
+static std::optional<int64_t> getConstant(Value value) {
+  IntegerAttr attribute;
+  if (matchPattern(value, m_Constant(&attribute)))
+    return attribute.getValue().getSExtValue();
+  return std::nullopt;
+}
+
+/// What \p code truncates, where a signed or an unsigned byte has room for it.
+static std::optional<ByteRange> getByteRange(arith::TruncIOp code) {
+  auto low = code.getIn().getDefiningOp<arith::MaxSIOp>();
+  auto high =
+      low ? low.getLhs().getDefiningOp<arith::MinSIOp>() : arith::MinSIOp();
+  if (!high || !code.getType().isInteger(8) ||
+      !code.getIn().getType().isInteger(32))
+    return std::nullopt;
+  std::optional<int64_t> lo = getConstant(low.getRhs()),
+                         hi = getConstant(high.getRhs());
+  if (!lo || !hi || *lo > *hi || *lo < -128 || *hi > (*lo < 0 ? 127 : 255))
+    return std::nullopt;
+  return ByteRange{high.getLhs(), *lo, *hi};
+}
+
+namespace {
+/// Emits the operations of a map's body on vectors.
+class BodyEmitter {
+public:
+  BodyEmitter(KernelBuilder &b, linalg::GenericOp op, int64_t lanes)
+      : b(b), op(op), lanes(lanes) {}
+
+  void set(Value value, Val vector) { mapping.map(value, vector.get()); }
+  Val get(Value value);
+  Val getResult() { return get(op.getBody()->getTerminator()->getOperand(0)); }
+  void emit(Operation &inner);
+
+private:
+  KernelBuilder &b;
+  linalg::GenericOp op;
+  int64_t lanes;
+  IRMapping mapping;
+};
+} // namespace
+
+/// The vector of what the body uses.
+Val BodyEmitter::get(Value value) {
+  if (Value known = mapping.lookupOrNull(value))
+    return b.val(known);
+  auto constant = value.getDefiningOp<arith::ConstantOp>();
+  auto type = VectorType::get({lanes}, constant.getType());
+  Value made = arith::ConstantOp::create(
+      b, b.getLoc(), DenseElementsAttr::get(type, constant.getValue()));
+  mapping.map(value, made);
+  return b.val(made);
+}
+
+void BodyEmitter::emit(Operation &inner) {
+  if (auto toInteger = dyn_cast<arith::FPToSIOp>(inner)) {
+    // One instruction where it follows the rounding.
+    auto rounded = toInteger.getIn().getDefiningOp<math::RoundEvenOp>();
+    if (rounded && rounded->getBlock() == op.getBody() &&
+        rounded.getType().isF32() && toInteger.getType().isInteger(32))
+      return set(toInteger, cpu::roundToInts(b, get(rounded.getOperand())));
+  }
+  if (auto code = dyn_cast<arith::TruncIOp>(inner))
+    if (std::optional<ByteRange> range = getByteRange(code))
+      return set(code,
+                 cpu::clampToBytes(b, get(range->ints), range->lo, range->hi));
+  OperationState state(b.getLoc(), inner.getName());
+  for (Value operand : inner.getOperands())
+    state.addOperands(get(operand).get());
+  for (Type type : inner.getResultTypes())
+    state.addTypes(VectorType::get({lanes}, type));
+  if (auto constant = dyn_cast<arith::ConstantOp>(inner)) {
+    auto type = VectorType::get({lanes}, constant.getType());
+    state.addAttribute("value",
+                       DenseElementsAttr::get(type, constant.getValue()));
+  } else {
+    state.addAttributes(inner.getAttrs());
+    state.propertiesAttr = inner.getPropertiesAsAttribute();
+  }
+  Operation *made = b.create(state);
+  mapping.map(inner.getResults(), made->getResults());
+}
+
 Val mlir::qlm::emitRowMap(KernelBuilder &b, linalg::GenericOp op,
                           ArrayRef<Val> inputs, int64_t lanes) {
-  IRMapping mapping;
+  BodyEmitter body(b, op, lanes);
   for (auto [argument, input] : llvm::zip(op.getBody()->getArguments(), inputs))
-    mapping.map(argument, input.get());
-  // The vector of what the body uses.
-  auto lookUp = [&](Value value) -> Value {
-    if (Value known = mapping.lookupOrNull(value))
-      return known;
-    auto constant = value.getDefiningOp<arith::ConstantOp>();
-    auto type = VectorType::get({lanes}, constant.getType());
-    Value made = arith::ConstantOp::create(
-        b, b.getLoc(), DenseElementsAttr::get(type, constant.getValue()));
-    mapping.map(value, made);
-    return made;
-  };
+    body.set(argument, input);
+  for (Operation &inner : op.getBody()->without_terminator())
+    body.emit(inner);
+  return body.getResult();
+}
+
+/// The operation that makes the codes of \p op: what comes before it has no
+/// bytes, what comes after it has nothing else. Null where there is none.
+static arith::TruncIOp getCodeMaker(linalg::GenericOp op) {
+  arith::TruncIOp maker;
   for (Operation &inner : op.getBody()->without_terminator()) {
-    OperationState state(b.getLoc(), inner.getName());
-    for (Value operand : inner.getOperands())
-      state.addOperands(lookUp(operand));
-    for (Type type : inner.getResultTypes())
-      state.addTypes(VectorType::get({lanes}, type));
-    if (auto constant = dyn_cast<arith::ConstantOp>(inner)) {
-      auto type = VectorType::get({lanes}, constant.getType());
-      state.addAttribute("value",
-                         DenseElementsAttr::get(type, constant.getValue()));
-    } else {
-      state.addAttributes(inner.getAttrs());
-      state.propertiesAttr = inner.getPropertiesAsAttribute();
-    }
-    Operation *made = b.create(state);
-    mapping.map(inner.getResults(), made->getResults());
+    auto isByte = [](Type type) { return type.isInteger(8); };
+    bool makes = llvm::any_of(inner.getResultTypes(), isByte);
+    bool takes = llvm::any_of(inner.getOperandTypes(), isByte);
+    auto code = dyn_cast<arith::TruncIOp>(inner);
+    if (isa<arith::ConstantOp>(inner))
+      continue;
+    if (code && makes && !maker && getByteRange(code))
+      maker = code;
+    else if (maker ? !makes || !llvm::all_of(inner.getOperandTypes(), isByte)
+                   : makes || takes)
+      return {};
   }
-  return b.val(lookUp(op.getBody()->getTerminator()->getOperand(0)));
+  return maker;
+}
+
+Val mlir::qlm::emitRowCodes(KernelBuilder &b, linalg::GenericOp op,
+                            function_ref<SmallVector<Val>(int64_t)> getInputs,
+                            int64_t lanes) {
+  constexpr int64_t kParts = 4;
+  arith::TruncIOp maker = getCodeMaker(op);
+  if (!maker) {
+    Val all[kParts];
+    for (int64_t part = 0; part < kParts; ++part)
+      all[part] = emitRowMap(b, op, getInputs(part), lanes);
+    return b.concat(b.concat(all[0], all[1]), b.concat(all[2], all[3]));
+  }
+  ByteRange range = *getByteRange(maker);
+  SmallVector<Val> ints;
+  for (int64_t part = 0; part < kParts; ++part) {
+    BodyEmitter body(b, op, lanes);
+    for (auto [argument, input] :
+         llvm::zip(op.getBody()->getArguments(), getInputs(part)))
+      body.set(argument, input);
+    for (Operation &inner : op.getBody()->without_terminator()) {
+      if (&inner == maker)
+        break;
+      body.emit(inner);
+    }
+    ints.push_back(body.get(range.ints));
+  }
+  BodyEmitter rest(b, op, kParts * lanes);
+  rest.set(maker, cpu::packBytes(b, ints, range.lo, range.hi));
+  for (Operation *inner = maker->getNextNode();
+       inner != op.getBody()->getTerminator(); inner = inner->getNextNode())
+    if (!isa<arith::ConstantOp>(inner))
+      rest.emit(*inner);
+  return rest.getResult();
 }
 
 //===----------------------------------------------------------------------===//

@@ -37,6 +37,13 @@ bool isRowMap(linalg::GenericOp op);
 kernel::Val emitRowMap(kernel::KernelBuilder &b, linalg::GenericOp op,
                        ArrayRef<kernel::Val> inputs, int64_t lanes);
 
+/// The results of \p op, i8, for four vectors of elements one after the other;
+/// \p getInputs gives the inputs of each.
+kernel::Val
+emitRowCodes(kernel::KernelBuilder &b, linalg::GenericOp op,
+             function_ref<SmallVector<kernel::Val>(int64_t part)> getInputs,
+             int64_t lanes);
+
 /// Copies windows [\p first, \p first + \p count) of the image rows at \p from
 /// to rows at \p to, one after the other.
 void emitWindows(kernel::KernelBuilder &b, graph::WindowsOp op,

@@ -9,6 +9,7 @@
 
 #include "Cpu/Chunks.h"
 #include "FusedRows.h"
+#include "GraphHooks.h"
 #include "qlm/Package/Format.h"
 
 #include "mlir/Dialect/Arith/IR/Arith.h"
@@ -180,8 +181,8 @@ class RowBlocksEmitter : FusedRows {
 public:
   RowBlocksEmitter(const cpu::Target &target, FusedLinear &fused,
                    const RowBlocks &blocks, func::FuncOp linear,
-                   func::FuncOp quantize, int64_t linearScratch,
-                   func::FuncOp function);
+                   func::FuncOp quantize, const GraphHooks &hooked,
+                   int64_t linearScratch, func::FuncOp function);
   void emit();
   using FusedRows::getScratchBytes;
 
@@ -191,7 +192,12 @@ private:
   void emitMap(linalg::GenericOp op, const Part &part, Val lo, Val hi, Ptr to);
   void emitAfter(const Part &part, Ptr result);
 
+  /// Whether the linear's kernel makes its rows, or maps its results.
+  bool makesRows() const { return static_cast<bool>(hooked.hooks.beginRow); }
+  bool mapsResults() const { return static_cast<bool>(hooked.hooks.store); }
+
   func::FuncOp linear, quantize;
+  const GraphHooks &hooked;
   int64_t made = 0, codes = 0, scales = 0, sums = 0; ///< in scratch
 };
 } // namespace
@@ -199,22 +205,23 @@ private:
 RowBlocksEmitter::RowBlocksEmitter(const cpu::Target &target,
                                    FusedLinear &fused, const RowBlocks &blocks,
                                    func::FuncOp linear, func::FuncOp quantize,
+                                   const GraphHooks &hooked,
                                    int64_t linearScratch, func::FuncOp function)
     : FusedRows(target, fused, blocks, function), linear(linear),
-      quantize(quantize) {
+      quantize(quantize), hooked(hooked) {
   takeScratch(linearScratch);
   PackedLinearOp op = fused.linear;
   int64_t count = blocks.rows;
-  if (fused.windows || fused.before) {
+  if (fused.windows || (fused.before && !makesRows())) {
     Value value =
         fused.windows ? fused.windows.getResult() : fused.before.getResult(0);
     made = take(count * op.getInFeatures() * elementBytes(value));
   }
-  if (fused.quantize) {
+  if (quantize)
     codes = take(count * op.getInFeatures());
+  if (fused.quantize)
     scales = take(count * 4);
-  }
-  if (!fused.after.empty())
+  if (!fused.after.empty() && !mapsResults())
     sums = take(count * op.getOutFeatures() * 4);
 }
 
@@ -225,6 +232,10 @@ void RowBlocksEmitter::emit() {
 
 /// Makes the linear's rows; gives their address.
 Ptr RowBlocksEmitter::emitBefore(const Part &part) {
+  if (makesRows()) {
+    makeOnce(part, [] {});
+    return getRows(fused.inputs.front(), part.first);
+  }
   bool makes = fused.windows || fused.before;
   Ptr from =
       makes ? frame.scratch().at(made) : getRows(fused.getSource(), part.first);
@@ -235,12 +246,12 @@ Ptr RowBlocksEmitter::emitBefore(const Part &part) {
     else if (fused.before)
       emitMap(fused.before, part, b.index(0),
               b.index(fused.linear.getInFeatures()), from);
-    if (fused.quantize)
+    if (quantize)
       call(quantize,
            {from, frame.scratch().at(codes), frame.scratch().at(scales)},
            part.count, b.index(0), part.count);
   });
-  return fused.quantize ? frame.scratch().at(codes) : from;
+  return quantize ? frame.scratch().at(codes) : from;
 }
 
 /// Columns [\p lo, \p hi) of a block's rows of \p op; \p to is the first.
@@ -251,15 +262,14 @@ void RowBlocksEmitter::emitMap(linalg::GenericOp op, const Part &part, Val lo,
   b.forRange(b.index(0), part.count, 1, [&](Val r) {
     SmallVector<Ptr> places;
     for (OpOperand *operand : op.getDpsInputOperands())
-      places.push_back(getMapOperand(op, *operand) == MapOperand::Rows
-                           ? getRows(operand->get(), part.first + r)
-                           : getBuffer(operand->get()));
+      places.push_back(getOperandRow(op, *operand, getBuffer(operand->get()),
+                                     part.first + r));
     Ptr row = to.element(element, r * columns);
     cpu::forChunks(b, lo, hi, columns, lanes, [&](const cpu::Chunk &chunk) {
       SmallVector<Val> inputs;
       for (auto [operand, place] :
            llvm::zip_equal(op.getDpsInputOperands(), places))
-        inputs.push_back(loadOperand(op, *operand, place, chunk));
+        inputs.push_back(loadOperand(b, op, *operand, place, chunk));
       chunk.store(b, row, emitRowMap(b, op, inputs, lanes));
     });
   });
@@ -274,9 +284,16 @@ void RowBlocksEmitter::emitAfter(const Part &part, Ptr result) {
     RowPlaces places = getPlaces(part.first + r);
     Ptr sumRow = result.element(b.f32(), r * columns);
     cpu::forChunks(b, lo, hi, columns, lanes, [&](const cpu::Chunk &chunk) {
-      emitAfterChunk(places, chunk, chunk.load(b, sumRow, b.f32()));
+      emitAfterChunk(b, fused, places, chunk, chunk.load(b, sumRow, b.f32()));
     });
   });
+}
+
+/// Whether operands of maps, or results, have a row for each row.
+static bool hasRows(Value value) {
+  RankedTensorType type = getRanked(value);
+  return type.getRank() == 2 &&
+         !(type.hasStaticShape() && type.getNumElements() == 1);
 }
 
 void RowBlocksEmitter::emitBlock(const Part &part) {
@@ -284,7 +301,9 @@ void RowBlocksEmitter::emitBlock(const Part &part) {
   PackedLinearOp op = fused.linear;
   Value last = op.getResult();
   bool isStored = llvm::is_contained(fused.stored, last);
-  Ptr result = isStored ? getRows(last, part.first) : frame.scratch().at(sums);
+  Ptr result = isStored        ? getRows(last, part.first)
+               : mapsResults() ? from
+                               : frame.scratch().at(sums);
   SmallVector<Ptr> pointers;
   for (Value operand : op->getOperands()) {
     Ptr place;
@@ -300,8 +319,11 @@ void RowBlocksEmitter::emitBlock(const Part &part) {
     pointers.push_back(place);
   }
   pointers.push_back(result);
+  for (Value value : hooked.buffers)
+    pointers.push_back(hasRows(value) ? getRows(value, part.first)
+                                      : getBuffer(value));
   call(linear, pointers, part.count, part.from, part.to);
-  if (!fused.after.empty())
+  if (!fused.after.empty() && !mapsResults())
     emitAfter(part, result);
 }
 
@@ -345,8 +367,14 @@ FailureOr<RowBlocksKernel> mlir::qlm::emitRowBlocks(ModuleOp kernels,
   kernel.blocks.tileColumns =
       16 * tune(op, !fused.after.empty(), target.amxInt8, isSmall);
   cpu::StepLimits limits{kernel.blocks.rows, 1, 1};
+  // A kernel for one launch alone can do more of it; others are shared.
+  GraphHooks hooked;
+  if (isSmall && cpu::arrangesCodes(op, target))
+    hooked = GraphHooks::get(fused, target, /*roundsRows=*/true);
   FailureOr<cpu::KernelInfo> info =
-      cpu::emitKernel(kernels, op, target, SizeKind::Tokens, limits);
+      hooked.hooks.buffers
+          ? cpu::emitHookedLinear(kernels, op, target, limits, hooked.hooks)
+          : cpu::emitKernel(kernels, op, target, SizeKind::Tokens, limits);
   if (failed(info))
     return failure();
   kernel.blocks.tiles = info->tiles.getCount();
@@ -355,7 +383,7 @@ FailureOr<RowBlocksKernel> mlir::qlm::emitRowBlocks(ModuleOp kernels,
   };
   func::FuncOp quantize;
   int64_t scratch = info->scratchBytes;
-  if (fused.quantize) {
+  if (fused.quantize && !hooked.hooks.beginRow) {
     FailureOr<cpu::KernelInfo> rounding = cpu::emitKernel(
         kernels, fused.quantize, target, SizeKind::Tokens, limits);
     if (failed(rounding))
@@ -367,7 +395,7 @@ FailureOr<RowBlocksKernel> mlir::qlm::emitRowBlocks(ModuleOp kernels,
   kernel.name = getFreeKernelName(kernels, info->name + "_rows");
   func::FuncOp function = createKernelFunction(kernels, kernel.name);
   RowBlocksEmitter emitter(target, fused, kernel.blocks, linear, quantize,
-                           scratch, function);
+                           hooked, scratch, function);
   emitter.emit();
   kernel.scratchBytes = emitter.getScratchBytes();
   return kernel;

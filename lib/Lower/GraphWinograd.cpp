@@ -256,7 +256,7 @@ void WinogradEmitter::emitResult(const Quad &quad, int64_t i,
     Value result = op.getResult();
     if (llvm::is_contained(fused.stored, result))
       chunk.store(b, places.lookup(result), y);
-    emitAfterChunk(places, chunk, y);
+    emitAfterChunk(b, fused, places, chunk, y);
   };
   bool isWhole = height % kResults == 0 && width % kResults == 0;
   if (isWhole || i == 0)

@@ -94,24 +94,44 @@ static Value atLeast(OpBuilder &b, Location loc, Value x, Value bound) {
 }
 
 /// \p x rounded to a whole number, halves to even, plus \p zero if there is
-/// one, as a byte; |x| is below 2^22. A sum with 1.5 * 2^23 has no place for a
-/// fraction, and the number in its lowest bits.
-static Value toByte(OpBuilder &b, Location loc, Value x, Value zero) {
-  Value sum = arith::AddFOp::create(b, loc, x, number(b, loc, 1.5 * (1 << 23)));
-  Value code = arith::BitcastOp::create(b, loc, b.getI32Type(), sum);
+/// one, as a byte in [\p lo, \p hi]; |x| is at most kBeyond. Integers are
+/// clamped: the instructions that make bytes of them do that.
+static Value toByte(OpBuilder &b, Location loc, Value x, Value zero, int64_t lo,
+                    int64_t hi) {
+  Value whole = math::RoundEvenOp::create(b, loc, x);
+  Value code = arith::FPToSIOp::create(b, loc, b.getI32Type(), whole);
   if (zero)
     code = arith::AddIOp::create(b, loc, code, zero);
+  auto bound = [&](int64_t value) -> Value {
+    return arith::ConstantOp::create(b, loc, b.getI32IntegerAttr(value));
+  };
+  code = arith::MinSIOp::create(b, loc, code, bound(hi));
+  code = arith::MaxSIOp::create(b, loc, code, bound(lo));
   return arith::TruncIOp::create(b, loc, b.getI8Type(), code);
 }
 
-/// x / scale, correctly rounded where it matters to a code, by the reciprocal,
-/// which is one for all: the quotient, less its error. Quotients beyond any
-/// code only have to stay there, infinite ones too.
-static Value divideByOne(OpBuilder &b, Location loc, Value x, Value scale) {
+/// A whole number that is no code, whatever the zero point.
+static constexpr double kBeyond = 256;
+
+/// \p x within \p bound of 0; NaN becomes what \p nanIsLeast says.
+static Value clamp(OpBuilder &b, Location loc, Value x, Value bound,
+                   bool nanIsLeast) {
+  Value minus = arith::NegFOp::create(b, loc, bound);
+  if (nanIsLeast)
+    return atMost(b, loc, atLeast(b, loc, x, minus), bound);
+  return atLeast(b, loc, atMost(b, loc, x, bound), minus);
+}
+
+/// x / scale, correctly rounded, by the reciprocal, which is one for all: the
+/// quotient, less its error (P. Markstein, IBM J. Res. Dev. 34, 1990). What is
+/// beyond all codes stays there.
+static Value divideByOne(OpBuilder &b, Location loc, Value x, Value scale,
+                         bool nanIsLeast) {
+  Value size = math::AbsFOp::create(b, loc, scale);
+  Value bound = arith::MulFOp::create(b, loc, size, number(b, loc, kBeyond));
+  x = clamp(b, loc, x, bound, nanIsLeast);
   Value inverse = arith::DivFOp::create(b, loc, number(b, loc, 1), scale);
   Value near = arith::MulFOp::create(b, loc, x, inverse);
-  near = atMost(b, loc, near, number(b, loc, 1 << 20));
-  near = atLeast(b, loc, near, number(b, loc, -(1 << 20)));
   Value minus = arith::NegFOp::create(b, loc, near);
   Value rest = math::FmaOp::create(b, loc, minus, scale, x);
   return math::FmaOp::create(b, loc, rest, inverse, near);
@@ -129,21 +149,20 @@ static void lower(graph::QuantizeOp op) {
   Value result = mapElements(
       op, op.getInput(), parameters, op.getAxis(),
       [&](OpBuilder &b, Location loc, ValueRange elements) -> Value {
-        Value code = isOne ? divideByOne(b, loc, elements[0], elements[1])
-                           : Value(arith::DivFOp::create(b, loc, elements[0],
-                                                         elements[1]));
-        // Bounds are whole numbers: what is beyond them rounds to them.
-        Value least = number(b, loc, isUnsigned ? 0 : -128),
-              most = number(b, loc, isUnsigned ? 255 : 127), zero;
-        if (elements.size() > 2) {
-          zero = extend(b, loc, elements[2], b.getI32Type(), isUnsigned);
-          Value shift = arith::SIToFPOp::create(b, loc, b.getF32Type(), zero);
-          least = arith::SubFOp::create(b, loc, least, shift);
-          most = arith::SubFOp::create(b, loc, most, shift);
-        }
         // NaN becomes the lowest code.
-        code = atMost(b, loc, atLeast(b, loc, code, least), most);
-        return toByte(b, loc, code, zero);
+        Value code, zero;
+        if (isOne) {
+          code = divideByOne(b, loc, elements[0], elements[1],
+                             /*nanIsLeast=*/true);
+        } else {
+          code = arith::DivFOp::create(b, loc, elements[0], elements[1]);
+          code = clamp(b, loc, code, number(b, loc, kBeyond),
+                       /*nanIsLeast=*/true);
+        }
+        if (elements.size() > 2)
+          zero = extend(b, loc, elements[2], b.getI32Type(), isUnsigned);
+        return isUnsigned ? toByte(b, loc, code, zero, 0, 255)
+                          : toByte(b, loc, code, zero, -128, 127);
       });
   op.replaceAllUsesWith(result);
   op.erase();
@@ -192,10 +211,9 @@ static void lower(StaticQuantizeOp op) {
                b, loc, type, ValueRange{from, op.getScale()}, empty,
                ArrayRef<AffineMap>{map, one, map}, loops,
                [&](OpBuilder &nested, Location at, ValueRange e) {
-                 Value code = divideByOne(nested, at, e[0], e[1]);
-                 code = atMost(nested, at, code, number(nested, at, 127));
-                 code = atLeast(nested, at, code, number(nested, at, -127));
-                 code = toByte(nested, at, code, /*zero=*/Value());
+                 Value code = divideByOne(nested, at, e[0], e[1],
+                                          /*nanIsLeast=*/false);
+                 code = toByte(nested, at, code, /*zero=*/Value(), -127, 127);
                  linalg::YieldOp::create(nested, at, code);
                })
         .getResult(0);

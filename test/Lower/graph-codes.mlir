@@ -3,10 +3,14 @@
 // CHECK-LABEL: func @quantize
 // CHECK: linalg.generic
 // CHECK: arith.divf
-// CHECK: arith.extui
 // CHECK: arith.cmpf ogt
 // CHECK: arith.cmpf olt
-// CHECK: arith.bitcast
+// CHECK: arith.extui
+// CHECK: math.roundeven
+// CHECK: arith.fptosi {{.*}} : f32 to i32
+// CHECK: arith.addi
+// CHECK: arith.minsi
+// CHECK: arith.maxsi
 // CHECK: arith.trunci {{.*}} : i32 to i8
 func.func @quantize(%x: tensor<?x4xf32>, %s: tensor<4xf32>, %z: tensor<4xi8>) -> tensor<?x4xi8> {
   %q = graph.quantize %x, %s, %z {axis = 1 : i64, unsignedCodes} : (tensor<?x4xf32>, tensor<4xf32>, tensor<4xi8>) -> tensor<?x4xi8>
@@ -28,6 +32,9 @@ func.func @dequantize(%q: tensor<4xi32>, %s: tensor<f32>, %z: tensor<i32>) -> te
 // CHECK-SAME: %[[X:.*]]: tensor<16x8xf32>, %[[S:.*]]: tensor<1xf32>
 // CHECK: %[[Q:.*]] = linalg.generic {{.*}} ins(%[[X]], %[[S]] :
 // CHECK: arith.divf
+// CHECK: math.fma
+// CHECK: math.fma
+// CHECK: arith.trunci
 // CHECK: graph.windows %[[Q]] {{.*}} : tensor<16x8xi8> -> tensor<16x72xi8>
 // CHECK: linalg.generic {{.*}} ins(%[[S]] : tensor<1xf32>) outs(%{{.*}} : tensor<16xf32>)
 func.func @static(%x: tensor<16x8xf32>, %s: tensor<1xf32>) -> (tensor<16x72xi8>, tensor<16xf32>) {

@@ -113,6 +113,33 @@ def dot_of_pairs() -> str:
     return "\n".join([*lines, f"  ret <16 x float> {last}", "}", ""])
 
 
+def pack(name: str, wide: str, narrow: str, signed: bool) -> str:
+    """A function that saturates two vectors to one of half the width, in
+    parts of 16 bytes as the instruction does."""
+    count = 512 // int(wide[1:])
+    low, high = (-(2 ** (int(narrow[1:]) - 1)), 2 ** (int(narrow[1:]) - 1) - 1)
+    if not signed:
+        low, high = 0, 2 ** int(narrow[1:]) - 1
+    part = count // 4
+    mask = ", ".join(f"i32 {source * count + lane * part + i}"
+                     for lane in range(4) for source in range(2)
+                     for i in range(part))
+    both, half = f"<{2 * count} x {wide}>", f"<{count} x {wide}>"
+    result = f"<{2 * count} x {narrow}>"
+    return "\n".join([
+        f"define internal {result} @{name}({half} %a, {half} %b) {{",
+        f"  %x = shufflevector {half} %a, {half} %b, <{2 * count} x i32> "
+        f"<{mask}>",
+        f"  %l = icmp slt {both} %x, splat ({wide} {low})",
+        f"  %m = select <{2 * count} x i1> %l, {both} splat ({wide} {low}), "
+        f"{both} %x",
+        f"  %h = icmp sgt {both} %m, splat ({wide} {high})",
+        f"  %n = select <{2 * count} x i1> %h, {both} splat ({wide} {high}), "
+        f"{both} %m",
+        f"  %r = trunc {both} %n to {result}",
+        f"  ret {result} %r", "}", ""])
+
+
 def emulate(ir: str) -> str:
     """LLVM IR without intrinsics of AMX and AVX512."""
     ir = ir.replace("x86_amx", "ptr")
@@ -127,6 +154,12 @@ def emulate(ir: str) -> str:
             "emulated_pmaddwd", "i16", 32, ("sext", "sext"), False)),
         "avx512.mask.scalef.ps.512": ("scalef", scale()),
         "avx512bf16.dpbf16ps.512": ("dpbf16ps", dot_of_pairs()),
+        "avx512.packssdw.512": ("packssdw", pack(
+            "emulated_packssdw", "i32", "i16", signed=True)),
+        "avx512.packsswb.512": ("packsswb", pack(
+            "emulated_packsswb", "i16", "i8", signed=True)),
+        "avx512.packuswb.512": ("packuswb", pack(
+            "emulated_packuswb", "i16", "i8", signed=False)),
     }
     for name, (emulated, function) in functions.items():
         intrinsic = f"@llvm.x86.{name}"
@@ -139,6 +172,21 @@ def emulate(ir: str) -> str:
             ir = ir.replace(intrinsic, "@emulated_" + emulated) + function
     assert "@llvm.x86." not in ir
     return ir
+
+
+def build(module: str, folder: Path) -> ctypes.CDLL:
+    """The functions of a module of LLVM's dialect, emulated."""
+    (folder / "kernels.mlir").write_text(module)
+    run(TOOLS["mlir-translate"], "--mlir-to-llvmir", folder / "kernels.mlir",
+        "-o", folder / "kernels.ll")
+    (folder / "emulated.ll").write_text(
+        emulate((folder / "kernels.ll").read_text()))
+    run(TOOLS["llc"], "-O1", f"-mattr={FEATURES}", "-filetype=obj",
+        "-relocation-model=pic", folder / "emulated.ll", "-o",
+        folder / "kernels.o")
+    run(TOOLS["clang"], "-O1", "-shared", "-fPIC", HERE / "amx_emulation.c",
+        folder / "kernels.o", "-lm", "-o", folder / "kernels.so")
+    return ctypes.CDLL(str(folder / "kernels.so"))
 
 
 class Kernel:
@@ -163,18 +211,7 @@ class Kernel:
                          lowered[begin:end])
         kernels = re.sub(r"^module @kernels attributes \{.*?\} \{",
                          "module {", kernels, count=1)
-        (folder / "kernels.mlir").write_text(kernels)
-        run(TOOLS["mlir-translate"], "--mlir-to-llvmir",
-            folder / "kernels.mlir", "-o", folder / "kernels.ll")
-        (folder / "emulated.ll").write_text(
-            emulate((folder / "kernels.ll").read_text()))
-        run(TOOLS["llc"], "-O1", f"-mattr={FEATURES}", "-filetype=obj",
-            "-relocation-model=pic", folder / "emulated.ll", "-o",
-            folder / "kernels.o")
-        run(TOOLS["clang"], "-O1", "-shared", "-fPIC",
-            HERE / "amx_emulation.c", folder / "kernels.o", "-lm", "-o",
-            folder / "kernels.so")
-        library = ctypes.CDLL(str(folder / "kernels.so"))
+        library = build(kernels, folder)
         self.function = library.packed_linear
         self.function.restype = None
 

@@ -30,6 +30,8 @@ void Chunk::store(KernelBuilder &b, Ptr row, Val value) const {
   Ptr place = row.element(value.elementType(), first);
   if (isWhole())
     place.store(value);
+  else if (mask)
+    place.storeMasked(value, mask);
   else if (count == 1)
     // LLVM 22 stores all 4 bytes of an i32 that was truncated to i8 under a
     // constant mask of one lane.

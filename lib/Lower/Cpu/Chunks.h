@@ -25,8 +25,10 @@ struct Chunk {
   kernel::Val first;
   /// Elements of a vector, and how many of them belong to the row.
   int64_t lanes = 0, count = 0;
+  /// Where only the run time knows which belong to it: a mask of them.
+  kernel::Val mask = {};
 
-  bool isWhole() const { return count == lanes; }
+  bool isWhole() const { return count == lanes && !mask; }
   /// Loads the chunk of the row at \p row, extended to f32. Lanes past the row
   /// are arbitrary.
   kernel::Val load(kernel::KernelBuilder &b, kernel::Ptr row,

@@ -16,6 +16,7 @@
 //
 //===----------------------------------------------------------------------===//
 
+#include "Bytes.h"
 #include "Emitters.h"
 #include "Pages.h"
 #include "RowFormulas.h"
@@ -74,21 +75,38 @@ RowRounding::Places RowRounding::getPlaces(KernelFrame &frame, int64_t first,
   return places;
 }
 
+Val RowRounding::storeScale(Val magnitude, Ptr scale) const {
+  double bound = scheme.getBoundValue();
+  scale.store(magnitude / bound);
+  // A row of zeros has codes 0, not 0 * infinity.
+  return b.select(magnitude == 0.0, b.zero(b.f32()), bound / magnitude);
+}
+
+Val mlir::qlm::cpu::roundRowValues(KernelBuilder &b, Val values, Val factor,
+                                   double bound) {
+  Val scaled = values * factor, most = constantLike(scaled, bound);
+  return roundToInts(b, b.select(scaled < most, scaled, most));
+}
+
+/// Codes of what is left of a chunk.
+Val RowRounding::encode(Val x, Val factor) const {
+  double bound = scheme.getBoundValue();
+  auto most = static_cast<int64_t>(bound);
+  if (!scheme.getStorage().isInteger(8))
+    return encodeNumbers(b, x * factor, scheme.getStorage());
+  return clampToBytes(b, roundRowValues(b, x, factor, bound), -most, most);
+}
+
 void RowRounding::store(Val magnitude, ChunkFn values,
                         const Places &places) const {
-  double bound = scheme.getBoundValue();
   if (threshold)
     places.outliers.store(b.zero(b.f32()));
-  places.scale.store(magnitude / bound);
-  // A row of zeros has codes 0, not 0 * infinity.
-  Val inverse = b.select(magnitude == 0.0, b.zero(b.f32()), bound / magnitude);
-  Val factor = b.broadcast(inverse, lanes);
+  Val factor = b.broadcast(storeScale(magnitude, places.scale), lanes);
   forChunks(b, features, lanes, [&](const Chunk &chunk) {
     Val x = values(chunk);
     if (threshold)
       listOutliers(chunk, x, places.outliers);
-    chunk.store(b, places.codes,
-                encodeNumbers(b, getRest(x) * factor, scheme.getStorage()));
+    chunk.store(b, places.codes, encode(getRest(x), factor));
   });
 }
 

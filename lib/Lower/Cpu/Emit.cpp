@@ -6,6 +6,7 @@
 //===----------------------------------------------------------------------===//
 
 #include "Emitters.h"
+#include "LinearHooks.h"
 
 #include "qlm/Dialect/GatedLinear.h"
 #include "qlm/Lower/Kernel/Builder.h"
@@ -126,6 +127,22 @@ static KernelInfo fromAttribute(func::FuncOp function, DictionaryAttr kernel) {
   };
   return {function.getSymName().str(), kernel.getAs<TilesAttr>("tiles"),
           integer("scratch_bytes"), integer("bytes"), integer("flops_per_row")};
+}
+
+FailureOr<KernelInfo>
+mlir::qlm::cpu::emitHookedLinear(ModuleOp kernels, PackedLinearOp op,
+                                 const Target &target, const StepLimits &limits,
+                                 const LinearHooks &hooks) {
+  func::FuncOp function =
+      kernel::createKernelFunction(kernels, getFreeName(kernels, op));
+  FailureOr<KernelInfo> info = emitPackedLinear(
+      op, KernelRequest{function, target, SizeKind::Tokens, limits, &hooks});
+  if (failed(info)) {
+    function.erase();
+    return failure();
+  }
+  info->name = function.getSymName().str();
+  return info;
 }
 
 FailureOr<KernelInfo> mlir::qlm::cpu::emitKernel(ModuleOp kernels,

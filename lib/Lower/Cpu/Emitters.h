@@ -19,6 +19,8 @@
 
 namespace mlir::qlm::cpu {
 
+struct LinearHooks;
+
 /// What an emitter is given.
 struct KernelRequest {
   /// `(buffers: !llvm.ptr, sizes: !llvm.ptr, lo: i64, hi: i64,
@@ -29,6 +31,8 @@ struct KernelRequest {
   /// The size of the step that counts the operation's rows.
   SizeKind rows;
   const StepLimits &limits;
+  /// What a graph adds to a linear, or null.
+  const LinearHooks *hooks = nullptr;
 
   MLIRContext *getContext() const {
     return func::FuncOp(function)->getContext();

@@ -7,6 +7,7 @@
 
 #include "PackedLinear.h"
 
+#include "LinearHooks.h"
 #include "RowFormulas.h"
 #include "qlm/Dialect/GatedLinear.h"
 #include "qlm/Package/LaunchScratch.h"
@@ -171,14 +172,17 @@ LinearEmitter::LinearEmitter(PackedLinearOp op, const LinearShape &shape,
                              const KernelRequest &request)
     : shape(shape), tiling(tiling), amx(amx), target(request.target),
       lanes(request.target.lanes()), parts(::qlm::format::kRowBlock / lanes),
-      frame(request.function, countBuffers(op)), b(frame.builder()),
-      rows(frame.size(request.rows)) {
+      hooks(request.hooks),
+      frame(request.function, countBuffers(op) + (hooks ? hooks->buffers : 0)),
+      b(frame.builder()), rows(frame.size(request.rows)) {
   int64_t next = 0;
   auto take = [&](Value operand) {
     return operand ? frame.buffer(next++).readOnly() : Ptr();
   };
   input = take(op.getInput());
-  inputScales = take(op.getInputScales());
+  // Hooks may write them.
+  bool writesScales = hooks && hooks->beginRow;
+  inputScales = writesScales ? frame.buffer(next++) : take(op.getInputScales());
   outliers = take(op.getOutliers());
   weights = take(op.getWeight());
   scales = take(op.getScales());
@@ -306,7 +310,7 @@ void LinearEmitter::store(const Place &place, ArrayRef<Val> totals,
       Val mask;
       if (masked)
         mask = b.firstLanes(lanes, shape.features - feature);
-      storeResult(y, row * shape.resultFeatures() + feature, mask);
+      storeResult(y, row, feature, mask);
     }
   }
 }
@@ -316,12 +320,15 @@ void LinearEmitter::store(const Place &place, ArrayRef<Val> totals,
 /// needn't be fetched for it.
 bool LinearEmitter::streamsResults() const {
   return target.avx512 && tiling.streams && !residual &&
-         shape.resultElement.isF32() && shape.resultFeatures() % lanes == 0;
+         !(hooks && hooks->store) && shape.resultElement.isF32() &&
+         shape.resultFeatures() % lanes == 0;
 }
 
-void LinearEmitter::storeResult(Val y, Val index, Val mask, bool streams) {
+void LinearEmitter::storeResult(Val y, Val row, Val feature, Val mask,
+                                bool streams) {
   Type element = shape.resultElement;
   VectorType vector = b.vec(lanes, element);
+  Val index = row * shape.resultFeatures() + feature;
   Ptr place = result.element(element, index);
   int64_t alignment = element.getIntOrFloatBitWidth() / 8;
   if (residual) {
@@ -329,6 +336,8 @@ void LinearEmitter::storeResult(Val y, Val index, Val mask, bool streams) {
     y = y + (mask ? at.loadMasked(vector, mask, alignment)
                   : at.load(vector, alignment));
   }
+  if (hooks && hooks->store)
+    return hooks->store(frame, row, Chunk{feature, lanes, lanes, mask}, y);
   y = b.fromF32(y, element);
   if (mask)
     place.storeMasked(y, mask, alignment);
@@ -449,6 +458,13 @@ SmallVector<Val> LinearEmitter::sumGroups(
 //===----------------------------------------------------------------------===//
 // Entry
 //===----------------------------------------------------------------------===//
+
+bool mlir::qlm::cpu::arrangesCodes(PackedLinearOp op, const Target &target) {
+  FailureOr<LinearShape> shape = LinearShape::get(op);
+  FailureOr<LinearTuning> tuning = LinearTuning::get(op);
+  return succeeded(shape) && succeeded(tuning) && shape->byteActivations &&
+         AmxPlan::isFor(*shape, target) && tuning->amxRows == 1;
+}
 
 FailureOr<KernelInfo>
 mlir::qlm::cpu::emitPackedLinear(PackedLinearOp op,

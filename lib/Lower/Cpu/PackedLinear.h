@@ -47,6 +47,7 @@
 #define QLM_LIB_LOWER_CPU_PACKEDLINEAR_H
 
 #include "Emitters.h"
+#include "LinearHooks.h"
 #include "qlm/Lower/Kernel/Builder.h"
 #include "qlm/Package/Format.h"
 
@@ -198,10 +199,10 @@ private:
   void store(const Place &place, ArrayRef<Val> totals, bool masked);
   SmallVector<Val> sumOutliers(Ptr block, Val blockNumber, Val row,
                                int64_t strips);
-  /// Stores \p y, plus the residual, as element \p index of the result and what
-  /// follows; only the lanes of \p mask, if there is one. \p streams stores
-  /// past the caches.
-  void storeResult(Val y, Val index, Val mask, bool streams = false);
+  /// Stores \p y, plus the residual, as features \p feature and what follows of
+  /// \p row; only the lanes of \p mask, if there is one. \p streams stores past
+  /// the caches.
+  void storeResult(Val y, Val row, Val feature, Val mask, bool streams = false);
   bool streamsResults() const;
   /// Runs \p step over \p columns columns from a run-time first column, in
   /// rounds of kRoundColumns and a shorter last one.
@@ -292,6 +293,7 @@ private:
   void emitAmxRowBlocks();
   void emitAmxArranged(Val firstRow, Val lastRow);
   void emitAmxArrangedRow(Val row, Ptr to);
+  LinearHooks::CodesFn getAmxBytes(Val row);
   Ptr getAmxArranged(Val rowTile);
   void emitAmxTile(Val tile, const AmxPanel &rows);
   void emitAmxPair(AmxPanel panel);
@@ -341,6 +343,7 @@ private:
   const Target &target;
   const int64_t lanes; ///< features of a strip
   const int64_t parts; ///< strips of a block
+  const LinearHooks *hooks;
   kernel::KernelFrame frame;
   kernel::KernelBuilder &b;
   Val rows; ///< i64

@@ -58,6 +58,8 @@ static constexpr int64_t kBlocks = AmxPlan::kBlocks;
 static constexpr int64_t kTileRows = AmxPlan::kTileRows;
 static constexpr int64_t kTileBytes = AmxPlan::kTileBytes;
 static constexpr int64_t kPatchRows = AmxPlan::kRowTiles * kTileRows;
+/// Of a step's lanes.
+static constexpr unsigned kAllLanes = 0xF;
 
 //===----------------------------------------------------------------------===//
 // Plan
@@ -197,6 +199,24 @@ Ptr LinearEmitter::getAmxArranged(Val rowTile) {
   return rowSums.at(rowTile * tileBytes + amx.arranged);
 }
 
+/// What gives a step's bytes of a row, from a byte of the row on.
+LinearHooks::CodesFn LinearEmitter::getAmxBytes(Val row) {
+  int64_t stepBytes = amx.stepBytes(shape);
+  if (!hooks || !hooks->beginRow) {
+    Ptr from = input.at(row * (shape.columns * shape.inputBytes));
+    return [from, part = b.vec(stepBytes, b.i8())](Val byte, unsigned) {
+      return from.at(byte).load(part, 1);
+    };
+  }
+  LinearHooks::CodesFn codes = hooks->beginRow(frame, row, inputScales);
+  if (stepBytes == kTileBytes)
+    return codes;
+  return [this, codes, stepBytes](Val byte, unsigned wanted) {
+    unsigned few = (1u << (stepBytes / lanes)) - 1;
+    return b.slice(codes(byte, wanted & few), 0, stepBytes);
+  };
+}
+
 /// Copies a row, and sums up its int8 activations of each group where the
 /// weights' codes have an offset.
 void LinearEmitter::emitAmxArrangedRow(Val row, Ptr to) {
@@ -204,16 +224,15 @@ void LinearEmitter::emitAmxArrangedRow(Val row, Ptr to) {
   int64_t wholeBytes = amx.wholeColumns(shape) * shape.inputBytes;
   int64_t stepBytes = amx.stepBytes(shape), tail = amx.tailColumn(shape);
   bool sums = shape.layout == LayoutKind::Int8;
-  VectorType part = b.vec(stepBytes, b.i8());
   Val none = b.zero(b.vec(lanes, b.i32()));
-  Ptr from = input.at(row * rowBytes);
+  LinearHooks::CodesFn getBytes = getAmxBytes(row);
   auto add = [&](Val sum, Val bytes) {
     return sums ? addBytes(sum, bytes) : sum;
   };
   auto copySteps = [&](Val first, Val end) {
     return b.forRange(first, end, stepBytes, {none},
                       [&](Val byte, ArrayRef<Val> before) -> SmallVector<Val> {
-                        Val bytes = from.at(byte).load(part, 1);
+                        Val bytes = getBytes(byte, kAllLanes);
                         to.at(byte * kTileRows).store(bytes, stepBytes);
                         return {add(before[0], bytes)};
                       })[0];
@@ -236,9 +255,13 @@ void LinearEmitter::emitAmxArrangedRow(Val row, Ptr to) {
   Val sum = copySteps(b.index(0), b.index(wholeBytes));
   if (AmxPlan::hasTail(shape)) {
     SmallVector<int64_t> isNew;
-    for (int64_t i = tail; i < tail + stepBytes; ++i)
-      isNew.push_back(i >= wholeBytes && i < rowBytes ? -1 : 0);
-    Val bytes = from.at(tail).load(part, 1) & b.table(b.i8(), isNew);
+    unsigned wanted = 0;
+    for (int64_t i = 0; i < stepBytes; ++i) {
+      bool isIn = tail + i >= wholeBytes && tail + i < rowBytes;
+      isNew.push_back(isIn ? -1 : 0);
+      wanted |= (isIn ? 1u : 0u) << (i / lanes);
+    }
+    Val bytes = getBytes(b.index(tail), wanted) & b.table(b.i8(), isNew);
     to.at(wholeBytes * kTileRows).store(bytes, stepBytes);
     sum = add(sum, bytes);
   }

@@ -441,13 +441,11 @@ void LinearEmitter::emitAmxResultRow(const AmxPatch &patch,
       totals[s] = totals[s] + features.bias[s];
   }
   bool streams = !patch.panel.isFew && streamsResults();
-  Val first = row * shape.resultFeatures();
   if (shape.gated)
-    return storeResult(emitGated(b, totals[0], totals[1], target),
-                       first + features.feature[0], /*mask=*/{}, streams);
+    return storeResult(emitGated(b, totals[0], totals[1], target), row,
+                       features.feature[0], /*mask=*/{}, streams);
   for (int64_t s = 0; s < kBlocks; ++s)
-    storeResult(totals[s], first + features.feature[s], features.mask[s],
-                streams);
+    storeResult(totals[s], row, features.feature[s], features.mask[s], streams);
 }
 
 /// The same of the rows that there are.

@@ -49,6 +49,11 @@ kernel::Val emitGatedChunk(kernel::KernelBuilder &b, const Chunk &chunk,
                            kernel::Ptr gate, kernel::Ptr up,
                            const Target &target);
 
+/// Values of a row times its factor, rounded to i32; beyond \p bound, and for
+/// NaN, arbitrary or the bound: clamped, they are codes.
+kernel::Val roundRowValues(kernel::KernelBuilder &b, kernel::Val values,
+                           kernel::Val factor, double bound);
+
 /// `qlm.dynamic_quantize` of one row.
 class RowRounding {
 public:
@@ -73,6 +78,8 @@ public:
 
   /// The largest magnitude of a row; calls \p values once for each chunk.
   kernel::Val getMagnitude(ChunkFn values) const;
+  /// Stores the scale of a row with that magnitude; gives its reciprocal, or 0.
+  kernel::Val storeScale(kernel::Val magnitude, kernel::Ptr scale) const;
   /// Writes the results of a row with that magnitude; calls \p values once for
   /// each chunk.
   void store(kernel::Val magnitude, ChunkFn values, const Places &places) const;
@@ -80,6 +87,7 @@ public:
 private:
   kernel::Val isOutlier(kernel::Val x) const;
   kernel::Val getRest(kernel::Val x) const;
+  kernel::Val encode(kernel::Val x, kernel::Val factor) const;
   void listOutliers(const Chunk &chunk, kernel::Val x, kernel::Ptr list) const;
 
   kernel::KernelBuilder &b;
