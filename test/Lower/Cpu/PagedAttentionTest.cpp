@@ -287,31 +287,68 @@ TEST_P(PagedAttentionTest, LaterTokensAreNotUsed) {
     checkLaterTokens(sizes);
 }
 
+namespace {
+/// One sequence whose tokens [first, last) no row may use that doesn't see
+/// them.
+class SpoiltCase {
+public:
+  SpoiltCase(const std::string &target, const HeadSizes &sizes, int64_t tokens,
+             int64_t window, int64_t first, int64_t last)
+      : c(makeCase(sizes, tokens, window)),
+        kernel(target, getText(c), {c.tokens(), 1, 1}), in(c, 1.0f),
+        all(c.tokens()) {
+    std::iota(all.begin(), all.end(), 0);
+    expected = attend(kernel, c, in, all, 1);
+    for (int64_t u = first; u < last; ++u)
+      for (int64_t h = 0; h < sizes.kvHeads; ++h)
+        for (bool isValue : {false, true})
+          in.cache.set(0, u, isValue, h,
+                       std::vector<float>(
+                           sizes.headDim,
+                           u % 2 ? std::numeric_limits<float>::infinity()
+                                 : std::numeric_limits<float>::quiet_NaN()));
+  }
+
+  std::vector<float> run(const std::vector<int64_t> &rows) {
+    return attend(kernel, c, in, rows, 1);
+  }
+  /// Row \p t, place \p i of \p actual, has the bits of before, or NaN where
+  /// it sees a spoilt token.
+  void compare(const std::vector<float> &actual, int64_t i, int64_t t,
+               bool seesSpoilt) const {
+    int64_t width = c.sizes.heads * c.sizes.headDim;
+    if (seesSpoilt)
+      EXPECT_TRUE(std::isnan(actual[i * width])) << "token " << t;
+    else
+      EXPECT_TRUE(haveSameBits(actual, i, expected, t, width)) << "token " << t;
+  }
+
+  PagedCase c;
+  CompiledKernel kernel;
+  Inputs in;
+  std::vector<int64_t> all;
+  std::vector<float> expected;
+
+private:
+  static PagedCase makeCase(const HeadSizes &sizes, int64_t tokens,
+                            int64_t window) {
+    PagedCase c(sizes, {{0, tokens}});
+    c.window = window;
+    return c;
+  }
+};
+} // namespace
+
 void PagedAttentionTest::checkLaterTokens(const HeadSizes &sizes) {
   SCOPED_TRACE(sizes.toString());
   if (isForTiles() && !takesTiles(sizes))
     return;
-  PagedCase c(sizes, {{0, 90}});
-  CompiledKernel kernel(GetParam(), getText(c), {c.tokens(), 1, 1});
-  Inputs in(c, 1.0f);
-  std::vector<int64_t> all(c.tokens());
-  std::iota(all.begin(), all.end(), 0);
-  std::vector<float> expected = attend(kernel, c, in, all, 1);
-  constexpr int64_t kFirstBad = 37;
-  for (int64_t u = kFirstBad; u < c.tokens(); ++u)
-    for (int64_t h = 0; h < sizes.kvHeads; ++h)
-      for (bool isValue : {false, true})
-        in.cache.set(0, u, isValue, h,
-                     std::vector<float>(
-                         sizes.headDim,
-                         u % 2 ? std::numeric_limits<float>::infinity()
-                               : std::numeric_limits<float>::quiet_NaN()));
-  std::vector<float> actual = attend(kernel, c, in, all, 1);
-  int64_t width = sizes.heads * sizes.headDim;
-  for (int64_t t = 0; t < kFirstBad; ++t)
-    EXPECT_TRUE(haveSameBits(actual, t, expected, t, width)) << "token " << t;
-  for (int64_t t = kFirstBad; t < c.tokens(); ++t)
-    EXPECT_TRUE(std::isnan(actual[t * width])) << "token " << t;
+  constexpr int64_t kTokens = 90, kFirstBad = 37;
+  SpoiltCase spoilt(GetParam(), sizes, kTokens, /*window=*/0, kFirstBad,
+                    kTokens);
+  std::vector<float> actual = spoilt.run(spoilt.all);
+  for (int64_t t : spoilt.all)
+    spoilt.compare(actual, t, t, t >= kFirstBad);
 }
 
 // What stands before a row's window is not used either: the pages may be
@@ -328,36 +365,15 @@ void PagedAttentionTest::checkEarlierTokens(const HeadSizes &sizes) {
   SCOPED_TRACE(sizes.toString());
   if (isForTiles() && !takesTiles(sizes))
     return;
-  PagedCase c(sizes, {{0, 190}});
-  c.window = 50;
-  CompiledKernel kernel(GetParam(), getText(c), {c.tokens(), 1, 1});
-  Inputs in(c, 1.0f);
-  std::vector<int64_t> all(c.tokens());
-  std::iota(all.begin(), all.end(), 0);
-  std::vector<float> expected = attend(kernel, c, in, all, 1);
-  constexpr int64_t kLastBad = 70;
-  for (int64_t u = 0; u <= kLastBad; ++u)
-    for (int64_t h = 0; h < sizes.kvHeads; ++h)
-      for (bool isValue : {false, true})
-        in.cache.set(0, u, isValue, h,
-                     std::vector<float>(
-                         sizes.headDim,
-                         u % 2 ? std::numeric_limits<float>::infinity()
-                               : std::numeric_limits<float>::quiet_NaN()));
-  int64_t width = sizes.heads * sizes.headDim;
+  constexpr int64_t kWindow = 50, kLastBad = 70;
+  SpoiltCase spoilt(GetParam(), sizes, /*tokens=*/190, kWindow, /*first=*/0,
+                    kLastBad + 1);
   // Together with rows that see bad keys, and alone.
-  std::vector<float> actual = attend(kernel, c, in, all, 1);
-  for (int64_t t = 0; t < c.tokens(); ++t) {
-    bool seesBad = t - c.window + 1 <= kLastBad;
-    if (seesBad)
-      EXPECT_TRUE(std::isnan(actual[t * width])) << "token " << t;
-    else
-      EXPECT_TRUE(haveSameBits(actual, t, expected, t, width)) << "token " << t;
-  }
+  std::vector<float> actual = spoilt.run(spoilt.all);
+  for (int64_t t : spoilt.all)
+    spoilt.compare(actual, t, t, t - kWindow + 1 <= kLastBad);
   for (int64_t t : {120, 127, 128, 189})
-    EXPECT_TRUE(
-        haveSameBits(attend(kernel, c, in, {t}, 1), 0, expected, t, width))
-        << "token " << t;
+    spoilt.compare(spoilt.run({t}), 0, t, t - kWindow + 1 <= kLastBad);
 }
 
 // Code for other machines is made here too, though it can't run.
