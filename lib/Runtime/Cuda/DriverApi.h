@@ -56,7 +56,11 @@ enum DeviceAttribute : int {
 enum FunctionAttribute : int {
   kMaxDynamicSharedBytes = 8,
   kSharedCarveout = 9, ///< percent of the first-level cache
+  kLargeClusters = 14, ///< of more than kPortableCluster blocks
 };
+
+/// Blocks of a cluster that every GPU with clusters allows.
+inline constexpr unsigned kPortableCluster = 8;
 
 inline constexpr unsigned kStreamNonBlocking = 1;
 inline constexpr unsigned kEventDefault = 0;

@@ -132,6 +132,9 @@ Status GpuCode::findFunctions(const Gpu &gpu,
         QLM_CUDA_TRY(driver, "asking for shared memory for " + variant.kernel,
                      cuFuncSetAttribute, function, kSharedCarveout, kAllShared);
       }
+      if (variant.cluster > kPortableCluster)
+        QLM_CUDA_TRY(driver, "allowing large clusters of " + variant.kernel,
+                     cuFuncSetAttribute, function, kLargeClusters, 1);
       if (variant.sharedBytes > gpu.getMaxSharedBytes())
         return Status(StatusCode::Unsupported,
                       "kernel '" + variant.kernel + "' takes " +

@@ -96,6 +96,20 @@ TEST_F(CudaExecutorTest, TakesTheFirstVariantThatFits) {
   EXPECT_EQ(fakeCudaDependentLaunches(), 10);
 }
 
+TEST_F(CudaExecutorTest, RunsClustersOfAnySize) {
+  for (int64_t blocks : {2, 8, 16}) {
+    open({}, [&](Json &manifest) {
+      for (Json &launch : manifest["launches"])
+        for (Json &variant : launch["variants"])
+          if (variant["kernel"] == "gpu_attend") {
+            variant["cluster"] = blocks;
+            variant["grid"]["count"] = blocks;
+          }
+    });
+    EXPECT_EQ(run({ask({3, 4}, 2)}), (std::vector<Tokens>{{5, 6}}));
+  }
+}
+
 TEST_F(CudaExecutorTest, ChoosesTokensOnTheDevice) {
   open();
   Executor &executor = model->getExecutor();

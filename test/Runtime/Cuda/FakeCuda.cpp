@@ -100,6 +100,7 @@ struct FunctionObject {
   const FakeGpuKernel *kernel;
   int sharedBytes;
   int carveout = -1; ///< percent; -1 leaves it to the driver
+  bool hasLargeClusters = false;
 };
 struct GraphObject {
   std::vector<Operation> operations;
@@ -494,6 +495,10 @@ int cuFuncSetAttribute(Function function, int attribute, int value) {
     function->carveout = value;
     return kSuccess;
   }
+  if (attribute == kLargeClusters && value == 1) {
+    function->hasLargeClusters = true;
+    return kSuccess;
+  }
   if (attribute != kMaxDynamicSharedBytes || value > state().sharedBytes)
     return kInvalidValue;
   function->sharedBytes = value;
@@ -516,6 +521,12 @@ int cuLaunchKernelEx(const LaunchConfig *config, Function function,
       // Kernels that divide a multiprocessor's cache differently never overlap.
       if (function->carveout != 100)
         violate(std::string(kernel->name) + ": has the driver's carveout");
+    } else if (config->attributes[i].id == kClusterDimension) {
+      unsigned blocks = config->attributes[i].value.cluster.x;
+      if (blocks > kPortableCluster && !function->hasLargeClusters)
+        violate(std::string(kernel->name) + ": larger clusters than it may");
+      if (config->gridX % blocks)
+        violate(std::string(kernel->name) + ": a part of a cluster");
     }
   Operation operation;
   std::vector<void *> values;
