@@ -162,6 +162,28 @@ static LogicalResult emitSwish(Node &node) {
                        sigmoid(b, mulElements(b, number(b, x, alpha), x)));
   });
 }
+/// The gate's Swish, rounded as that operator's result is, times the other.
+static LogicalResult emitSwiglu(Node &node) {
+  const Tensor &gate = node.in(0), &x = node.in(1);
+  TensorBuilder &b = node.b;
+  if (!isFloatType(x.type) || gate.type != x.type || gate.rank() != x.rank())
+    return node.fail("takes floats of one type and shape");
+  for (int64_t axis = 0; axis < x.rank(); ++axis)
+    b.requireEqual(b.dim(gate.value, axis), b.dim(x.value, axis), "dimensions");
+  double alpha = node.number("alpha", 1);
+  int32_t wide = accumulatorType(x.type);
+  Value result =
+      b.map({gate.value, x.value}, x.elementType(), [&](ValueRange e) {
+        Value a = convertElement(b, e[0], x.type, wide);
+        Value swish = mulElements(
+            b, a, sigmoid(b, mulElements(b, number(b, a, alpha), a)));
+        Value rounded = roundElement(b, swish, wide, x.type);
+        Value product =
+            mulElements(b, rounded, convertElement(b, e[1], x.type, wide));
+        return convertElement(b, product, wide, x.type);
+      });
+  return node.set(0, result, x.type);
+}
 static LogicalResult emitGelu(Node &node) {
   StringRef approximate = node.text("approximate", "none");
   return mapFloats(node, [&](TensorBuilder &b, Value x) -> Value {
@@ -230,6 +252,7 @@ static const Operator operators[] = {
     {"", "Softplus", 1, 1, emitSoftplus},
     {"", "Softsign", 1, 1, emitSoftsign},
     {"", "Sqrt", 1, 1, emitMath<math::SqrtOp>},
+    {"", "SwiGLU", 2, 2, emitSwiglu},
     {"", "Swish", 1, 1, emitSwish},
     {"", "Tan", 1, 1, emitMath<math::TanOp>},
     {"", "Tanh", 1, 1, emitMath<math::TanhOp>},

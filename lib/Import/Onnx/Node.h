@@ -133,6 +133,7 @@ ArrayRef<Operator> attentionOperators();
 ArrayRef<Operator> contributedOperators();
 ArrayRef<Operator> conversionOperators();
 ArrayRef<Operator> lossOperators();
+ArrayRef<Operator> stateOperators();
 ArrayRef<Operator> resizeOperators();
 ArrayRef<Operator> einsumOperators();
 

@@ -35,7 +35,8 @@ static const llvm::StringMap<const Operator *> &getOperators() {
           indexingOperators(), reductionOperators(), productOperators(),
           poolingOperators(), normalizationOperators(), quantizationOperators(),
           attentionOperators(), contributedOperators(), lossOperators(),
-          conversionOperators(), resizeOperators(), einsumOperators()})
+          conversionOperators(), resizeOperators(), einsumOperators(),
+          stateOperators()})
       for (const Operator &op : list)
         map->try_emplace((llvm::Twine(op.domain) + "." + op.name).str(), &op);
     return map;

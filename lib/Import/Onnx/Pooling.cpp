@@ -49,6 +49,49 @@ static SmallVector<Value> resultSizes(TensorBuilder &b, const Tensor &x,
   return sizes;
 }
 
+/// Maxima and where they stand in the data, which is numbered from its first
+/// element on; by columns when storage_order is 1. Of equals, the first.
+static LogicalResult emitMaxima(Node &node, const Windows &windows) {
+  const Tensor &x = node.in(0);
+  TensorBuilder &b = node.b;
+  bool byColumns = node.integer("storage_order", 0);
+  SmallVector<Value> sizes = b.dims(x.value);
+  auto number = [&](ValueRange from) {
+    Value place = b.add(b.mul(from[0], sizes[1]), from[1]);
+    Value inner = b.index(0), area = b.index(1);
+    auto rank = static_cast<int64_t>(sizes.size());
+    for (int64_t i = 2; i < rank; ++i) {
+      int64_t axis = byColumns ? rank + 1 - i : i;
+      inner = b.add(b.mul(inner, sizes[axis]), from[axis]);
+      area = b.mul(area, sizes[axis]);
+    }
+    return b.add(b.mul(place, area), inner);
+  };
+  auto walk = [&](ValueRange at) {
+    // No element is chosen yet where the place is -1.
+    return overWindow(
+        b, x, windows, at, {lowestElement(b, x.type), b.index(-1)},
+        [&](Value e, ValueRange from, ValueRange carried) {
+          Value isMore = arith::OrIOp::create(
+              b, b.loc, lessElements(b, carried[0], e, x.type),
+              b.less(carried[1], b.index(0)));
+          return SmallVector<Value>{b.select(isMore, e, carried[0]),
+                                    b.select(isMore, number(from), carried[1])};
+        });
+  };
+  SmallVector<Value> result = resultSizes(b, x, windows);
+  (void)node.set(0,
+                 b.generate(result, x.elementType(),
+                            [&](ValueRange at) { return walk(at)[0]; }),
+                 x.type);
+  return node.set(1,
+                  b.generate(result, b.getI64Type(),
+                             [&](ValueRange at) {
+                               return b.fromIndex(walk(at)[1], b.getI64Type());
+                             }),
+                  TensorProto::INT64);
+}
+
 static LogicalResult emitMaxPool(Node &node) {
   const Tensor &x = node.in(0);
   TensorBuilder &b = node.b;
@@ -56,7 +99,7 @@ static LogicalResult emitMaxPool(Node &node) {
   if (!windows)
     return failure();
   if (node.wants(1))
-    return node.fail("the indices of maxima are not handled");
+    return emitMaxima(node, *windows);
   if (Value image = poolImage(node, windows->kernel, /*isAverage=*/false))
     return node.set(0, image, x.type);
   return node.set(

@@ -334,12 +334,21 @@ static Value findSize(Value &tensor, int64_t axis) {
                 : arith::IndexCastOp();
       return size ? size.getIn() : Value();
     }
+    if (auto wider = dyn_cast<tensor::ExpandShapeOp>(op))
+      return takeOpen(type, axis, wider.getOutputShape());
     Value from;
     if (auto parts = dyn_cast<tensor::ConcatOp>(op)) {
       if (axis != static_cast<int64_t>(parts.getDim()))
         from = parts.getInputs()[0];
     } else if (auto made = dyn_cast<DestinationStyleOpInterface>(op)) {
       from = made.getTiedOpOperand(cast<OpResult>(tensor))->get();
+    } else if (auto narrow = dyn_cast<tensor::CollapseShapeOp>(op)) {
+      // Dimensions before the first that is made of several.
+      if (llvm::all_of(narrow.getReassociationIndices(),
+                       [&](const ReassociationIndices &group) {
+                         return group.front() > axis || group.size() == 1;
+                       }))
+        from = narrow.getSrc();
     } else if (isa<tensor::CastOp, LinearOp>(op) ||
                isa_and_present<graph::GraphDialect>(op->getDialect())) {
       // Linears, operations on images and codes have their input's open sizes.
@@ -356,6 +365,8 @@ Value TensorBuilder::dim(Value tensor, int64_t axis) {
   auto type = cast<RankedTensorType>(tensor.getType());
   if (!type.isDynamicDim(axis))
     return index(type.getDimSize(axis));
+  if (Value size = openSizes.lookup({tensor, axis}))
+    return size;
   Value size = findSize(tensor, axis);
   if (size && isOnTop(size))
     return size;
@@ -372,5 +383,10 @@ Value TensorBuilder::dim(Value tensor, int64_t axis) {
 
 void TensorBuilder::takeSize(Value argument, int64_t axis, Value size) {
   requireEqual(dim(argument, axis), size, "dimensions of one name");
-  openSizes[{argument, axis}] = size;
+  knowSize(argument, axis, size);
+}
+
+void TensorBuilder::knowSize(Value tensor, int64_t axis, Value size) {
+  if (cast<RankedTensorType>(tensor.getType()).isDynamicDim(axis))
+    openSizes[{tensor, axis}] = size;
 }

@@ -378,7 +378,7 @@ Value TensorBuilder::broadcast(Value tensor, ArrayRef<Value> sizes) {
 }
 
 Value TensorBuilder::map(ArrayRef<Value> tensors, Type element,
-                         function_ref<Value(ValueRange)> body) {
+                         function_ref<Value(ValueRange)> body, Value target) {
   SmallVector<Value> sizes = broadcastSizes(tensors);
   SmallVector<Value> spread(tensors);
   for (Value &tensor : spread)
@@ -397,17 +397,20 @@ Value TensorBuilder::map(ArrayRef<Value> tensors, Type element,
   }
   maps.push_back(getMultiDimIdentityMap(rank));
   RankedTensorType type = typeFor(sizes, element);
-  Value empty = tensor::EmptyOp::create(*this, loc, type.getShape(), element,
-                                        dynamicSizes(type, sizes));
+  bool hasTarget = static_cast<bool>(target);
+  if (!target)
+    target = tensor::EmptyOp::create(*this, loc, type.getShape(), element,
+                                     dynamicSizes(type, sizes));
   SmallVector<utils::IteratorType> iterators(rank,
                                              utils::IteratorType::parallel);
   return linalg::GenericOp::create(
-             *this, loc, type, spread, empty, maps, iterators,
+             *this, loc, type, spread, target, maps, iterators,
              [&](OpBuilder &nested, Location, ValueRange arguments) {
                InsertionGuard guard(*this);
                setInsertionPointToEnd(nested.getInsertionBlock());
                linalg::YieldOp::create(
-                   *this, loc, body(arguments.take_front(spread.size())));
+                   *this, loc,
+                   body(arguments.take_front(spread.size() + hasTarget)));
              })
       .getResult(0);
 }

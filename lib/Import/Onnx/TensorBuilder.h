@@ -126,6 +126,8 @@ public:
   /// that have it from the same one.
   Value dim(Value tensor, int64_t axis);
   SmallVector<Value> dims(Value tensor);
+  /// Says that the open dimension \p axis of \p tensor is \p size.
+  void knowSize(Value tensor, int64_t axis, Value size);
   /// Makes the open dimension \p axis of \p argument be \p size; that they are
   /// equal is checked when the graph runs.
   void takeSize(Value argument, int64_t axis, Value size);
@@ -152,9 +154,10 @@ public:
   SmallVector<Value> broadcastSizes(ArrayRef<Value> tensors);
   /// Element of \p tensor that stands at \p indices of the broadcast.
   Value extractBroadcast(Value tensor, ValueRange indices);
-  /// body of the elements, with broadcasting.
+  /// body of the elements, with broadcasting. Where \p target, of the result's
+  /// type, is given, the result takes its place and body gets its element last.
   Value map(ArrayRef<Value> tensors, Type element,
-            function_ref<Value(ValueRange)> body);
+            function_ref<Value(ValueRange)> body, Value target = Value());
   /// Reorders: result dimension i is the tensor's dimension order[i].
   Value transpose(Value tensor, ArrayRef<int64_t> order);
   /// The same elements in the shape \p sizes, whose product fits.
