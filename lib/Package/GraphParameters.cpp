@@ -248,11 +248,12 @@ llvm::Expected<HostTensor> Evaluator::evaluate(Value value) {
     return normalize(normalized);
   if (auto normalized = dyn_cast<graph::NormalizedBiasOp>(op))
     return normalize(normalized);
-  if (auto collapsed = dyn_cast<tensor::CollapseShapeOp>(op)) {
-    auto from = evaluate(collapsed.getSrc());
+  if (isa<tensor::CollapseShapeOp, tensor::ExpandShapeOp>(op)) {
+    auto from = evaluate(op->getOperand(0));
     if (from)
-      from->shape.assign(collapsed.getResultType().getShape().begin(),
-                         collapsed.getResultType().getShape().end());
+      from->shape.assign(
+          cast<RankedTensorType>(value.getType()).getShape().begin(),
+          cast<RankedTensorType>(value.getType()).getShape().end());
     return from;
   }
   DenseElementsAttr elements;

@@ -14,6 +14,7 @@
 #include "Products.h"
 
 #include "mlir/Dialect/Arith/IR/Arith.h"
+#include "mlir/Dialect/Tensor/IR/Tensor.h"
 #include "mlir/IR/Matchers.h"
 #include "qlm/Dialect/Graph.h"
 
@@ -23,38 +24,88 @@ using namespace mlir::qlm::onnx_import;
 using onnx::TensorProto;
 
 namespace {
-/// Windows of which everything is known.
+/// Windows of images, or of signals [n, channels, length] as images of one row,
+/// of which everything is known.
 struct KnownWindows {
+  SmallVector<int64_t> kernel, strides, dilations;
   SmallVector<int64_t> pads,
       places; ///< top, left, bottom, right; rows, columns
+
+  static std::optional<KnownWindows> get(Node &node, const Tensor &x,
+                                         ArrayRef<int64_t> kernel);
 };
 } // namespace
 
-/// Whether all of \p x but the number of images is known, and nothing is empty.
+/// Whether all of \p x but the number of images, or signals, is known, and
+/// nothing is empty.
 static bool isImage(const Tensor &x) {
-  return x.rank() == 4 && x.type == TensorProto::FLOAT &&
-         llvm::all_of(ArrayRef<int64_t>{1, 2, 3},
-                      [&](int64_t axis) { return x.dim(axis) > 0; });
+  return (x.rank() == 3 || x.rank() == 4) && x.type == TensorProto::FLOAT &&
+         llvm::all_of(x.tensorType().getShape().drop_front(),
+                      [](int64_t size) { return size > 0; });
 }
 
-static std::optional<KnownWindows> getKnown(TensorBuilder &b,
-                                            const Windows &windows) {
-  KnownWindows known;
+std::optional<KnownWindows> KnownWindows::get(Node &node, const Tensor &x,
+                                              ArrayRef<int64_t> kernel) {
+  auto windows = Windows::get(node, x, kernel);
+  if (!windows)
+    return std::nullopt;
+  TensorBuilder &b = node.b;
+  KnownWindows known{
+      windows->kernel, windows->strides, windows->dilations, {}, {}};
+  size_t missing = 4 - x.rank();
   for (ArrayRef<Value> list :
-       {ArrayRef(windows.padLow), ArrayRef(windows.padHigh)})
+       {ArrayRef(windows->padLow), ArrayRef(windows->padHigh)}) {
+    known.pads.append(missing, 0);
     for (Value size : list) {
       auto pad = b.asConstant(size);
       if (!pad || *pad < 0)
         return std::nullopt;
       known.pads.push_back(*pad);
     }
-  for (Value size : windows.sizes) {
+  }
+  known.places.append(missing, 1);
+  for (Value size : windows->sizes) {
     auto count = b.asConstant(size);
     if (!count || *count < 1)
       return std::nullopt;
     known.places.push_back(*count);
   }
+  for (auto *list : {&known.kernel, &known.strides, &known.dilations})
+    list->insert(list->begin(), missing, 1);
   return known;
+}
+
+/// \p signals [n, channels, length] as [n, channels, 1, length]; what codes
+/// stand for is made of codes of that shape, for later stages to see.
+static Value addRow(TensorBuilder &b, Value signals) {
+  if (cast<RankedTensorType>(signals.getType()).getRank() == 4)
+    return signals;
+  if (auto codes = signals.getDefiningOp<graph::DequantizeOp>()) {
+    Value image = addRow(b, codes.getInput());
+    auto type = cast<RankedTensorType>(image.getType());
+    return graph::DequantizeOp::create(
+        b, b.loc, type.clone(b.getF32Type()), image, codes.getScale(),
+        codes.getZeroPoint(), codes.getAxisAttr(),
+        codes.getUnsignedCodesAttr());
+  }
+  SmallVector<OpFoldResult> sizes;
+  for (Value size : b.dims(signals))
+    sizes.push_back(getAsOpFoldResult(size));
+  sizes.insert(sizes.begin() + 2, b.getIndexAttr(1));
+  auto from = cast<RankedTensorType>(signals.getType());
+  auto type = RankedTensorType::get(
+      {from.getDimSize(0), from.getDimSize(1), 1, from.getDimSize(2)},
+      from.getElementType());
+  SmallVector<ReassociationIndices> groups{{0}, {1}, {2, 3}};
+  return tensor::ExpandShapeOp::create(b, b.loc, type, signals, groups, sizes);
+}
+
+/// Of \p image the row that it has, where \p x is signals.
+static Value dropRow(TensorBuilder &b, Value image, const Tensor &x) {
+  SmallVector<ReassociationIndices> groups{{0}, {1}, {2, 3}};
+  return x.rank() == 4
+             ? image
+             : tensor::CollapseShapeOp::create(b, b.loc, image, groups);
 }
 
 Value mlir::qlm::onnx_import::convolveImage(Node &node, const Tensor &x,
@@ -62,7 +113,7 @@ Value mlir::qlm::onnx_import::convolveImage(Node &node, const Tensor &x,
   TensorBuilder &b = node.b;
   auto kernel = cast<RankedTensorType>(weight.getType());
   int64_t groups = node.integer("group", 1);
-  if (!isImage(x) || kernel.getRank() != 4 || !kernel.hasStaticShape() ||
+  if (!isImage(x) || kernel.getRank() != x.rank() || !kernel.hasStaticShape() ||
       kernel.getNumElements() == 0 || !b.isParameter(weight) || groups < 1 ||
       kernel.getDimSize(0) % groups ||
       x.dim(1) != kernel.getDimSize(1) * groups)
@@ -71,16 +122,16 @@ Value mlir::qlm::onnx_import::convolveImage(Node &node, const Tensor &x,
                    kernel.getShape().take_front() ||
                !b.isParameter(bias)))
     return {};
-  auto windows = Windows::get(node, x, kernel.getShape().drop_front(2));
-  auto known = windows ? getKnown(b, *windows) : std::nullopt;
+  auto known = KnownWindows::get(node, x, kernel.getShape().drop_front(2));
   if (!known)
     return {};
   auto type = RankedTensorType::get(
       {x.dim(0), kernel.getDimSize(0), known->places[0], known->places[1]},
       b.getF32Type());
-  return graph::ConvOp::create(b, b.loc, type, x.value, weight, bias,
-                               known->pads, windows->strides,
-                               windows->dilations, groups);
+  Value image = graph::ConvOp::create(b, b.loc, type, addRow(b, x.value),
+                                      addRow(b, weight), bias, known->pads,
+                                      known->strides, known->dilations, groups);
+  return dropRow(b, image, x);
 }
 
 Value mlir::qlm::onnx_import::poolImage(Node &node, ArrayRef<int64_t> kernel,
@@ -89,19 +140,19 @@ Value mlir::qlm::onnx_import::poolImage(Node &node, ArrayRef<int64_t> kernel,
   const Tensor &x = node.in(0);
   if (!isImage(x))
     return {};
-  auto windows = Windows::get(node, x, kernel);
-  auto known = windows ? getKnown(b, *windows) : std::nullopt;
+  auto known = KnownWindows::get(node, x, kernel);
   if (!known)
     return {};
   auto flag = [&](bool isSet) { return isSet ? b.getUnitAttr() : UnitAttr(); };
   auto type = RankedTensorType::get(
       {x.dim(0), x.dim(1), known->places[0], known->places[1]}, b.getF32Type());
-  return graph::PoolOp::create(
-      b, b.loc, type, x.value, b.getDenseI64ArrayAttr(kernel),
+  Value image = graph::PoolOp::create(
+      b, b.loc, type, addRow(b, x.value), b.getDenseI64ArrayAttr(known->kernel),
       b.getDenseI64ArrayAttr(known->pads),
-      b.getDenseI64ArrayAttr(windows->strides),
-      b.getDenseI64ArrayAttr(windows->dilations), flag(isAverage),
+      b.getDenseI64ArrayAttr(known->strides),
+      b.getDenseI64ArrayAttr(known->dilations), flag(isAverage),
       flag(isAverage && node.integer("count_include_pad", 0)));
+  return dropRow(b, image, x);
 }
 
 Value mlir::qlm::onnx_import::poolWholeImage(Node &node, bool isAverage) {
@@ -113,16 +164,18 @@ Value mlir::qlm::onnx_import::poolWholeImage(Node &node, bool isAverage) {
   auto list = [&](ArrayRef<int64_t> numbers) {
     return b.getDenseI64ArrayAttr(numbers);
   };
-  return graph::PoolOp::create(
-      b, b.loc, type, x.value, list({x.dim(2), x.dim(3)}), list({0, 0, 0, 0}),
-      list({1, 1}), list({1, 1}), isAverage ? b.getUnitAttr() : UnitAttr(),
-      UnitAttr());
+  int64_t rows = x.rank() == 4 ? x.dim(2) : 1;
+  Value image = graph::PoolOp::create(
+      b, b.loc, type, addRow(b, x.value), list({rows, x.dim(x.rank() - 1)}),
+      list({0, 0, 0, 0}), list({1, 1}), list({1, 1}),
+      isAverage ? b.getUnitAttr() : UnitAttr(), UnitAttr());
+  return dropRow(b, image, x);
 }
 
 Value mlir::qlm::onnx_import::normalizeImage(Node &node) {
   TensorBuilder &b = node.b;
   const Tensor &x = node.in(0);
-  if (!isImage(x))
+  if (!isImage(x) || x.rank() != 4)
     return {};
   for (int64_t i = 1; i < 5; ++i)
     if (node.in(i).type != TensorProto::FLOAT || node.in(i).rank() != 1 ||
