@@ -13,6 +13,7 @@
 #include "Operators.h"
 #include "PackedWeights.h"
 #include "Products.h"
+#include "Standard.h"
 
 #include "mlir/Dialect/Arith/IR/Arith.h"
 #include "qlm/Dialect/MethodOps.h"
@@ -21,81 +22,7 @@
 using namespace mlir;
 using namespace mlir::qlm;
 using namespace mlir::qlm::onnx_import;
-using onnx::AttributeProto;
-using onnx::NodeProto;
 using onnx::TensorProto;
-
-namespace {
-/// One of the standard's operators, to be emitted in the place of a node.
-class Standard {
-public:
-  Standard(Node &node, StringRef kind, ArrayRef<Tensor> inputs)
-      : node(node), inputs(inputs) {
-    proto.set_op_type(kind.str());
-    proto.set_name(node.getProto().name());
-    // Messages name an input as the file does.
-    for (const Tensor &input : inputs)
-      proto.add_input(nameOf(input));
-  }
-
-  Standard &set(StringRef name, int64_t value) {
-    add(name, AttributeProto::INT)->set_i(value);
-    return *this;
-  }
-  Standard &set(StringRef name, double value) {
-    add(name, AttributeProto::FLOAT)->set_f(static_cast<float>(value));
-    return *this;
-  }
-  Standard &set(StringRef name, StringRef value) {
-    add(name, AttributeProto::STRING)->set_s(value.str());
-    return *this;
-  }
-  Standard &set(StringRef name, ArrayRef<int64_t> values) {
-    AttributeProto *attribute = add(name, AttributeProto::INTS);
-    for (int64_t value : values)
-      attribute->add_ints(value);
-    return *this;
-  }
-
-  /// The outputs; none, and a failure of the node, where it can't be emitted.
-  SmallVector<Tensor> emit(int outputs = 1) {
-    for (int i = 0; i < outputs; ++i)
-      proto.add_output("");
-    Node inner(proto, node.b, kOpset, inputs);
-    inner.makeConstant = node.makeConstant;
-    if (findOperator(proto)->emit(inner).succeeded())
-      return SmallVector<Tensor>(inner.outs());
-    (void)node.fail(inner.getError());
-    return {};
-  }
-  /// The one output, or a Tensor without value.
-  Tensor emitOne() {
-    SmallVector<Tensor> outs = emit();
-    return outs.empty() ? Tensor() : outs.front();
-  }
-
-private:
-  /// Of the standard, that its operators are used in here.
-  static constexpr int64_t kOpset = 24;
-
-  AttributeProto *add(StringRef name, AttributeProto::AttributeType type) {
-    AttributeProto *attribute = proto.add_attribute();
-    attribute->set_name(name.str());
-    attribute->set_type(type);
-    return attribute;
-  }
-  std::string nameOf(const Tensor &tensor) const {
-    for (int64_t i = 0; i < node.inputCount(); ++i)
-      if (tensor && node.in(i).value == tensor.value)
-        return node.getProto().input(static_cast<int>(i));
-    return "";
-  }
-
-  Node &node;
-  SmallVector<Tensor> inputs;
-  NodeProto proto;
-};
-} // namespace
 
 static LogicalResult finish(Node &node, const Tensor &result) {
   return result ? node.set(0, result.value, result.type) : failure();

@@ -134,6 +134,7 @@ ArrayRef<Operator> contributedOperators();
 ArrayRef<Operator> conversionOperators();
 ArrayRef<Operator> lossOperators();
 ArrayRef<Operator> stateOperators();
+ArrayRef<Operator> quantizedOperators();
 ArrayRef<Operator> resizeOperators();
 ArrayRef<Operator> einsumOperators();
 

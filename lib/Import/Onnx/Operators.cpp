@@ -36,7 +36,7 @@ static const llvm::StringMap<const Operator *> &getOperators() {
           poolingOperators(), normalizationOperators(), quantizationOperators(),
           attentionOperators(), contributedOperators(), lossOperators(),
           conversionOperators(), resizeOperators(), einsumOperators(),
-          stateOperators()})
+          stateOperators(), quantizedOperators()})
       for (const Operator &op : list)
         map->try_emplace((llvm::Twine(op.domain) + "." + op.name).str(), &op);
     return map;
