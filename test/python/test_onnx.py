@@ -243,6 +243,18 @@ def test_a_negative_input_dimension_is_refused(tmp_path):
     assert "input 'x' has the dimension -5" in refuse(tmp_path, model)
 
 
+def test_sizes_that_cannot_be_counted_are_refused(tmp_path):
+    model = make_graph([helper.make_node("Relu", ["x"], ["y"])], [("x", [2**62, 24])])
+    assert "input 'x' has more than 2^48 elements" in refuse(tmp_path, model)
+    shape = numpy_helper.from_array(np.array([2**30, 2**20], np.int64), "s")
+    model = make_graph(
+        [helper.make_node("Expand", ["x", "s"], ["y"], name="wide")],
+        [("x", [1, 1])], weights=[shape],
+    )  # fmt: skip
+    text = refuse(tmp_path, model)
+    assert "node 'wide' (Expand): a tensor must have at most 2^48 elements" in text
+
+
 def test_shapes_that_contradict_each_other_are_refused(tmp_path):
     def scale(channels: int) -> list[TensorProto]:
         ones = np.ones(channels, np.float32)

@@ -206,6 +206,8 @@ GraphImporter::getType(const ::onnx::ValueInfoProto &info,
     shape.push_back(dim.has_dim_value() ? dim.dim_value()
                                         : ShapedType::kDynamic);
   }
+  if (!isCountable(shape))
+    return fail("has more than 2^48 elements");
   return RankedTensorType::get(shape, stored);
 }
 

@@ -76,6 +76,16 @@ Type mlir::qlm::onnx_import::getStoredType(MLIRContext *context, int32_t type) {
   }
 }
 
+bool mlir::qlm::onnx_import::isCountable(ArrayRef<int64_t> shape) {
+  int64_t count = 1;
+  for (int64_t size : shape)
+    if (!ShapedType::isDynamic(size) && size > 0 &&
+        (__builtin_mul_overflow(count, size, &count) || count > int64_t(1)
+                                                                    << 48))
+      return false;
+  return true;
+}
+
 //===----------------------------------------------------------------------===//
 // Scalars
 //===----------------------------------------------------------------------===//
@@ -219,8 +229,18 @@ SmallVector<Value> TensorBuilder::indices(ArrayRef<int64_t> sizes) {
 
 RankedTensorType TensorBuilder::typeFor(ArrayRef<Value> sizes, Type element) {
   SmallVector<int64_t> shape;
-  for (Value size : sizes)
-    shape.push_back(asConstant(size).value_or(ShapedType::kDynamic));
+  for (Value size : sizes) {
+    auto known = asConstant(size);
+    if (known && *known < 0 && problem.empty())
+      problem = "a size must not be negative, got " + std::to_string(*known);
+    shape.push_back(known && *known >= 0 ? *known : ShapedType::kDynamic);
+  }
+  if (!isCountable(shape)) {
+    if (problem.empty())
+      problem = "a tensor must have at most 2^48 elements";
+    // Nothing is made of what is emitted from here on.
+    shape.assign(shape.size(), ShapedType::kDynamic);
+  }
   return RankedTensorType::get(shape, element);
 }
 
