@@ -360,12 +360,13 @@ class TestExternalData:
 def test_damaged_models_never_crash_the_compiler(tmp_path):
     rng = np.random.default_rng(11)
     corpus = Path(__file__).resolve().parents[1] / "fuzz" / "corpus" / "onnx"
-    # A network, and models with functions, an If and packed weights.
+    # A network, and small models of what the importer looks into.
+    names = ("functions", "branch", "packed", "shapes", "states", "codes")
     whole = [onnx_models.make_cnn(rng).SerializeToString()]
-    whole += [(corpus / name).read_bytes() for name in ("functions", "branch", "packed")]
+    whole += [(corpus / name).read_bytes() for name in names]
     lines = []
     for i in range(150):
-        damaged = bytearray(whole[0 if i < 75 else 1 + i % 3])
+        damaged = bytearray(whole[0 if i < 50 else 1 + i % len(names)])
         # The head holds the nodes; weights' bytes can't be wrong.
         for place in rng.integers(0, min(900, len(damaged)), rng.integers(1, 4)):
             damaged[place] = rng.integers(0, 256)
