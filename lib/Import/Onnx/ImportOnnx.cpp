@@ -503,32 +503,6 @@ llvm::Error GraphImporter::importNode(const InlinedNode &inlined) {
   return llvm::Error::success();
 }
 
-/// Values that one Cast to f32 uses, and nothing else. Branches of an If may
-/// use any: there are none then.
-static llvm::StringSet<> findCastToFloat(ArrayRef<InlinedNode> nodes,
-                                         const ::onnx::GraphProto &graph) {
-  llvm::StringMap<int> uses;
-  llvm::StringSet<> found;
-  for (const auto &output : graph.output())
-    ++uses[output.name()];
-  for (const auto &[proto, scope] : nodes) {
-    if (isIf(*proto))
-      return {};
-    for (const std::string &name : proto->input())
-      ++uses[name];
-    if (proto->op_type() == "Cast" && proto->domain().empty() &&
-        proto->input_size() == 1)
-      for (const auto &attribute : proto->attribute())
-        if (attribute.name() == "to" && attribute.i() == TensorProto::FLOAT)
-          found.insert(proto->input(0));
-  }
-  llvm::StringSet<> once;
-  for (const auto &entry : found)
-    if (uses.lookup(entry.getKey()) == 1)
-      once.insert(entry.getKey());
-  return once;
-}
-
 llvm::Error GraphImporter::finish() {
   SmallVector<Value> results;
   SmallVector<Type> types;

@@ -155,3 +155,28 @@ mlir::qlm::onnx_import::checkNodes(ArrayRef<InlinedNode> nodes,
       "operators that are not handled: " + llvm::join(refused, ", ") +
       (more ? " and " + std::to_string(more) + " more" : ""));
 }
+
+llvm::StringSet<>
+mlir::qlm::onnx_import::findCastToFloat(ArrayRef<InlinedNode> nodes,
+                                        const ::onnx::GraphProto &graph) {
+  llvm::StringMap<int> uses;
+  llvm::StringSet<> found;
+  for (const auto &output : graph.output())
+    ++uses[output.name()];
+  for (const auto &[proto, scope] : nodes) {
+    if (isIf(*proto))
+      return {};
+    for (const std::string &name : proto->input())
+      ++uses[name];
+    if (proto->op_type() == "Cast" && proto->domain().empty() &&
+        proto->input_size() == 1)
+      for (const auto &attribute : proto->attribute())
+        if (attribute.name() == "to" && attribute.i() == TensorProto::FLOAT)
+          found.insert(proto->input(0));
+  }
+  llvm::StringSet<> once;
+  for (const auto &entry : found)
+    if (uses.lookup(entry.getKey()) == 1)
+      once.insert(entry.getKey());
+  return once;
+}

@@ -13,12 +13,19 @@
 #include "Functions.h"
 #include "Node.h"
 
+#include "llvm/ADT/StringSet.h"
+
 namespace mlir::qlm::onnx_import {
 
 /// The operator of \p node; null where it isn't handled.
 const Operator *findOperator(const ::onnx::NodeProto &node);
 /// Whether \p node is the standard's If, which its branch stands for.
 bool isIf(const ::onnx::NodeProto &node);
+
+/// Values that one Cast to f32 uses, and nothing else. Branches of an If may
+/// use any: there are none then.
+llvm::StringSet<> findCastToFloat(ArrayRef<InlinedNode> nodes,
+                                  const ::onnx::GraphProto &graph);
 
 /// Refuses, before any work, nodes of versions that mean something else and,
 /// all of them in one message, nodes that aren't handled. An If is among those

@@ -60,8 +60,8 @@ bool isBoolType(int32_t type);
 /// The type that elements of \p type are stored in; null when not handled.
 Type getStoredType(MLIRContext *context, int32_t type);
 
-/// Whether tensors of \p shape can be counted: at most 2^48 elements, open sizes
-/// and those of 0 taken as 1, so that no arithmetic on strides and bytes
+/// Whether tensors of \p shape can be counted: at most 2^48 elements, open
+/// sizes and those of 0 taken as 1, so that no arithmetic on strides and bytes
 /// overflows.
 bool isCountable(ArrayRef<int64_t> shape);
 
