@@ -74,6 +74,14 @@ def test_pairs(tmp_path, op, combine):
     check(got, combine(real(a, *FIRST), real(b, *SECOND)), *out)
 
 
+def test_zero_points_may_be_left_out(tmp_path):
+    a, b = draw(1, 3, 7), draw(2, 3, 7)
+    got = run(tmp_path, "QLinearAdd", [a, F(0.02), None, b, F(0.013), None, F(0.05)])
+    check(got, real(a, 0.02) + real(b, 0.013), 0.05, 0)
+    got = run(tmp_path, "QLinearLeakyRelu", [a, F(0.02), None, F(0.03)], alpha=0.5)
+    check(got, real(a, 0.02), 0.03, 0)
+
+
 def sigmoid(x: np.ndarray) -> np.ndarray:
     return 1 / (1 + np.exp(-x))
 
@@ -131,6 +139,8 @@ def test_products_with_biases(tmp_path, turned, per_column, is_float):
 @pytest.mark.parametrize("op, inputs, attributes, message", [
     ("QGemm", [draw(0, 2, 3), *FIRST, draw(0, 3, 4), *SECOND], {"alpha": 0.5},
      "alpha must be 1"),
+    ("QLinearAdd", [draw(0, 2, 3), *FIRST, draw(0, 2, 3), None, None, F(1)], {},
+     "input 4 is missing"),
     ("QLinearConcat", [*FIRST, draw(0, 2, 3), F(1)], {"axis": 1},
      "takes 5 to"),
     ("QLinearGlobalAveragePool", [draw(0, 2, 3, 4, 4), *FIRST, *FIRST],

@@ -29,6 +29,14 @@ static SmallVector<Tensor> codesAt(Node &node, int64_t first) {
   return inputs;
 }
 
+/// Whether \p node has the inputs \p places; zero points may be left out.
+static LogicalResult require(Node &node, ArrayRef<int64_t> places) {
+  for (int64_t i : places)
+    if (!node.has(i))
+      return node.fail("input " + llvm::Twine(i) + " is missing");
+  return success();
+}
+
 /// What the codes at input \p first stand for, scales along \p axis.
 static Tensor dequantize(Node &node, int64_t first, int64_t axis = 0) {
   return Standard(node, "DequantizeLinear", codesAt(node, first))
@@ -50,6 +58,8 @@ static LogicalResult quantizeResult(Node &node, const Tensor &x,
 
 /// Two codes: A, its scale and zero point, B and its, those of the result.
 static LogicalResult emitPair(Node &node, StringRef kind) {
+  if (failed(require(node, {0, 1, 3, 4, 6})))
+    return failure();
   Tensor a = dequantize(node, 0), b = dequantize(node, 3);
   if (!a || !b)
     return failure();
@@ -114,8 +124,8 @@ static LogicalResult emitConcat(Node &node) {
                      "theirs");
   SmallVector<Tensor> parts;
   for (int64_t i = 2; i < node.inputCount(); i += 3) {
-    if (!node.has(i) || !node.has(i + 1))
-      return node.fail("input " + llvm::Twine(i) + " is missing");
+    if (failed(require(node, {i, i + 1})))
+      return failure();
     parts.push_back(dequantize(node, i));
     if (!parts.back())
       return failure();
@@ -196,13 +206,13 @@ static const char kDomain[] = "com.microsoft";
 
 static const Operator operators[] = {
     {kDomain, "QGemm", 6, 9, emitGemm},
-    {kDomain, "QLinearAdd", 7, 8, emitSum},
-    {kDomain, "QLinearAveragePool", 4, 5, emitAveragePool},
+    {kDomain, "QLinearAdd", 2, 8, emitSum},
+    {kDomain, "QLinearAveragePool", 2, 5, emitAveragePool},
     {kDomain, "QLinearConcat", 5, -1, emitConcat},
     {kDomain, "QLinearGlobalAveragePool", 5, 5, emitGlobalAveragePool},
-    {kDomain, "QLinearLeakyRelu", 4, 5, emitLeakyRelu},
-    {kDomain, "QLinearMul", 7, 8, emitProduct},
-    {kDomain, "QLinearSigmoid", 4, 5, emitSigmoid},
+    {kDomain, "QLinearLeakyRelu", 2, 5, emitLeakyRelu},
+    {kDomain, "QLinearMul", 2, 8, emitProduct},
+    {kDomain, "QLinearSigmoid", 2, 5, emitSigmoid},
     {kDomain, "QLinearSoftmax", 5, 5, emitSoftmax},
     {kDomain, "QLinearWhere", 9, 9, emitWhere},
 };
