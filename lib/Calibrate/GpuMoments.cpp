@@ -219,59 +219,81 @@ Result<GpuMoments::Ranges> GpuMoments::fetchRanges(const Sums &sums) {
   return ranges;
 }
 
+Status GpuMoments::mirror(const Sums &sums, float factor, int64_t first,
+                          int64_t count, DevicePointer target, void *stream) {
+  auto size = static_cast<int>(sums.features);
+  DevicePointer from = sums.moments.get();
+  auto row = static_cast<DevicePointer>(4 * first);
+  std::lock_guard<std::mutex> lock(mutex);
+  QLM_RETURN_IF_ERROR(blas->use(stream));
+  // Row i is row i of the lower triangle and its column i.
+  return checkGpuLibrary(
+      blas->sgeam(blas->handle, kNotTransposed, kTransposed, size,
+                  static_cast<int>(count), &factor,
+                  from + row * static_cast<DevicePointer>(size), size, &factor,
+                  from + row, size, target, size),
+      "cublasSgeam");
+}
+
+Status GpuMoments::halveDiagonal(const Sums &sums, void *stream) {
+  auto size = static_cast<int>(sums.features);
+  float half = 0.5f;
+  std::lock_guard<std::mutex> lock(mutex);
+  QLM_RETURN_IF_ERROR(blas->use(stream));
+  return checkGpuLibrary(
+      blas->sscal(blas->handle, size, &half, sums.moments.get(), size + 1),
+      "cublasSscal");
+}
+
 Status GpuMoments::fetchMoments(Sums &sums, float factor, const Sink &sink) {
   QLM_RETURN_IF_ERROR(gpu->makeCurrent());
-  int64_t bytes = 4 * sums.features * sums.features;
-  Result<DeviceMemory> whole = allocateDevice(*gpu, bytes, "second moments");
-  if (!whole.ok())
-    return whole.status();
+  int64_t size = sums.features;
+  int64_t most = std::clamp<int64_t>(kStagingBytes / (4 * size), 1, size);
+  DeviceMemory panels[2];
   PinnedMemory buffers[2];
-  for (PinnedMemory &buffer : buffers) {
-    Result<PinnedMemory> pinned = allocatePinned(
-        *gpu, std::min(kStagingBytes, bytes), "moments on their way");
+  for (int i : {0, 1}) {
+    Result<DeviceMemory> panel =
+        allocateDevice(*gpu, 4 * most * size, "moments on their way");
+    if (!panel.ok())
+      return panel.status();
+    panels[i] = panel.take();
+    Result<PinnedMemory> pinned =
+        allocatePinned(*gpu, 4 * most * size, "moments on their way");
     if (!pinned.ok())
       return pinned.status();
-    buffer = pinned.take();
+    buffers[i] = pinned.take();
   }
   // After the memory: it is destroyed first, when its copies are done.
   Result<OwnedStream> stream = makeStream(*gpu);
   if (!stream.ok())
     return stream.status();
-  auto size = static_cast<int>(sums.features);
-  {
-    // The other triangle is 0, and the diagonal would count twice.
-    std::lock_guard<std::mutex> lock(mutex);
-    float half = 0.5f;
-    DevicePointer from = sums.moments.get();
-    QLM_RETURN_IF_ERROR(blas->use(stream->get()));
-    QLM_RETURN_IF_ERROR(checkGpuLibrary(
-        blas->sscal(blas->handle, size, &half, from, size + 1), "cublasSscal"));
-    QLM_RETURN_IF_ERROR(
-        checkGpuLibrary(blas->sgeam(blas->handle, kNotTransposed, kTransposed,
-                                    size, size, &factor, from, size, &factor,
-                                    from, size, whole->get(), size),
-                        "cublasSgeam"));
-  }
   const Driver &driver = gpu->getDriver();
   const char *doing = "fetching moments";
-  auto begin = [&](int64_t at) {
-    return QLM_CUDA_CALL(
-        driver, doing, cuMemcpyDtoHAsync, buffers[at / kStagingBytes % 2].get(),
-        whole->get() + static_cast<DevicePointer>(at),
-        static_cast<size_t>(std::min(kStagingBytes, bytes - at)),
-        stream->get());
-  };
-  QLM_RETURN_IF_ERROR(begin(0));
-  for (int64_t at = 0; at < bytes; at += kStagingBytes) {
-    QLM_CUDA_TRY(driver, doing, cuStreamSynchronize, stream->get());
-    // The next part comes while this one is taken.
-    if (at + kStagingBytes < bytes)
-      QLM_RETURN_IF_ERROR(begin(at + kStagingBytes));
-    auto *values =
-        static_cast<const float *>(buffers[at / kStagingBytes % 2].get());
+  auto begin = [&](int64_t first) {
+    int64_t count = std::min(most, size - first), use = first / most % 2;
     QLM_RETURN_IF_ERROR(
-        sink(at / 4, values, std::min(kStagingBytes, bytes - at) / 4));
+        mirror(sums, factor, first, count, panels[use].get(), stream->get()));
+    return QLM_CUDA_CALL(driver, doing, cuMemcpyDtoHAsync, buffers[use].get(),
+                         panels[use].get(),
+                         static_cast<size_t>(4 * count * size), stream->get());
+  };
+  // The other triangle is 0, and the diagonal would count twice.
+  Status status = halveDiagonal(sums, stream->get());
+  if (status.ok())
+    status = begin(0);
+  for (int64_t first = 0; status.ok() && first < size; first += most) {
+    status = QLM_CUDA_CALL(driver, doing, cuStreamSynchronize, stream->get());
+    // The next rows come while these are taken.
+    if (status.ok() && first + most < size)
+      status = begin(first + most);
+    if (status.ok())
+      status = sink(first * size,
+                    static_cast<const float *>(buffers[first / most % 2].get()),
+                    std::min(most, size - first) * size);
   }
+  // Copies may be under way after a failure.
+  Status synced =
+      QLM_CUDA_CALL(driver, doing, cuStreamSynchronize, stream->get());
   sums.moments = {};
-  return Status();
+  return status.ok() ? synced : status;
 }

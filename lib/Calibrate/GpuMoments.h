@@ -76,6 +76,10 @@ private:
 
   GpuMoments();
   Status start(const std::vector<std::string> &names);
+  Status halveDiagonal(const Sums &sums, void *stream);
+  /// Gives \p stream rows from \p first on of the whole, scaled matrix.
+  Status mirror(const Sums &sums, float factor, int64_t first, int64_t count,
+                cuda::DevicePointer target, void *stream);
 
   std::mutex mutex; ///< of the handle, whose stream each user sets
   std::unique_ptr<cuda::Gpu> gpu;

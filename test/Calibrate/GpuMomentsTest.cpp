@@ -183,3 +183,31 @@ TEST_F(GpuMomentsTest, WindowsHaveTheirPlaces) {
   EXPECT_EQ(observer.addDeviceRows(rows.put({1, 2})).message(),
             "sums have room for 1 windows, got another");
 }
+
+TEST_F(GpuMomentsTest, FailuresOnTheWayAreTold) {
+  Result<std::unique_ptr<GpuMoments>> gpu = open();
+  ASSERT_TRUE(gpu.ok());
+  constexpr int64_t kFeatures = 2053; // two parts
+  Rows rows(kFeatures);
+  auto fetch = [&](const GpuMoments::Sink &sink) {
+    Result<GpuMoments::Sums> sums = (*gpu)->makeSums(kFeatures, 1);
+    EXPECT_TRUE(sums.ok());
+    EXPECT_TRUE((*gpu)->add(*sums, rows.put(makeRows(kFeatures, 1))).ok());
+    return (*gpu)->fetchMoments(*sums, 1, sink);
+  };
+  int parts = 0;
+  auto take = [&](int64_t, const float *, int64_t) {
+    ++parts;
+    return Status();
+  };
+  for (int nth : {1, 2}) {
+    fakeCudaFail("cuMemcpyDtoHAsync_v2", nth, /*error=*/700, false);
+    EXPECT_EQ(fetch(take).getCode(), StatusCode::Io);
+  }
+  EXPECT_EQ(parts, 0);
+  // A file that is full.
+  auto refuse = [](int64_t, const float *, int64_t) {
+    return Status(StatusCode::Io, "cannot write 'x'");
+  };
+  EXPECT_EQ(fetch(refuse).message(), "cannot write 'x'");
+}
