@@ -10,6 +10,7 @@
 #include <algorithm>
 #include <cmath>
 #include <limits>
+#include <utility>
 
 using namespace qlm;
 
@@ -30,30 +31,55 @@ void RangeObserver::addWindow(float low, float high) {
   ++stepsSeen;
 }
 
+/// The smallest (at most 0) and largest (at least 0) of \p values.
+static std::pair<float, float> findRange(const float *values, int64_t count) {
+  // Lanes that don't wait for each other.
+  constexpr int64_t kLanes = 16;
+  float low[kLanes] = {}, high[kLanes] = {};
+  for (int64_t i = 0; i < count; i += kLanes)
+    for (int64_t lane = 0; lane < std::min(kLanes, count - i); ++lane) {
+      float value = values[i + lane];
+      low[lane] = value < low[lane] ? value : low[lane];
+      high[lane] = value > high[lane] ? value : high[lane];
+    }
+  return {*std::min_element(low, low + kLanes),
+          *std::max_element(high, high + kLanes)};
+}
+
 void RangeObserver::addRanges(const float *values, int64_t rows) {
-  float low = 0, high = 0;
   for (int64_t row = 0; row < rows; ++row)
     for (int64_t k = 0; k < features; ++k) {
-      float value = values[row * features + k];
-      float magnitude = std::fabs(value);
-      absmax[k] = std::max(absmax[k], magnitude);
+      float magnitude = std::fabs(values[row * features + k]);
+      absmax[k] = magnitude > absmax[k] ? magnitude : absmax[k];
       magnitudes[k] += magnitude;
-      low = std::min(low, value);
-      high = std::max(high, value);
     }
+  auto [low, high] = findRange(values, rows * features);
   addWindow(low, high);
   if (histogramTop == 0)
     histogramTop = std::max(-low, high);
-  if (histogramTop == 0)
-    return;
+  if (histogramTop != 0)
+    addCounts(values, rows * features);
+}
+
+void RangeObserver::addCounts(const float *values, int64_t count) {
   double binsPerUnit = static_cast<double>(kBins) / histogramTop;
-  for (int64_t i = 0; i < rows * features; ++i) {
-    // Cut first: a later window's values may be past any integer.
-    double place = std::fabs(values[i]) * binsPerUnit;
-    auto bin =
-        static_cast<int64_t>(std::min(place, static_cast<double>(kBins - 1)));
-    histogram[bin] += 1;
+  // Neighbours are often in one bin, and would wait for each other's count.
+  constexpr int64_t kCounters = 4, kBlock = 512;
+  std::vector<int64_t> counts(static_cast<size_t>(kCounters * kBins));
+  int32_t bins[kBlock];
+  for (int64_t first = 0; first < count; first += kBlock) {
+    int64_t size = std::min(kBlock, count - first);
+    for (int64_t i = 0; i < size; ++i) {
+      // Cut first: a later window's values may be past any integer.
+      double place = std::fabs(values[first + i]) * binsPerUnit;
+      constexpr auto kLast = static_cast<double>(kBins - 1);
+      bins[i] = static_cast<int32_t>(place < kLast ? place : kLast);
+    }
+    for (int64_t i = 0; i < size; ++i)
+      ++counts[i % kCounters * kBins + bins[i]];
   }
+  for (int64_t i = 0; i < kCounters * kBins; ++i)
+    histogram[i % kBins] += static_cast<double>(counts[i]);
 }
 
 //===----------------------------------------------------------------------===//

@@ -41,6 +41,8 @@ protected:
   /// Adds the smallest (at most 0) and largest value of what was seen together.
   void addWindow(float low, float high);
 
+  void addCounts(const float *values, int64_t count);
+
   int64_t features;
   int64_t stepsSeen = 0;
   std::vector<float> absmax;
