@@ -2,9 +2,9 @@
 
 // A norm that selects its rows has a tile, codes and a scale for each of them,
 // and so has what comes after it. Codes of 2 rows take 32 bytes and the
-// readable tail 128.
+// readable tail 128. Scratch has a head, and sums and extended codes of 2 rows.
 
-// CHECK: qlm.plan = {arena_bytes = 832 : i64, {{.*}}scratch_bytes = 72 : i64}
+// CHECK: qlm.plan = {arena_bytes = 832 : i64, {{.*}}scratch_bytes = 192 : i64}
 #row = #qlm.scheme<i8, row, range [-127, 127], bound 127.0, scales f32>
 module attributes {qlm.plan = {max_step_tokens = 8 : i64, max_logit_rows = 2 : i64, max_batch = 2 : i64}} {
   func.func @step(%tokens: tensor<?xi32>, %positions: tensor<?xi32>, %sequences: tensor<?xi32>, %offsets: tensor<?xi32>,

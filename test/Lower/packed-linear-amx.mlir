@@ -8,7 +8,8 @@
 // Of the linear of 512 columns: sums of 48 rows' codes, 64 arranged rows, and
 // totals of twice 32 rows by 2 blocks.
 // CHECK: scratch_bytes = 41216 : i64
-// V4: scratch_bytes = 328 : i64
+// With vectors: sums and 33 rows extended to int16.
+// V4: scratch_bytes = 34048 : i64
 // V4-NOT: llvm.x86.t
 #row = #qlm.scheme<i8, row, range [-127, 127], bound 127.0, scales f32>
 #int4 = #qlm.scheme<i4, group, 64, range [-8, 7], bound 7.5, scales f16>

@@ -38,6 +38,8 @@ static constexpr int64_t kMinTiles = 16;
 static constexpr int64_t kGateFlops = 4;
 /// Columns that one int32 sum can take: 65536 * 255 * 128 < 2^31.
 static constexpr int64_t kMaxSumColumns = 65536;
+/// What rows extended to int16 may take of each thread's scratch.
+static constexpr int64_t kMaxWideBytes = 8 << 20;
 
 //===----------------------------------------------------------------------===//
 // Shape and tiling
@@ -114,6 +116,15 @@ bool LinearShape::correctsFloats(const Target &target) const {
 
 static bool needsRowSums(const LinearShape &shape, const Target &target) {
   return shape.byteActivations || shape.correctsFloats(target);
+}
+
+bool LinearShape::widensRows(const Target &target, int64_t maxRows) const {
+  return byteActivations && layout == LayoutKind::Int8 && !target.avx512Vnni &&
+         maxRows * wideBytes() <= kMaxWideBytes;
+}
+
+static int64_t getRowSumBytes(const LinearShape &shape, int64_t maxRows) {
+  return llvm::alignTo(maxRows * shape.groups * 4, kCacheLine);
 }
 
 // A tile has as many blocks as a core follows streams, fewer where that would
@@ -193,6 +204,8 @@ LinearEmitter::LinearEmitter(PackedLinearOp op, const LinearShape &shape,
   residual = op.getResidual() ? frame.buffer(next++) : Ptr();
   result = frame.buffer(next);
   rowSums = frame.scratch().at(format::kScratchHead);
+  if (shape.widensRows(target, request.maxRows()))
+    wideRows = rowSums.at(getRowSumBytes(shape, request.maxRows()));
 }
 
 void LinearEmitter::emit() {
@@ -268,8 +281,10 @@ void LinearEmitter::emitRemainingBlocks(Val from, Val to) {
 void LinearEmitter::emitPatch(LinearPatch patch, Val firstRow, Val block,
                               bool masked) {
   int64_t rowBytes = shape.columns * shape.inputBytes;
-  Place place = {patch, input.at(firstRow * rowBytes),
-                 weights.at(block * shape.blockBytes()), firstRow, block};
+  Ptr x = wideRows ? wideRows.at(firstRow * shape.wideBytes())
+                   : input.at(firstRow * rowBytes);
+  Place place = {patch, x, weights.at(block * shape.blockBytes()), firstRow,
+                 block};
   store(place, shape.byteActivations ? sumIntegers(place) : sumFloats(place),
         masked);
 }
@@ -356,6 +371,8 @@ void LinearEmitter::storeResult(Val y, Val row, Val feature, Val mask,
 /// its tiles cover all rows.
 void LinearEmitter::emitRowSums() {
   b.forRange(b.index(0), rows, 1, [&](Val row) {
+    if (wideRows)
+      emitWideRow(row);
     b.forRange(b.index(0), b.index(shape.groups), 1, [&](Val group) {
       Val first = row * shape.columns + group * shape.groupColumns;
       Ptr x = input.at(first * shape.inputBytes);
@@ -379,7 +396,7 @@ SmallVector<Val> LinearEmitter::runColumns(
   int64_t roundBytes = kRoundColumns / shape.wordColumns * shape.wordBytes * 16;
   auto at = [&](Val column) {
     Place moved = place;
-    moved.x = place.x.at(column * shape.inputBytes);
+    moved.x = place.x.at(column * (wideRows ? 2 : shape.inputBytes));
     moved.weights = place.weights.at(column / kRoundColumns * roundBytes);
     return moved;
   };
@@ -492,7 +509,9 @@ mlir::qlm::cpu::emitPackedLinear(PackedLinearOp op,
       llvm::divideCeil(shape->resultBlocks(), tiling.tileBlocks));
   if (needsRowSums(*shape, request.target))
     info.scratchBytes =
-        format::kScratchHead + request.maxRows() * shape->groups * 4;
+        format::kScratchHead + getRowSumBytes(*shape, request.maxRows());
+  if (shape->widensRows(request.target, request.maxRows()))
+    info.scratchBytes += request.maxRows() * shape->wideBytes();
   if (amx.minRows)
     info.scratchBytes = format::kScratchHead + amx.end;
   int64_t rows = shape->blocks * ::qlm::format::kRowBlock;

@@ -51,6 +51,8 @@
 #include "qlm/Lower/Kernel/Builder.h"
 #include "qlm/Package/Format.h"
 
+#include "llvm/Support/MathExtras.h"
+
 namespace mlir::qlm::cpu {
 
 /// What one packed_linear multiplies, in numbers.
@@ -95,6 +97,13 @@ struct LinearShape {
   /// Whether float sums are of codes as they are stored, and what their zero
   /// points add is taken off each group's sum: unpacking is what bounds int4.
   bool correctsFloats(const Target &target) const;
+
+  /// Whether the vectors' way takes int8 rows extended to int16, columns 0, 2,
+  /// 1, 3 of each four: without VNNI products are of int16 pairs, and shifts of
+  /// rows would be a third of the work.
+  bool widensRows(const Target &target, int64_t maxRows) const;
+  /// Bytes of a row that is extended.
+  int64_t wideBytes() const { return llvm::alignTo(words, 4) * 8; }
 
   /// Reads \p op; fails with a diagnostic where no kernel serves it.
   static FailureOr<LinearShape> get(PackedLinearOp op);
@@ -252,7 +261,9 @@ private:
   // PackedLinearInteger.cpp: int8 activations.
   SmallVector<Val> sumIntegers(const Place &place);
   void dotWords(const Place &place, int64_t columns, MutableArrayRef<Val> sums);
+  void dotWide(const Place &place, int64_t columns, MutableArrayRef<Val> sums);
   Val dot(Val sums, Val weights, Val activations);
+  void emitWideRow(Val row);
   Val sumBytes(Ptr bytes, int64_t count);
   Val addBytes(Val sums, Val bytes);
 
@@ -353,6 +364,8 @@ private:
   /// Sums of the activations of each row and group, `[rows, groups]`: of int8
   /// codes, i32, and times -offset for symmetric schemes; of floats, f32.
   Ptr rowSums;
+  /// Rows extended to int16, `[rows, wideBytes]`, or null.
+  Ptr wideRows;
 };
 
 } // namespace mlir::qlm::cpu

@@ -55,6 +55,8 @@ SmallVector<Val> LinearEmitter::sumIntegers(const Place &place) {
 /// its codes are zero there.
 void LinearEmitter::dotWords(const Place &place, int64_t columns,
                              MutableArrayRef<Val> sums) {
+  if (wideRows)
+    return dotWide(place, columns, sums);
   int64_t strips = place.patch.strips;
   VectorType bytes = b.vec(4 * lanes, b.i8());
   int64_t wordCount = llvm::divideCeil(columns, shape.wordColumns);
@@ -74,6 +76,52 @@ void LinearEmitter::dotWords(const Place &place, int64_t columns,
       }
     }
   }
+}
+
+/// The same with rows that are extended: int16 pairs of codes 0 and 2, then 1
+/// and 3 of each four.
+void LinearEmitter::dotWide(const Place &place, int64_t columns,
+                            MutableArrayRef<Val> sums) {
+  constexpr int64_t kPairBytes = 4;
+  int64_t strips = place.patch.strips;
+  VectorType pairs = b.vec(2 * lanes, b.i16());
+  for (int64_t w = 0; w * shape.wordColumns < columns; ++w) {
+    SmallVector<Val> even, odd;
+    for (int64_t s = 0; s < strips; ++s) {
+      Val codes = b.bitcast(loadWord(place, s, w), pairs);
+      even.push_back(codes & 0xFF);
+      odd.push_back(codes >> 8);
+    }
+    for (int64_t r = 0; r < place.patch.rows; ++r) {
+      Ptr x = place.x.at(r * shape.wideBytes() + w * 2 * kPairBytes);
+      auto load = [&](int64_t pair) {
+        Val two = x.at(pair * kPairBytes).load(b.i32(), kPairBytes);
+        return b.bitcast(b.broadcast(two, lanes), pairs);
+      };
+      Val first = load(0), second = load(1);
+      for (int64_t s = 0; s < strips; ++s) {
+        Val &sum = sums[r * strips + s];
+        sum = sum + (b.dotPairs(even[s], first) + b.dotPairs(odd[s], second));
+      }
+    }
+  }
+}
+
+/// Extends a row to int16, 16 columns at once; what follows the last one is
+/// multiplied by codes that are zero.
+void LinearEmitter::emitWideRow(Val row) {
+  constexpr int64_t kColumns = 16;
+  Ptr from = input.at(row * shape.columns);
+  Ptr to = wideRows.at(row * shape.wideBytes());
+  SmallVector<int64_t> order;
+  for (int64_t i = 0; i < kColumns; i += 4)
+    for (int64_t column : {0, 2, 1, 3})
+      order.push_back(i + column);
+  b.forRange(b.index(0), b.index(shape.columns), kColumns, [&](Val column) {
+    Val bytes = from.at(column).load(b.vec(kColumns, b.i8()), 1);
+    Val wide = b.extendSigned(b.shuffle(bytes, bytes, order), b.i16());
+    to.at(column * 2).store(wide);
+  });
 }
 
 /// sums + products of four columns, unsigned \p codes by signed
