@@ -94,7 +94,17 @@ void FusedRows::forBlocks(Val rows, int64_t unit,
   count = b.select(rows >= RowBlocks::kFewRows, (count + 1) / 2 * 2, count);
   Val size = b.select(count > 0, (rows + count - 1) / b.max(count, b.index(1)),
                       b.index(1));
-  size = (size + (unit - 1)) / unit * unit;
+  Val more = (size + (unit - 1)) / unit * unit, shift = b.index(0);
+  more = b.min(more, b.index(blocks.rows));
+  if (blocks.unit) {
+    Val fewer = (size + unit / 2) / unit * unit;
+    Val first = rows - fewer * (count - 1);
+    Val fits = (first <= blocks.rows) & (first > 0) & (fewer <= blocks.rows);
+    size = b.select(fits, fewer, more);
+    shift = b.select(fits, first - fewer, shift);
+  } else {
+    size = more;
+  }
   Val tiles = b.select(count >= RowBlocks::kManyBlocks, b.index(1),
                        b.index(blocks.tiles));
   Val most = b.index(blocks.tiles);
@@ -102,8 +112,9 @@ void FusedRows::forBlocks(Val rows, int64_t unit,
              [&](Val block) {
                Part part;
                part.block = block;
-               part.first = block * size;
-               part.count = b.min(rows - part.first, size);
+               Val begin = block * size + shift;
+               part.first = b.select(block == 0, b.index(0), begin);
+               part.count = b.min(begin + size, rows) - part.first;
                // Tiles of many blocks have all of the kernel's.
                Val from = b.max(frame.lo() - block * tiles, b.index(0));
                Val to = b.min(frame.hi() - block * tiles, tiles);

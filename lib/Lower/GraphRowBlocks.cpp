@@ -29,8 +29,6 @@ static constexpr int64_t kBlockBytes = 512 * 1024;
 static constexpr int64_t kFewestRows = 64, kMostRows = 512;
 /// Tiles of a block, so that few blocks keep several threads busy.
 static constexpr int64_t kBlockTiles = 4;
-/// What the rows of a block are a multiple of.
-static constexpr int64_t kRowUnit = 8;
 
 //===----------------------------------------------------------------------===//
 // What goes together
@@ -226,7 +224,7 @@ RowBlocksEmitter::RowBlocksEmitter(const cpu::Target &target,
 }
 
 void RowBlocksEmitter::emit() {
-  forBlocks(frame.size(SizeKind::Tokens), kRowUnit,
+  forBlocks(frame.size(SizeKind::Tokens), blocks.unit,
             [&](const Part &part) { emitBlock(part); });
 }
 
@@ -378,6 +376,7 @@ FailureOr<RowBlocksKernel> mlir::qlm::emitRowBlocks(ModuleOp kernels,
   if (failed(info))
     return failure();
   kernel.blocks.tiles = info->tiles.getCount();
+  kernel.blocks.unit = cpu::getPatchRows(op, target);
   auto find = [&](const cpu::KernelInfo &info) {
     return kernels.lookupSymbol<func::FuncOp>(info.name);
   };

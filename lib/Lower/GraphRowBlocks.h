@@ -60,6 +60,10 @@ struct RowBlocks {
   int64_t rows;        ///< of a block, at most
   int64_t tiles;       ///< of a block, where blocks are few
   int64_t tileColumns; ///< features of a tile
+  /// Rows that are multiplied at once, if blocks are to be divided evenly by
+  /// them. The first block, whose thread begins first, takes what is left: 52
+  /// and 48 of 100 where 16 go together.
+  int64_t unit = 0;
 
   /// Blocks that make enough tiles alone.
   static constexpr int64_t kManyBlocks = 8;

@@ -52,12 +52,14 @@ module attributes {qlm.plan = {max_step_tokens = 33 : i64, max_logit_rows = 33 :
 // Few rows.
 // CHECK: vpdpbusd
 
-// Sums of all columns are carried in registers.
+// Sums of all columns are carried in registers, those of two row tiles by the
+// one block that there is.
 // CHECK: func.func @packed_linear_1(
-// CHECK: scf.for {{.*}} -> (!llvm.x86_amx, !llvm.x86_amx, !llvm.x86_amx, !llvm.x86_amx)
-// CHECK-COUNT-4: call_intrinsic "llvm.x86.tileloadd64.internal"
-// CHECK-COUNT-4: call_intrinsic "llvm.x86.tdpbsud.internal"
-// CHECK: scf.yield {{.*}} : !llvm.x86_amx, !llvm.x86_amx, !llvm.x86_amx, !llvm.x86_amx
+// CHECK: scf.for {{.*}} -> (!llvm.x86_amx, !llvm.x86_amx)
+// CHECK-COUNT-3: call_intrinsic "llvm.x86.tileloadd64.internal"
+// CHECK-COUNT-2: call_intrinsic "llvm.x86.tdpbsud.internal"
+// CHECK-NOT: llvm.x86.t
+// CHECK: scf.yield {{.*}} : !llvm.x86_amx, !llvm.x86_amx
 
 // 16 columns are no step.
 // CHECK: func.func @packed_linear_2(

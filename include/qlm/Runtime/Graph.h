@@ -17,7 +17,6 @@
 
 #include "qlm/Runtime/MappedMemory.h"
 #include "qlm/Runtime/Status.h"
-#include "qlm/Runtime/TensorTable.h"
 
 #include <cstdint>
 #include <memory>
@@ -82,7 +81,8 @@ private:
   std::vector<GraphTensor> inputList, outputList;
   std::vector<Weight> weights;
   MappedMemory weightMemory;
-  TensorTable tensors;
+  /// What the code is told of each weight; it only reads it.
+  std::vector<std::vector<int64_t>> weightDescriptors;
   std::unique_ptr<GraphThreads> threads;
   void *module = nullptr;
   void (*function)(void **) = nullptr;

@@ -27,13 +27,18 @@ using namespace mlir::qlm::cpu;
 using namespace mlir::qlm::kernel;
 
 Val RowRounding::getMagnitude(ChunkFn values) const {
-  return b.reduceMax(foldChunks(
+  // One instruction; NaN loses against what came before.
+  auto larger = [&](Val x, Val than) { return b.select(x > than, x, than); };
+  Val all = foldChunks(
       b, features, b.zero(b.vec(lanes, b.f32())),
       [&](Val largest, const Chunk &chunk) {
         Val x = getRest(chunk.fill(b, values(chunk), 0.0));
-        return b.max(largest, b.abs(x));
+        return larger(b.abs(x), largest);
       },
-      [&](Val largest, Val other) { return b.max(largest, other); }));
+      larger);
+  for (int64_t count = lanes / 2; count; count /= 2)
+    all = larger(b.slice(all, 0, count), b.slice(all, count, count));
+  return all.lane(0);
 }
 
 /// Whether the magnitude of \p x reaches the threshold; a NaN's doesn't.

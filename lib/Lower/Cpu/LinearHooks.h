@@ -48,6 +48,10 @@ struct LinearHooks {
 /// Whether the kernel of \p op arranges int8 rows for AMX, however many.
 bool arrangesCodes(PackedLinearOp op, const Target &target);
 
+/// Rows that the kernel of \p op multiplies at once, or half of those: numbers
+/// of rows without remainder take the least time.
+int64_t getPatchRows(PackedLinearOp op, const Target &target);
+
 /// Emits a kernel of \p op for \p hooks alone, as emitKernel does.
 FailureOr<KernelInfo> emitHookedLinear(ModuleOp kernels, PackedLinearOp op,
                                        const Target &target,

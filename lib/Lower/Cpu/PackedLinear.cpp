@@ -476,6 +476,19 @@ SmallVector<Val> LinearEmitter::sumGroups(
 // Entry
 //===----------------------------------------------------------------------===//
 
+int64_t mlir::qlm::cpu::getPatchRows(PackedLinearOp op, const Target &target) {
+  if (arrangesCodes(op, target))
+    return AmxPlan::kTileRows;
+  FailureOr<LinearShape> shape = LinearShape::get(op);
+  // Where there is no kernel, emitting one says why.
+  if (failed(shape))
+    return 1;
+  // 14 and 7 rows of floats without codes.
+  int64_t most =
+      LinearTiling::get(*shape, target, LinearTuning()).patches.front().rows;
+  return most % 7 ? most : most / 2;
+}
+
 bool mlir::qlm::cpu::arrangesCodes(PackedLinearOp op, const Target &target) {
   FailureOr<LinearShape> shape = LinearShape::get(op);
   FailureOr<LinearTuning> tuning = LinearTuning::get(op);

@@ -142,6 +142,7 @@ struct AmxPlan {
   int64_t chunkColumns = 0; ///< of int4 that few rows unpack at once
   int64_t passGroups = 1;   ///< whose sums are scaled in one pass
   bool onePatch = false;    ///< patches are alike, whole or not
+  int64_t blocks = kBlocks; ///< of a patch, where there are as many
   int64_t rowBlock = 0;     ///< rows that are multiplied at once
   bool keepsRows = false;   ///< all rows stay arranged, not a row block
   int64_t arranged = 0; ///< rows in tiles: [row tiles, steps, 16, step bytes]
@@ -307,6 +308,7 @@ private:
   LinearHooks::CodesFn getAmxBytes(Val row);
   Ptr getAmxArranged(Val rowTile);
   void emitAmxTile(Val tile, const AmxPanel &rows);
+  AmxPanel getAmxPanel(AmxPanel rowBlock, Val block);
   void emitAmxPair(AmxPanel panel);
   Val getAmxAhead(Val offset);
   int64_t getCodeColumns() const;
@@ -326,6 +328,11 @@ private:
   void emitAmxOneGroup(const AmxPatch &patch);
   void emitAmxBeside(const AmxPatch &patch, const AmxPatch &before,
                      const AmxFeatures &features);
+  bool flowsAmx() const;
+  void emitAmxFlow(const AmxPanel &rowBlock);
+  SmallVector<Val> emitAmxNextPatch(const AmxPanel &panel, int64_t rowTiles,
+                                    Val rowTile, ArrayRef<Val> waiting);
+  AmxPatch getAmxWaiting(const AmxPanel &panel, ArrayRef<Val> waiting);
   void emitAmxGroups(const AmxPatch &patch, const AmxFeatures &features);
   SmallVector<Val> emitAmxZeros(const AmxPatch &patch);
   SmallVector<Val> emitAmxStep(const AmxPatch &patch, Val column,

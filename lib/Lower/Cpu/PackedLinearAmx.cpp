@@ -118,6 +118,7 @@ AmxPlan AmxPlan::get(const LinearShape &shape, const LinearTuning &tuning,
                  : tuning.amxRows                   ? tuning.amxRows
                  : shape.layout == LayoutKind::Int4 ? kLeastRowsOfInt4
                                                     : kLeastRows;
+  plan.blocks = std::min(kBlocks, shape.blocks);
   plan.onePatch = tuning.onePatch && shape.layout != LayoutKind::Int4;
   plan.stepColumns = kTileBytes / shape.inputBytes;
   if (!hasTail(shape) && shape.groupColumns % plan.stepColumns != 0)
@@ -174,6 +175,8 @@ void LinearEmitter::emitAmxRowBlocks() {
     AmxPanel panel;
     panel.firstRow = firstRow;
     panel.rowTiles = (lastRow - firstRow + (kTileRows - 1)) / kTileRows;
+    if (flowsAmx())
+      return emitAmxFlow(panel);
     b.forRange(frame.lo(), frame.hi(), 1,
                [&](Val tile) { emitAmxTile(tile, panel); });
   });
@@ -271,20 +274,23 @@ void LinearEmitter::emitAmxArrangedRow(Val row, Ptr to) {
 void LinearEmitter::emitAmxTile(Val tile, const AmxPanel &rowBlock) {
   Val first = tile * tiling.tileBlocks;
   Val end = b.min(first + tiling.tileBlocks, b.index(shape.resultBlocks()));
-  b.forRange(first, end, kBlocks / shape.blocksPerResult(), [&](Val block) {
-    AmxPanel panel = rowBlock;
-    panel.blocks[0] = block;
-    panel.blocks[1] = block + shape.blockDistance(1);
-    // A second block that is missing is the first one again, not stored.
-    if (shape.blocks % kBlocks)
-      panel.blocks[1] = b.min(panel.blocks[1], b.index(shape.blocks - 1));
-    for (int64_t s = 0; s < kBlocks; ++s)
-      panel.codes[s] =
-          shape.layout == LayoutKind::Int4
-              ? rowSums.at(amx.codes + s * shape.columns * amx.columnBytes)
-              : weights.at(panel.blocks[s] * shape.blockBytes());
-    emitAmxPair(panel);
-  });
+  b.forRange(first, end, kBlocks / shape.blocksPerResult(),
+             [&](Val block) { emitAmxPair(getAmxPanel(rowBlock, block)); });
+}
+
+/// The pair that begins with \p block, for the rows of \p panel.
+LinearEmitter::AmxPanel LinearEmitter::getAmxPanel(AmxPanel panel, Val block) {
+  panel.blocks[0] = block;
+  panel.blocks[1] = block + shape.blockDistance(1);
+  // A second block that is missing is the first one again, not stored.
+  if (shape.blocks % kBlocks)
+    panel.blocks[1] = b.min(panel.blocks[1], b.index(shape.blocks - 1));
+  for (int64_t s = 0; s < amx.blocks; ++s)
+    panel.codes[s] =
+        shape.layout == LayoutKind::Int4
+            ? rowSums.at(amx.codes + s * shape.columns * amx.columnBytes)
+            : weights.at(panel.blocks[s] * shape.blockBytes());
+  return panel;
 }
 
 /// Multiplies two blocks by the rows of the row block.
@@ -334,7 +340,7 @@ int64_t LinearEmitter::getCodeColumns() const {
 /// Unpacks the codes of both blocks in columns [\p column, \p end).
 void LinearEmitter::emitAmxUnpacked(const AmxPanel &panel, Val column,
                                     Val end) {
-  for (int64_t s = 0; s < kBlocks; ++s)
+  for (int64_t s = 0; s < amx.blocks; ++s)
     b.forRange(column, end, getCodeColumns(), [&](Val first) {
       Val last = b.min(first + getCodeColumns(), end);
       emitAmxCodes(panel, s, first, last, panel.codes[s].at(first * kTileRows));

@@ -17,6 +17,8 @@
 
 #include "RowFormulas.h"
 
+#include "llvm/Support/MathExtras.h"
+
 using namespace mlir;
 using namespace mlir::qlm;
 using namespace mlir::qlm::cpu;
@@ -175,6 +177,82 @@ void LinearEmitter::emitAmxBeside(const AmxPatch &patch, const AmxPatch &before,
   emitAmxStore(patch, sums, patch.totals);
 }
 
+/// Whether patches follow each other in one loop: little code, and all weights
+/// stay in the second level. A few features are less code one by one.
+bool LinearEmitter::flowsAmx() const {
+  return amx.onePatch && shape.groups == 1 && !outliers && !shape.gated &&
+         shape.blocks > kBlocks;
+}
+
+/// Multiplies all pairs of the call by the rows of the row block, as a flow of
+/// patches each of which makes the results of the one before:
+///
+///   pair p    rows 0 .. 31 | rows 32 .. 63 | 64 .. 79     matrix unit
+///   results   (p - 1) last | p: 0 .. 31    | 32 .. 63     vectors
+///
+/// What waits for its results is carried from patch to patch: its first block
+/// and row tile, its rows, and which half of the totals it has.
+void LinearEmitter::emitAmxFlow(const AmxPanel &rowBlock) {
+  Val first = frame.lo() * tiling.tileBlocks, none = b.index(0);
+  Val end = b.min(frame.hi() * tiling.tileBlocks, b.index(shape.blocks));
+  Val paired = rowBlock.rowTiles / AmxPlan::kRowTiles * AmxPlan::kRowTiles;
+  auto emitPair = [&](Val block, ArrayRef<Val> before) {
+    AmxPanel panel = getAmxPanel(rowBlock, block);
+    SmallVector<Val> waiting = b.forRange(
+        none, paired, AmxPlan::kRowTiles, before,
+        [&](Val rowTile, ArrayRef<Val> carried) {
+          return emitAmxNextPatch(panel, AmxPlan::kRowTiles, rowTile, carried);
+        });
+    using Values = function_ref<SmallVector<Val>()>;
+    auto emitOdd = [&] { return emitAmxNextPatch(panel, 1, paired, waiting); };
+    auto keep = [&] { return waiting; };
+    return b.ifElse(paired < rowBlock.rowTiles, Values(emitOdd), Values(keep));
+  };
+  SmallVector<Val> last =
+      b.forRange(first, end, kBlocks, {first, none, none, none}, emitPair);
+  AmxPanel panel = getAmxPanel(rowBlock, last[0]);
+  emitAmxResult(getAmxWaiting(panel, last), loadAmxFeatures(panel));
+}
+
+LinearEmitter::AmxPatch LinearEmitter::getAmxWaiting(const AmxPanel &panel,
+                                                     ArrayRef<Val> waiting) {
+  AmxPatch patch = getAmxPatch(panel, AmxPlan::kRowTiles, waiting[1]);
+  patch.lastRow = patch.firstRow + waiting[2];
+  patch.totals = rowSums.at(amx.totals).at(waiting[3] * kPatchSize);
+  return patch;
+}
+
+/// Multiplies a patch and stores the results of the one that waits; gives what
+/// waits then.
+SmallVector<Val> LinearEmitter::emitAmxNextPatch(const AmxPanel &panel,
+                                                 int64_t rowTiles, Val rowTile,
+                                                 ArrayRef<Val> waiting) {
+  AmxPanel earlier = getAmxPanel(panel, waiting[0]);
+  AmxPatch before = getAmxWaiting(earlier, waiting);
+  AmxFeatures features = loadAmxFeatures(earlier);
+  Val half = 1 - waiting[3];
+  AmxPatch patch = getAmxPatch(panel, rowTiles, rowTile);
+  patch.totals = rowSums.at(amx.totals).at(half * kPatchSize);
+  Val whole = b.index(amx.wholeColumns(shape)), count = waiting[2];
+  int64_t rowsAtOnce =
+      llvm::divideCeil(AmxPlan::kRowTiles * kTileRows,
+                       amx.wholeColumns(shape) / amx.stepColumns);
+  SmallVector<Val> sums = b.forRange(
+      b.index(0), whole, amx.stepColumns, emitAmxZeros(patch),
+      [&](Val at, ArrayRef<Val> carried) {
+        auto after = emitAmxStep(patch, at, at, SmallVector<Val>(carried));
+        Val row = at / amx.stepColumns * rowsAtOnce;
+        b.forRange(row, b.min(row + rowsAtOnce, count), 1, [&](Val local) {
+          emitAmxResultRow(before, features, local,
+                           getAmxTotals(before, features, local));
+        });
+        return after;
+      });
+  sums = emitAmxRest(patch, whole, sums);
+  emitAmxStore(patch, sums, patch.totals);
+  return {panel.blocks[0], rowTile, patch.lastRow - patch.firstRow, half};
+}
+
 /// Adds up the scaled sums of all groups, a pass after another, and stores the
 /// results. Each pass is scaled at once: the processor goes on to the next one
 /// meanwhile, whose sums lie elsewhere. Few rows unpack the next pass's codes
@@ -229,7 +307,7 @@ SmallVector<Val> LinearEmitter::emitAmxZeros(const AmxPatch &patch) {
   Val height = b.constant(b.i16(), kTileRows);
   Val width = b.constant(b.i16(), kTileBytes);
   SmallVector<Val> zeros;
-  for (int64_t i = 0; i < patch.rowTiles * kBlocks; ++i)
+  for (int64_t i = 0; i < patch.rowTiles * amx.blocks; ++i)
     zeros.push_back(b.intrinsic("llvm.x86.tilezero.internal", getTileType(b),
                                 {height, width}));
   return zeros;
@@ -259,13 +337,13 @@ SmallVector<Val> LinearEmitter::emitAmxStep(const AmxPatch &patch, Val column,
   SmallVector<Val> as, bs;
   for (int64_t r = 0; r < patch.rowTiles; ++r)
     as.push_back(load(patch.x[r].at(offset), height, depth, stepBytes));
-  for (int64_t s = 0; s < kBlocks; ++s)
+  for (int64_t s = 0; s < amx.blocks; ++s)
     bs.push_back(
         load(patch.panel.codes[s].at(weightOffset), lines, width, kTileBytes));
   emitAmxFetch(patch, column);
   for (int64_t r = 0; r < patch.rowTiles; ++r)
-    for (int64_t s = 0; s < kBlocks; ++s) {
-      Val &sum = sums[r * kBlocks + s];
+    for (int64_t s = 0; s < amx.blocks; ++s) {
+      Val &sum = sums[r * amx.blocks + s];
       sum = b.intrinsic(multiply, tile,
                         {height, width, depth, sum, as[r], bs[s]});
     }
@@ -276,6 +354,9 @@ SmallVector<Val> LinearEmitter::emitAmxStep(const AmxPatch &patch, Val column,
 /// stream (int4 codes are fetched as they are unpacked), many rows meet the
 /// next pair when they are all done with this one.
 void LinearEmitter::emitAmxFetch(const AmxPatch &patch, Val column) {
+  // Little code is for weights that stay in the second level.
+  if (amx.onePatch)
+    return;
   int64_t lineCount = amx.stepBytes(shape) / 4;
   if (!patch.panel.isFew) {
     int64_t lines = AmxPlan::getFetchedLines(shape, amx);
@@ -288,7 +369,7 @@ void LinearEmitter::emitAmxFetch(const AmxPatch &patch, Val column) {
   if (shape.layout == LayoutKind::Int4)
     return;
   Val ahead = getAmxAhead(column * amx.columnBytes);
-  for (int64_t s = 0; s < kBlocks; ++s) {
+  for (int64_t s = 0; s < amx.blocks; ++s) {
     Ptr block = weights.at(patch.panel.blocks[s] * shape.blockBytes());
     for (int64_t i = 0; i < lineCount; ++i)
       block.at(ahead).at(i * kTileBytes).prefetch();
@@ -322,7 +403,7 @@ LinearEmitter::AmxPass LinearEmitter::loadAmxPass(const AmxPatch &patch,
                                                   Val firstGroup, Ptr sums) {
   AmxPass pass{firstGroup, sums, {}, {}};
   for (int64_t g = 0; g < amx.passGroups; ++g)
-    for (int64_t s = 0; s < kBlocks; ++s) {
+    for (int64_t s = 0; s < amx.blocks; ++s) {
       Val block = patch.panel.blocks[s];
       bool hasZero = shape.zeroPoints && shape.layout == LayoutKind::Int8;
       pass.scales.push_back(loadScale(block, firstGroup + g, 0));
@@ -335,7 +416,7 @@ LinearEmitter::AmxPass LinearEmitter::loadAmxPass(const AmxPatch &patch,
 /// Where block 0 of a row of a patch lies among totals and sums.
 Val LinearEmitter::getAmxPlace(Val local) {
   Val tile = local / kTileRows;
-  return local * kTileBytes + tile * ((kBlocks - 1) * kTileSize);
+  return local * kTileBytes + tile * ((amx.blocks - 1) * kTileSize);
 }
 
 /// The totals of a row of a patch so far and the sums of a pass's groups,
@@ -344,15 +425,15 @@ SmallVector<Val> LinearEmitter::getAmxScaled(const AmxPatch &patch,
                                              const AmxPass &pass, Val local) {
   VectorType ints = b.vec(lanes, b.i32()), floats = b.vec(lanes, b.f32());
   SmallVector<Val> totals;
-  for (int64_t s = 0; s < kBlocks; ++s) {
+  for (int64_t s = 0; s < amx.blocks; ++s) {
     Val place = getAmxPlace(local) + s * kTileSize;
     Val total = pass.isFirst ? b.zero(floats)
                              : patch.totals.at(place).load(floats, kTileBytes);
     for (int64_t g = 0; g < amx.passGroups; ++g) {
       Val sum = pass.sums.at(place + g * kPatchSize).load(ints, kTileBytes);
       sum = getAmxSum(sum, patch.firstRow + local, pass.firstGroup + g,
-                      pass.zeros[g * kBlocks + s]);
-      total = b.fma(pass.scales[g * kBlocks + s], sum, total);
+                      pass.zeros[g * amx.blocks + s]);
+      total = b.fma(pass.scales[g * amx.blocks + s], sum, total);
     }
     totals.push_back(total);
   }
@@ -384,10 +465,10 @@ void LinearEmitter::emitAmxLast(const AmxPatch &patch, const AmxPass &pass,
 LinearEmitter::AmxFeatures
 LinearEmitter::loadAmxFeatures(const AmxPanel &panel) {
   AmxFeatures f;
-  for (int64_t s = 0; s < kBlocks; ++s) {
+  for (int64_t s = 0; s < amx.blocks; ++s) {
     Val block = panel.blocks[s];
     f.feature[s] = (panel.blocks[0] + shape.blockDistance(s)) * lanes;
-    if (shape.features % (kBlocks * lanes) != 0)
+    if (shape.features % (amx.blocks * lanes) != 0)
       f.mask[s] = b.firstLanes(lanes, shape.features - f.feature[s]);
     if (shape.quantized && shape.groups == 1)
       f.scale[s] = loadScale(block, b.index(0), 0);
@@ -406,7 +487,7 @@ SmallVector<Val> LinearEmitter::getAmxTotals(const AmxPatch &patch,
                                              Val local) {
   VectorType ints = b.vec(lanes, b.i32()), floats = b.vec(lanes, b.f32());
   SmallVector<Val> totals;
-  for (int64_t s = 0; s < kBlocks; ++s) {
+  for (int64_t s = 0; s < amx.blocks; ++s) {
     Ptr place = patch.totals.at(getAmxPlace(local) + s * kTileSize);
     if (Val scale = features.scale[s]) {
       Val sum = getAmxSum(place.load(ints, kTileBytes), patch.firstRow + local,
@@ -428,7 +509,7 @@ void LinearEmitter::emitAmxResultRow(const AmxPatch &patch,
   Val rowScale;
   if (inputScales)
     rowScale = b.broadcast(inputScales.at(row * 4).load(b.f32()), lanes);
-  for (int64_t s = 0; s < kBlocks; ++s) {
+  for (int64_t s = 0; s < amx.blocks; ++s) {
     if (rowScale)
       totals[s] = totals[s] * rowScale;
     if (outliers) {
@@ -444,7 +525,7 @@ void LinearEmitter::emitAmxResultRow(const AmxPatch &patch,
   if (shape.gated)
     return storeResult(emitGated(b, totals[0], totals[1], target), row,
                        features.feature[0], /*mask=*/{}, streams);
-  for (int64_t s = 0; s < kBlocks; ++s)
+  for (int64_t s = 0; s < amx.blocks; ++s)
     storeResult(totals[s], row, features.feature[s], features.mask[s], streams);
 }
 

@@ -11,6 +11,7 @@
 #include "GraphThreads.h"
 #include "qlm/Package/GraphFormat.h"
 #include "qlm/Runtime/CpuFeatures.h"
+#include "qlm/Runtime/TensorTable.h"
 #include "qlm/Runtime/Tokenizer/JsonNode.h"
 
 #include <cinttypes>
@@ -191,6 +192,18 @@ Status Graph::readManifest(const std::string &path) {
   return openModule(path + "/" + moduleFile, moduleBytes, moduleSum);
 }
 
+/// Appends the words of a dense array's descriptor.
+static void appendDescriptor(std::vector<int64_t> &words, const void *data,
+                             const std::vector<int64_t> &shape) {
+  auto address = reinterpret_cast<int64_t>(data);
+  words.insert(words.end(), {address, address, 0});
+  words.insert(words.end(), shape.begin(), shape.end());
+  std::vector<int64_t> strides(shape.size(), 1);
+  for (size_t i = shape.size(); i-- > 1;)
+    strides[i - 1] = strides[i] * shape[i];
+  words.insert(words.end(), strides.begin(), strides.end());
+}
+
 Status Graph::mapWeights(const std::string &file, int64_t bytes,
                          const std::string &checksum) {
   Result<MappedMemory> memory = mapChecked(file, bytes, checksum);
@@ -201,7 +214,7 @@ Status Graph::mapWeights(const std::string &file, int64_t bytes,
       parseTensorTable(weightMemory.data(), weightMemory.size(), file);
   if (!table.ok())
     return table.status();
-  tensors = table.take();
+  TensorTable tensors = table.take();
   for (const Weight &weight : weights) {
     auto found = tensors.find(weight.key);
     if (found == tensors.end() || found->second.shape != weight.shape ||
@@ -209,6 +222,8 @@ Status Graph::mapWeights(const std::string &file, int64_t bytes,
       return Status(StatusCode::Corrupt,
                     file + ": no tensor '" + weight.key +
                         "' of the shape that the manifest gives");
+    appendDescriptor(weightDescriptors.emplace_back(),
+                     weightMemory.data() + found->second.offset, weight.shape);
   }
   return Status();
 }
@@ -285,18 +300,6 @@ static GraphExit callGraph(void (*function)(void **), void **pointers) {
     function(pointers);
   wayOut = outer;
   return static_cast<GraphExit>(why);
-}
-
-/// Appends the words of a dense array's descriptor.
-static void appendDescriptor(std::vector<int64_t> &words, const void *data,
-                             const std::vector<int64_t> &shape) {
-  auto address = reinterpret_cast<int64_t>(data);
-  words.insert(words.end(), {address, address, 0});
-  words.insert(words.end(), shape.begin(), shape.end());
-  std::vector<int64_t> strides(shape.size(), 1);
-  for (size_t i = shape.size(); i-- > 1;)
-    strides[i - 1] = strides[i] * shape[i];
-  words.insert(words.end(), strides.begin(), strides.end());
 }
 
 static std::string toText(const std::vector<int64_t> &shape) {
@@ -405,17 +408,16 @@ Graph::run(const std::vector<GraphArray> &inputs) const {
   for (const GraphArray &input : inputs)
     appendDescriptor(descriptors.emplace_back(),
                      getReadable(input.bytes, copies), input.shape);
-  for (const Weight &weight : weights)
-    appendDescriptor(descriptors.emplace_back(),
-                     weightMemory.data() + tensors.at(weight.key).offset,
-                     weight.shape);
   size_t words = 0;
   for (const GraphTensor &output : outputList)
     words += 3 + 2 * output.shape.size();
   std::vector<int64_t> results(words);
   std::vector<void *> pointers{results.data()};
+  pointers.reserve(1 + inputs.size() + weightDescriptors.size());
   for (std::vector<int64_t> &descriptor : descriptors)
     pointers.push_back(descriptor.data());
+  for (const std::vector<int64_t> &descriptor : weightDescriptors)
+    pointers.push_back(const_cast<int64_t *>(descriptor.data()));
   GraphThreads::Use use(*threads);
   GraphExit why = callGraph(function, pointers.data());
   if (why == GraphExit::SizesContradict)
