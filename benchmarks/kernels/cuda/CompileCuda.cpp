@@ -15,11 +15,15 @@
 #include "mlir/Pass/PassManager.h"
 #include "mlir/Pass/PassRegistry.h"
 #include "mlir/Target/LLVMIR/Dialect/All.h"
+#include "llvm/ADT/StringExtras.h"
+#include "llvm/Support/CommandLine.h"
 #include "llvm/Support/FileSystem.h"
 #include "llvm/Support/MemoryBuffer.h"
 #include "llvm/Support/Program.h"
 #include "llvm/Support/TargetSelect.h"
 #include "llvm/Support/raw_ostream.h"
+
+#include <iostream>
 
 using namespace mlir;
 using namespace mlir::qlm;
@@ -84,4 +88,37 @@ llvm::Expected<std::string> bench::compileCuda(ModuleOp module,
   if (code)
     return fail("ptxas failed: " + said);
   return said;
+}
+
+int bench::emitCases(
+    int argc, char **argv, StringRef prefix,
+    function_ref<std::string(gpu::GPUModuleOp, StringRef, const Words &)>
+        emit) {
+  llvm::cl::opt<std::string> folder(llvm::cl::Positional, llvm::cl::Required);
+  llvm::cl::opt<std::string> chip("chip", llvm::cl::init("sm_90a"));
+  llvm::cl::ParseCommandLineOptions(argc, argv, "emits kernels\n");
+  llvm::ExitOnError exitOnError(std::string(argv[0]) + ": ");
+  std::unique_ptr<MLIRContext> context = createCudaContext();
+  std::error_code error;
+  llvm::raw_fd_ostream cases(folder + "/cases.txt", error);
+  std::string line;
+  for (int64_t index = 0; std::getline(std::cin, line);) {
+    if (line.empty() || line[0] == '#')
+      continue;
+    std::string name = prefix.str() + std::to_string(index++);
+    Location loc = UnknownLoc::get(context.get());
+    OwningOpRef<ModuleOp> module = ModuleOp::create(loc);
+    OpBuilder b(context.get());
+    b.setInsertionPointToEnd(module->getBody());
+    auto kernels = gpu::GPUModuleOp::create(b, loc, "kernels");
+    std::string launch = emit(kernels, name, Words(line));
+    std::string said =
+        exitOnError(compileCuda(*module, chip, folder + "/" + name));
+    for (StringRef part : llvm::split(StringRef(said), '\n'))
+      if (part.contains("registers") || part.contains("spill") ||
+          part.contains("warning"))
+        llvm::errs() << name << ": " << part.trim() << "\n";
+    cases << line << " name=" << name << " " << launch << "\n";
+  }
+  return 0;
 }

@@ -50,6 +50,15 @@ std::unique_ptr<MLIRContext> createCudaContext();
 llvm::Expected<std::string>
 compileCuda(ModuleOp module, const std::string &chip, const std::string &path);
 
+/// The main function of a program that emits kernels: one for each line of
+/// standard input, called \p prefix and a number, by \p emit, which gives the
+/// words that say how it is launched. Writes `cases.txt`, the lines with these
+/// words, and says registers and spills.
+int emitCases(int argc, char **argv, StringRef prefix,
+              function_ref<std::string(gpu::GPUModuleOp kernels, StringRef name,
+                                       const Words &words)>
+                  emit);
+
 } // namespace mlir::qlm::bench
 
 #endif // QLM_BENCHMARKS_KERNELS_CUDA_COMPILECUDA_H

@@ -14,7 +14,8 @@
 // int8, int4, fp8, nf4), input (f16, bf16, int8, fp8), output (f32, f16,
 // bf16), group (0: none), scales (none, f16, f32), zero_points, input_scales,
 // bias, residual, swiglu, norm (0 or 1), kernel (gemv, gemm, auto), run
-// (rows of the step, default rows), tile, split, warp_blocks (of a gemm), time
+// (rows of the step, default rows), tile, split,
+// warp_blocks, atoms, chunk, spans, alone (of a gemm), time
 // (0 or 1), label (of the time).
 //
 //===----------------------------------------------------------------------===//
@@ -23,13 +24,10 @@
 
 #include "../../../lib/Lower/Cuda/Gemm.h"
 #include "../../../lib/Lower/Cuda/Gemv.h"
+#include "qlm/Lower/Cuda/Kernels.h"
 
-#include "llvm/ADT/StringExtras.h"
-#include "llvm/Support/CommandLine.h"
-#include "llvm/Support/FileSystem.h"
-#include "llvm/Support/raw_ostream.h"
-
-#include <iostream>
+#include "llvm/ADT/StringSwitch.h"
+#include "llvm/Support/FormatVariadic.h"
 
 using namespace mlir;
 using namespace mlir::qlm;
@@ -40,7 +38,7 @@ using namespace mlir::qlm::kernel;
 namespace {
 /// How a kernel is launched.
 struct Launch {
-  int64_t grid = 1, gridY = 1, threads = 1, shared = 0, cluster = 1;
+  int64_t grid = 1, threads = 1, shared = 0, cluster = 1;
   int64_t workspace = 0;
 };
 
@@ -96,6 +94,7 @@ static Launch emitCase(gpu::GPUModuleOp kernels, StringRef name,
         &buffers.bias,    &buffers.residual,    &buffers.result};
     for (int64_t i = 0; i < 9; ++i)
       *places[i] = frame.buffer(i);
+    buffers.workspace = frame.buffer(9);
     return buffers;
   };
   auto setBlocks = [&](LLVM::LLVMFuncOp function, int64_t blocks) {
@@ -104,9 +103,17 @@ static Launch emitCase(gpu::GPUModuleOp kernels, StringRef name,
   };
   std::string kind = words.text("kernel", "auto");
   if (kind == "gemm" || (kind == "auto" && !GemvPlan::serves(shape, rows))) {
-    GemmPlan plan = GemmPlan::get(
-        shape, rows, /*multiprocessors=*/132, words.number("tile", 0),
-        words.number("split", 0), words.number("warp_blocks", 0));
+    GemmPlan::Wish wish;
+    wish.tokens = words.number("tile", 0);
+    wish.split = words.number("split", 0);
+    wish.warpBlocks = words.number("warp_blocks", 0);
+    wish.atoms = words.number("atoms", 0);
+    wish.chunkSteps = words.number("chunk", 0);
+    wish.spans = words.number("spans", 0);
+    wish.isAlone = words.number("alone", 0);
+    GemmPlan plan = GemmPlan::get(shape, rows, /*multiprocessors=*/132, wish);
+    if (plan.spans)
+      launch.workspace = kCounterBytes + plan.scratchBytes();
     launch.grid = plan.grid(shape, rows);
     launch.threads = GemmPlan::kThreads;
     launch.shared = plan.sharedBytes;
@@ -128,43 +135,15 @@ static Launch emitCase(gpu::GPUModuleOp kernels, StringRef name,
   return launch;
 }
 
-static llvm::cl::opt<std::string> folder(llvm::cl::Positional,
-                                         llvm::cl::Required);
-static llvm::cl::opt<std::string> chip("chip", llvm::cl::init("sm_90a"));
-
 int main(int argc, char **argv) {
-  llvm::cl::ParseCommandLineOptions(argc, argv, "emits CUDA linears\n");
-  llvm::ExitOnError exitOnError("qlm-emit-cuda-linears: ");
-  std::unique_ptr<MLIRContext> context = bench::createCudaContext();
-  std::error_code error;
-  llvm::raw_fd_ostream cases(folder + "/cases.txt", error);
-  std::string line;
-  for (int64_t index = 0; std::getline(std::cin, line);) {
-    if (line.empty() || line[0] == '#')
-      continue;
-    Words words(line);
-    std::string name = "linear" + std::to_string(index++);
-    OwningOpRef<ModuleOp> module =
-        ModuleOp::create(UnknownLoc::get(context.get()));
-    OpBuilder b(context.get());
-    b.setInsertionPointToEnd(module->getBody());
-    auto kernels =
-        gpu::GPUModuleOp::create(b, UnknownLoc::get(context.get()), "kernels");
-    LinearShape shape = getShape(words);
-    Launch launch = emitCase(kernels, name, shape, words);
-    if (words.number("dump", 0))
-      module->dump();
-    std::string said =
-        exitOnError(bench::compileCuda(*module, chip, folder + "/" + name));
-    StringRef log = said;
-    for (StringRef part : llvm::split(log, '\n'))
-      if (part.contains("registers") || part.contains("spill") ||
-          part.contains("warning"))
-        llvm::errs() << name << ": " << part.trim() << "\n";
-    cases << line << " name=" << name << " grid=" << launch.grid
-          << " grid_y=" << launch.gridY << " threads=" << launch.threads
-          << " shared=" << launch.shared << " cluster=" << launch.cluster
-          << " workspace=" << launch.workspace << "\n";
-  }
-  return 0;
+  return bench::emitCases(
+      argc, argv, "linear",
+      [](gpu::GPUModuleOp kernels, StringRef name, const Words &words) {
+        Launch launch = emitCase(kernels, name, getShape(words), words);
+        return llvm::formatv("grid={0} threads={1} shared={2} cluster={3} "
+                             "workspace={4}",
+                             launch.grid, launch.threads, launch.shared,
+                             launch.cluster, launch.workspace)
+            .str();
+      });
 }

@@ -7,135 +7,14 @@
 
 #include "GemmEmitter.h"
 
-#include <limits>
-
 using namespace mlir;
 using namespace mlir::qlm;
 using namespace mlir::qlm::cuda;
 using namespace mlir::qlm::kernel;
 
-/// Bytes of a row of x in shared memory: one swizzled line.
-static constexpr int64_t kAtomBytes = 128;
 static constexpr int64_t kPieces = kAtomBytes / kPieceBytes;
-/// Registers of 65,536 that the warpgroups take: 56 and 224 of one block
-/// a multiprocessor, 56 and 88 of two.
-static constexpr int64_t kProducerRegisters = 56;
-static constexpr int64_t kConsumerRegisters = 224, kSharedRegisters = 88;
-static constexpr int64_t kSharedLimit = 227 * 1024;
-static constexpr int64_t kMostTokens = 256;
-static constexpr int64_t kMostStages = 8;
-
-//===----------------------------------------------------------------------===//
-// Plan
-//===----------------------------------------------------------------------===//
-
-bool GemmPlan::serves(const LinearShape &shape) {
-  if (shape.norm || shape.columns * shape.inputBytes() % kPieceBytes != 0)
-    return false;
-  // What lies past the columns in shared memory may be NaN in E4M3.
-  if (shape.input == InputFormat::Fp8 && shape.paddedColumns() % 128 != 0)
-    return false;
-  // Groups are scaled in f16 registers.
-  return !shape.grouped() || shape.inputBytes() == 2;
-}
-
-/// Thread blocks of a cluster so that few rows fill the machine: a power of
-/// two, since clusters of three leave holes in the machine's groups of
-/// multiprocessors (84 fit where 88 places are; measured 21 us against 15).
-static int64_t chooseSplit(int64_t tiles, int64_t steps, int64_t places) {
-  int64_t split = 1;
-  while (split < 4 && 2 * split * tiles <= places && 8 * split <= steps)
-    split *= 2;
-  return split;
-}
-
-/// Chooses a tile for more than 128 rows: what the slowest multiprocessor goes
-/// through, in rows of 128 features, is the least. A tile costs about 24 rows
-/// more than its own (filling the pipeline, storing y). Tiles of 256 features
-/// by 128 rows copy half as much of x for their products, and took 0.92 of the
-/// time of 128 by 256 (benchmarks/results/2026-11-29-cuda-closing.md).
-static void chooseTile(GemmPlan &plan, const LinearShape &shape, int64_t rows,
-                       int64_t multiprocessors) {
-  constexpr int64_t kTileCost = 24, kWideRows = 128, kWideCost = 236;
-  int64_t least = std::numeric_limits<int64_t>::max();
-  auto consider = [&](int64_t tokens, int64_t warpBlocks, int64_t cost) {
-    GemmPlan other;
-    other.warpBlocks = warpBlocks;
-    int64_t tiles = other.featureTiles(shape) * llvm::divideCeil(rows, tokens);
-    cost = (cost + kTileCost) *
-           static_cast<int64_t>(llvm::divideCeil(tiles, multiprocessors));
-    if (cost >= least)
-      return;
-    least = cost;
-    plan.tokens = tokens;
-    plan.warpBlocks = warpBlocks;
-  };
-  // With inputs of one byte a whole prompt took 8 % longer in wide tiles.
-  if (shape.inputBytes() == 2)
-    consider(kWideRows, 2, kWideCost);
-  for (int64_t tokens = kMostTokens; tokens >= 64; tokens /= 2)
-    consider(tokens, 1, tokens);
-}
-
-GemmPlan GemmPlan::get(const LinearShape &shape, int64_t rows,
-                       int64_t multiprocessors, int64_t tokens, int64_t split,
-                       int64_t warpBlocks) {
-  GemmPlan plan;
-  plan.warpBlocks = warpBlocks ? warpBlocks : 1;
-  plan.tokens = tokens;
-  if (!tokens && rows > 128)
-    chooseTile(plan, shape, rows, multiprocessors);
-  else if (!tokens)
-    plan.tokens = std::max(int64_t(16), int64_t(llvm::PowerOf2Ceil(rows)));
-  // Few rows: long stages, so that a copy has at least 1 KiB.
-  int64_t atomColumns = kAtomBytes / shape.inputBytes();
-  bool longStages = shape.inputBytes() == 2 && plan.tokens <= 128 &&
-                    shape.paddedColumns() % (2 * atomColumns) == 0;
-  plan.atoms = longStages ? 2 : 1;
-  plan.stageColumns = plan.atoms * atomColumns;
-  plan.steps = llvm::divideCeil(shape.columns, plan.stageColumns);
-  plan.inputBytes = plan.atoms * plan.tokens * kAtomBytes;
-  plan.codeBytes =
-      plan.tileBlocks() * plan.stageColumns / shape.lineColumns() * kLineBytes;
-  if (shape.grouped()) {
-    int64_t groups =
-        std::max(int64_t(1), plan.stageColumns / shape.groupColumns);
-    plan.scaleBytes =
-        plan.tileBlocks() * groups * kBlockRows * shape.scaleBytes();
-    plan.zeroBytes =
-        shape.zeroPoints ? plan.tileBlocks() * groups * kBlockRows : 0;
-  }
-  plan.stageBytes = llvm::alignTo(plan.inputBytes + plan.codeBytes +
-                                      plan.scaleBytes + plan.zeroBytes,
-                                  1024);
-  int64_t tableBytes = LinearTables::bytes(shape, LinearTables::kFewCopies);
-  plan.shareMultiprocessor =
-      plan.tokens <= 64 && plan.warpBlocks == 1 &&
-      3 * plan.stageBytes + tableBytes <= kSharedLimit / 2 - 2048;
-  int64_t budget =
-      (plan.shareMultiprocessor ? kSharedLimit / 2 - 1024 : kSharedLimit) -
-      tableBytes;
-  plan.stages = std::min((budget - 1024) / plan.stageBytes, kMostStages);
-  int64_t tiles =
-      plan.featureTiles(shape) * llvm::divideCeil(rows, plan.tokens);
-  plan.split =
-      split ? split
-      : plan.tokens <= 128 && plan.warpBlocks == 1
-          ? chooseSplit(tiles, plan.steps,
-                        multiprocessors * (plan.shareMultiprocessor ? 2 : 1))
-          : 1;
-  int64_t ringBytes = plan.stages * plan.stageBytes;
-  // After the last stage the ring holds partial sums, or y on its way out.
-  int64_t sumBytes = plan.split > 1
-                         ? kFeatures * plan.tokens * 4
-                         : plan.warpBlocks * plan.outgoingBytes(shape);
-  ringBytes = std::max<int64_t>(ringBytes, llvm::alignTo(sumBytes, 1024));
-  plan.barriers = ringBytes;
-  plan.tables = ringBytes + llvm::alignTo(16 * plan.stages, 128);
-  plan.sharedBytes =
-      tableBytes ? plan.tables + tableBytes : ringBytes + 16 * plan.stages;
-  return plan;
-}
+/// Threads that copy weights, and as many that copy x.
+static constexpr int64_t kCopiers = GemmPlan::kWarpgroup / 2;
 
 //===----------------------------------------------------------------------===//
 // The kernel
@@ -146,6 +25,10 @@ void GemmEmitter::emit() {
   warp = frame.warp();
   lane = frame.lane();
   rows = frame.size(buffers.rows);
+  group = warp / 4;
+  warpInGroup = warp % 4;
+  if (plan.spans)
+    return emitSpans();
   int64_t tiles = plan.featureTiles(shape);
   // Tiles that share weights are neighbours.
   Val tile = frame.block() / plan.split;
@@ -157,18 +40,17 @@ void GemmEmitter::emit() {
   firstRow = tile % tokenTiles * plan.tokens;
   firstStep = rank * plan.steps / plan.split;
   lastStep = (rank + 1) * plan.steps / plan.split;
-  group = warp / 4;
-  warpInGroup = warp % 4;
   // A kernel that doesn't wait would let the next one start too early.
   b.ifElse(
       firstRow < rows, [&] { emitTile(); }, [&] { frame.waitForPrevious(); });
 }
 
-void GemmEmitter::emitTile() {
+void GemmEmitter::emitBarriers() {
   b.ifThen(thread == 0, [&] {
     b.forRange(number(0), number(plan.stages), 1, [&](Val stage) {
-      // Each producer's copies of x, and the weights' bytes.
-      full(stage).init(GemmPlan::kWarpgroup + 1);
+      // Those that copy x; those that copy weights, or the one that starts
+      // bulk copies.
+      full(stage).init(kCopiers + (plan.bulkCopies(shape) ? 1 : kCopiers));
       empty(stage).init(GemmPlan::kConsumers / kWarp);
     });
     fenceMbarrierInit(b);
@@ -176,17 +58,20 @@ void GemmEmitter::emitTile() {
   tables.fill();
   frame.barrier();
   frame.launchDependents();
-  int64_t more =
-      plan.shareMultiprocessor ? kSharedRegisters : kConsumerRegisters;
+}
+
+void GemmEmitter::emitTile() {
+  emitBarriers();
   b.ifElse(
       group == GemmPlan::kConsumers / GemmPlan::kWarpgroup,
       [&] {
-        decreaseRegisters(b, kProducerRegisters);
+        decreaseRegisters(b, plan.producerRegisters());
         emitProducer();
       },
       [&] {
-        increaseRegisters(b, more);
-        SmallVector<Val> sums = emitConsumer();
+        increaseRegisters(b, plan.consumerRegisters());
+        RingPlace place = {number(0), number(0)};
+        SmallVector<Val> sums = multiplyTile(place);
         // The ring's memory gets another use: all have read it.
         frame.barrier(1, GemmPlan::kConsumers);
         frame.waitForPrevious();
@@ -207,98 +92,174 @@ void GemmEmitter::emitTile() {
 // Copies
 //===----------------------------------------------------------------------===//
 
+/// Two warps copy weights, which don't wait for the kernel before, two x.
 void GemmEmitter::emitProducer() {
-  Val zero = number(0);
-  Val count = lastStep - firstStep;
-  // The weights of the first stages don't wait for the kernel before.
-  Val early = b.min(count, number(plan.stages));
-  b.forRange(zero, early, 1,
-             [&](Val i) { copyWeights({i, zero}, firstStep + i); });
-  frame.waitForPrevious();
-  b.forRange(zero, early, 1,
-             [&](Val i) { copyInput({i, zero}, firstStep + i); });
-  b.forRange(early, count, 1, {zero, number(1)},
-             [&](Val i, ArrayRef<Val> carried) {
-               RingPlace place = {carried[0], carried[1]};
-               empty(place.stage).wait(place.parity ^ 1);
-               copyWeights(place, firstStep + i);
-               copyInput(place, firstStep + i);
-               RingPlace next = advance(place);
-               return SmallVector<Val>{next.stage, next.parity};
-             });
+  Val own = thread - GemmPlan::kConsumers;
+  auto produce = [&](function_ref<void(RingPlace, Val step)> copy) {
+    forStages([&](RingPlace place, Val step) {
+      empty(place.stage).wait(place.parity ^ 1);
+      copy(place, step);
+    });
+  };
+  b.ifElse(
+      own < kCopiers,
+      [&] {
+        copier = own;
+        produce([&](RingPlace place, Val step) {
+          if (plan.bulkCopies(shape))
+            return copyWeightsInBulk(place, step);
+          copyWeights(place, step);
+          full(place.stage).arriveAfterCopies();
+        });
+      },
+      [&] {
+        copier = own - kCopiers;
+        frame.waitForPrevious();
+        produce([&](RingPlace place, Val step) {
+          copyInput(place, step);
+          full(place.stage).arriveAfterCopies();
+        });
+      });
 }
 
-/// As many lanes of the first producing warp as a tile has blocks copy the
-/// lines of a block of features each, the next ones its scales, then its zero
-/// points.
-void GemmEmitter::copyWeights(RingPlace place, Val step) {
-  b.ifThen(warp == GemmPlan::kConsumers / kWarp, [&] {
-    const int64_t tileBlocks = plan.tileBlocks();
-    Val block = lane % tileBlocks;
-    Val global = tileBlock + block;
-    Val blocks = number(tileBlocks);
-    if (shape.blocks() % tileBlocks != 0)
-      blocks = b.min(blocks, number(shape.blocks()) - tileBlock);
-    int64_t blockCodes = plan.codeBytes / tileBlocks;
-    int64_t lines = blockCodes / kLineBytes;
-    Val codes = number(blockCodes);
-    if (shape.lines() % lines != 0)
-      codes = b.min(codes, (number(shape.lines()) - step * lines) * kLineBytes);
-    Val groups, firstGroup;
-    int64_t groupScales = kBlockRows * shape.scaleBytes();
-    int64_t groupZeros = shape.zeroPoints ? kBlockRows : 0;
-    Val bytes = codes;
-    if (shape.grouped()) {
-      int64_t most = plan.scaleBytes / tileBlocks / groupScales;
-      firstGroup = step * plan.stageColumns / shape.groupColumns;
-      groups = number(most);
-      if (shape.groups() % most != 0)
-        groups = b.min(groups, number(shape.groups()) - firstGroup);
-      bytes = bytes + groups * (groupScales + groupZeros);
+/// Visits the block's stages of all tiles in order.
+void GemmEmitter::forStages(function_ref<void(RingPlace, Val step)> visit) {
+  Val zero = number(0);
+  auto visitTile = [&](ArrayRef<Val> start) {
+    return b.forRange(firstStep, lastStep, 1, start,
+                      [&](Val step, ArrayRef<Val> carried) {
+                        RingPlace place = {carried[0], carried[1]};
+                        visit(place, step);
+                        RingPlace next = advance(place);
+                        return SmallVector<Val>{next.stage, next.parity};
+                      });
+  };
+  if (plan.spans)
+    b.forRange(zero, pieces, 1, {zero, zero},
+               [&](Val index, ArrayRef<Val> carried) {
+                 locate(index);
+                 return visitTile(carried);
+               });
+  else
+    visitTile({zero, zero});
+}
+
+/// Copies \p blockBytes bytes (a power of two, or any multiple of 16 up to
+/// 2 KiB) of each block of the tile, 16 a thread at once. Blocks lie
+/// \p distance bytes apart from \p source on, of which \p count are there; of
+/// each only the first \p bytes are read where that is given.
+void GemmEmitter::copyBlocks(Ptr target, Ptr source, int64_t blockBytes,
+                             int64_t distance, Val count, Val bytes) {
+  Val own = copier;
+  int64_t pieces = blockBytes / kPieceBytes;
+  int64_t total = pieces * plan.tileBlocks();
+  for (int64_t first = 0; first < total; first += kCopiers) {
+    Val block, piece;
+    Ptr from = source,
+        to = target.at(first * kPieceBytes).at(own * kPieceBytes);
+    if (pieces >= kCopiers) {
+      block = number(first / pieces);
+      piece = own + first % pieces;
+      from = from.at(first / pieces * distance);
+    } else {
+      block = own / pieces + first / pieces;
+      piece = own % pieces;
+      from = from.at(frame.wide(own / pieces) * distance)
+                 .at(first / pieces * distance);
     }
-    Mbarrier barrier = full(place.stage);
-    b.ifThen(lane == 0, [&] { barrier.arriveExpecting(bytes * blocks); });
+    from = from.at(frame.wide(piece * kPieceBytes));
+    Val exists = count ? block < count : Val();
+    if (bytes) {
+      Val inside = piece * kPieceBytes < bytes;
+      exists = exists ? exists & inside : inside;
+    }
+    auto copy = [&] {
+      if (exists)
+        copyAsync16(to, from, b.select(exists, number(kPieceBytes), number(0)));
+      else
+        copyAsync16(to, from);
+    };
+    if (total - first < kCopiers)
+      b.ifThen(own < total - first, copy);
+    else
+      copy();
+  }
+}
+
+/// Lines of a stage, one copy a block of features. The engine starts one such
+/// copy in some 30 ns, so short ones are not worth it.
+void GemmEmitter::copyWeightsInBulk(RingPlace place, Val step) {
+  const int64_t tileBlocks = plan.tileBlocks();
+  Val blocks = number(tileBlocks);
+  if (shape.blocks() % tileBlocks != 0)
+    blocks = b.min(blocks, number(shape.blocks()) - tileBlock);
+  int64_t blockCodes = plan.codeBytes / tileBlocks;
+  int64_t lines = blockCodes / kLineBytes;
+  Val bytes = number(blockCodes);
+  if (shape.lines() % lines != 0)
+    bytes = b.min(bytes, (number(shape.lines()) - step * lines) * kLineBytes);
+  Mbarrier barrier = full(place.stage);
+  b.ifThen(copier == 0, [&] { barrier.arriveExpecting(bytes * blocks); });
+  b.ifThen(copier < kWarp, [&] {
     frame.syncWarp();
-    Ptr stage = shared.at(place.stage * plan.stageBytes);
-    Val wide = frame.wide(global);
-    b.ifThen(block < blocks, [&] {
-      b.ifThen(lane < tileBlocks, [&] {
-        bulkCopy(
-            stage.at(plan.inputBytes).at(block * blockCodes),
-            buffers.weights.at(wide * shape.blockBytes()).at(step * blockCodes),
-            codes, barrier,
-            plan.tokens <= 128 ? CacheHint::EvictFirst : CacheHint::Normal);
-      });
-      if (!shape.grouped())
-        return;
-      Val from = wide * shape.groups() + frame.wide(firstGroup);
-      b.ifThen((lane >= tileBlocks) & (lane < 2 * tileBlocks), [&] {
-        bulkCopy(stage.at(plan.inputBytes + plan.codeBytes)
-                     .at(block * (plan.scaleBytes / tileBlocks)),
-                 buffers.scales.at(from * groupScales), groups * groupScales,
-                 barrier);
-      });
-      // The next lanes' task, or the first ones' once more.
-      int64_t firstOfZeros = 3 * tileBlocks <= kWarp ? 2 * tileBlocks : 0;
-      if (shape.zeroPoints)
-        b.ifThen(
-            (lane >= firstOfZeros) & (lane < firstOfZeros + tileBlocks), [&] {
-              bulkCopy(
-                  stage.at(plan.inputBytes + plan.codeBytes + plan.scaleBytes)
-                      .at(block * (plan.zeroBytes / tileBlocks)),
-                  buffers.zeroPoints.at(from * groupZeros), groups * groupZeros,
-                  barrier);
-            });
+    b.ifThen(copier < blocks, [&] {
+      bulkCopy(shared.at(place.stage * plan.stageBytes)
+                   .at(plan.inputBytes)
+                   .at(copier * blockCodes),
+               buffers.weights
+                   .at(frame.wide(tileBlock + copier) * shape.blockBytes())
+                   .at(step * blockCodes),
+               bytes, barrier,
+               plan.tokens <= 128 ? CacheHint::EvictFirst : CacheHint::Normal);
     });
   });
 }
 
-/// Each thread copies one piece of every 16th row, at constant distances; of
+/// Lines, scales and zero points of a stage.
+void GemmEmitter::copyWeights(RingPlace place, Val step) {
+  const int64_t tileBlocks = plan.tileBlocks();
+  Val count;
+  if (shape.blocks() % tileBlocks != 0)
+    count = number(shape.blocks()) - tileBlock;
+  Ptr stage = shared.at(place.stage * plan.stageBytes).at(plan.inputBytes);
+  Val wide = frame.wide(tileBlock);
+  int64_t blockCodes = plan.codeBytes / tileBlocks;
+  int64_t lines = blockCodes / kLineBytes;
+  Val codes;
+  if (shape.lines() % lines != 0)
+    codes = (number(shape.lines()) - step * lines) * kLineBytes;
+  copyBlocks(stage,
+             buffers.weights.at(wide * shape.blockBytes())
+                 .at(frame.wide(step * blockCodes)),
+             blockCodes, shape.blockBytes(), count, codes);
+  if (!shape.grouped())
+    return;
+  int64_t groupScales = kBlockRows * shape.scaleBytes();
+  int64_t most = plan.scaleBytes / tileBlocks / groupScales;
+  Val firstGroup = step * plan.stageColumns / shape.groupColumns;
+  Val scales, zeros;
+  if (shape.groups() % most != 0) {
+    Val groups = number(shape.groups()) - firstGroup;
+    scales = groups * groupScales;
+    zeros = groups * kBlockRows;
+  }
+  copyBlocks(stage.at(plan.codeBytes),
+             buffers.scales.at(wide * (shape.groups() * groupScales))
+                 .at(frame.wide(firstGroup * groupScales)),
+             most * groupScales, shape.groups() * groupScales, count, scales);
+  if (shape.zeroPoints)
+    copyBlocks(stage.at(plan.codeBytes + plan.scaleBytes),
+               buffers.zeroPoints.at(wide * (shape.groups() * kBlockRows))
+                   .at(frame.wide(firstGroup * kBlockRows)),
+               most * kBlockRows, shape.groups() * kBlockRows, count, zeros);
+}
+
+/// Each thread copies one piece of every 8th row, at constant distances; of
 /// rows and columns that x lacks nothing is read, and zeros stand for them.
 void GemmEmitter::copyInput(RingPlace place, Val step) {
-  constexpr int64_t kRowStep = GemmPlan::kWarpgroup / kPieces;
-  Val own = thread - GemmPlan::kConsumers;
-  Val piece = own % kPieces, row = own / kPieces;
+  constexpr int64_t kRowStep = kCopiers / kPieces;
+  static_assert(kRowStep == 8, "tiles have a multiple of 8 rows");
+  Val piece = copier % kPieces, row = copier / kPieces;
   int64_t pieceColumns = kPieceBytes / shape.inputBytes();
   int64_t rowBytes = shape.columns * shape.inputBytes();
   Ptr stage = shared.at(place.stage * plan.stageBytes)
@@ -318,136 +279,146 @@ void GemmEmitter::copyInput(RingPlace place, Val step) {
                   source.at(i * kRowStep * rowBytes), bytes);
     }
   }
-  full(place.stage).arriveAfterCopies();
 }
 
 //===----------------------------------------------------------------------===//
 // Products
 //===----------------------------------------------------------------------===//
 
-SmallVector<Val> GemmEmitter::emitConsumer() {
-  Val zero = number(0);
-  // The first turn is warpgroup 0's.
-  if (plan.takesTurns())
-    b.ifThen((group == 1) & (firstStep < lastStep), [&] { passTurn(Val()); });
+/// Products of chunk i are under way while chunk i + 1 is unpacked, into the
+/// registers of chunk i - 1, which is complete by then. So the tensor cores
+/// have a chunk of each warpgroup at any time.
+SmallVector<Val> GemmEmitter::multiplyTile(RingPlace &place) {
+  full(place.stage).wait(place.parity);
+  fenceAsyncProxy(b);
   SmallVector<Val> start(plan.warpBlocks, matrix.zero());
-  start.append(2, zero);
+  llvm::append_range(start, unpackChunk(place, firstStep, 0));
+  start.append({place.stage, place.parity});
+  auto split = [&](ArrayRef<Val> carried) {
+    ArrayRef<Val> place = carried.take_back(2);
+    return std::tuple(
+        llvm::to_vector(carried.take_front(plan.warpBlocks)),
+        Operands(carried.drop_front(plan.warpBlocks).drop_back(2)),
+        RingPlace{place[0], place[1]});
+  };
   SmallVector<Val> last = b.forRange(
-      firstStep, lastStep, 1, start, [&](Val step, ArrayRef<Val> carried) {
-        ArrayRef<Val> position = carried.take_back(2);
-        RingPlace place = {position[0], position[1]};
-        full(place.stage).wait(place.parity);
-        fenceAsyncProxy(b);
-        SmallVector<Val> sums =
-            multiplyStage(place, step, llvm::to_vector(carried.drop_back(2)));
-        b.ifThen(lane == 0, [&] { empty(place.stage).arrive(); });
+      firstStep, lastStep - 1, 1, start, [&](Val step, ArrayRef<Val> carried) {
+        auto [sums, operands, place] = split(carried);
+        sums = multiplyStage(place, step, sums, operands,
+                             /*isLast=*/false);
         RingPlace next = advance(place);
+        llvm::append_range(sums, operands);
         sums.append({next.stage, next.parity});
         return sums;
       });
-  last.pop_back_n(2);
-  return last;
+  auto [sums, operands, at] = split(last);
+  RingPlace end = at;
+  sums = multiplyStage(end, lastStep - 1, sums, operands,
+                       /*isLast=*/true);
+  for (Val &each : sums)
+    each = matrix.wait(each, 0);
+  frame.syncWarp();
+  b.ifThen(lane == 0, [&] { empty(end.stage).arrive(); });
+  place = advance(end);
+  return sums;
 }
 
-/// Barriers of the turns of the two warpgroups.
-static constexpr int64_t kTurn = 4;
-
-/// Where products fill the time, the warpgroups start theirs in turns: one
-/// unpacks while the other multiplies. Left alone they come to multiply, and to
-/// unpack, at the same time.
-void GemmEmitter::waitForTurn() {
-  if (plan.takesTurns())
-    inlinePtx(b, Type(), "bar.sync $0, $1;", "r,r",
-              {group + kTurn, number(GemmPlan::kConsumers)}, /*effects=*/true);
-}
-
-/// Lets the other warpgroup start its products. \p lastOf: the step whose last
-/// products these are, or null; nobody waits after the last one.
-void GemmEmitter::passTurn(Val lastOf) {
-  if (!plan.takesTurns())
-    return;
-  auto pass = [&] {
-    inlinePtx(b, Type(), "bar.arrive $0, $1;", "r,r",
-              {(group ^ 1) + kTurn, number(GemmPlan::kConsumers)},
-              /*effects=*/true);
-  };
-  if (lastOf)
-    b.ifThen((group == 0) | (lastOf + 1 < lastStep), pass);
-  else
-    pass();
-}
-
-/// Operands of the products of the warp's block \p h with lines \p first to
-/// \p first + \p count of a stage, unpacked and scaled: four registers for each
-/// step.
-SmallVector<SmallVector<Val>> GemmEmitter::unpackLines(Ptr stage, Val step,
-                                                       int64_t h, int64_t first,
-                                                       int64_t count) {
-  SmallVector<SmallVector<Val>> steps;
-  for (int64_t line = first; line < first + count; ++line) {
-    Ptr codes = stage.at(plan.inputBytes + line * kLineBytes)
-                    .at(blockOf(h) * (plan.codeBytes / plan.tileBlocks()) +
-                        lane * kLaneBytes);
-    Val words = codes.load(b.vec(4, b.i32()), kLaneBytes);
-    if (!shape.grouped()) {
-      llvm::append_range(steps, unpacker.unpack(words));
-      continue;
-    }
-    // Runs of steps that share a scale.
-    int64_t run = std::min(shape.groupColumns, shape.lineColumns());
-    for (int64_t column = 0; column < shape.lineColumns(); column += run) {
-      SmallVector<Val> zeros;
-      SmallVector<Val> scales =
-          loadGroup(stage, step, h, line * shape.lineColumns() + column, zeros);
-      auto unpacked = unpacker.unpack(words, zeros);
-      for (int64_t s = 0; s < run / shape.stepColumns(); ++s) {
-        SmallVector<Val> &four = unpacked[column / shape.stepColumns() + s];
-        for (int64_t i = 0; i < 4; ++i)
-          four[i] = b.bitcast(
-              b.bitcast(four[i], b.vec(2, b.f16())) * scales[i % 2], b.i32());
-        steps.push_back(four);
-      }
-    }
-  }
-  return steps;
-}
-
-/// All lines of a stage, in groups of products. Products read their left
-/// operand's registers while they are under way, and ptxas gives registers
-/// that no later instruction reads to the next line's loads: so a group is
-/// complete before those begin. The other warpgroups' products, and those of a
-/// second thread block, fill the time.
+/// Multiplies a stage, whose first chunk is in \p operands, which get the next
+/// stage's first one.
 SmallVector<Val> GemmEmitter::multiplyStage(RingPlace place, Val step,
-                                            SmallVector<Val> sums) {
+                                            SmallVector<Val> sums,
+                                            Operands &operands, bool isLast) {
   Ptr stage = shared.at(place.stage * plan.stageBytes);
   Val tile = swizzledDescriptor(b, sharedAddress(b, stage));
-  int64_t lines = plan.stageColumns / shape.lineColumns();
-  // Four steps take 16 registers; with few sums there is room for a stage.
-  int64_t together = 4 * shape.stepColumns() / shape.lineColumns();
-  if (plan.tokens <= 32)
-    together = lines;
-  for (int64_t first = 0; first < lines; first += together) {
-    SmallVector<SmallVector<SmallVector<Val>>> steps;
-    for (int64_t h = 0; h < plan.warpBlocks; ++h)
-      steps.push_back(unpackLines(stage, step, h, first, together));
-    waitForTurn();
+  int64_t chunkColumns = plan.chunkSteps * shape.stepColumns();
+  int64_t chunks = plan.stageColumns / chunkColumns;
+  for (int64_t chunk = 0; chunk < chunks; ++chunk) {
     Wgmma::fence(b);
-    for (size_t s = 0; s < steps[0].size(); ++s) {
-      int64_t byte = (first * shape.lineColumns() +
-                      static_cast<int64_t>(s) * shape.stepColumns()) *
-                     shape.inputBytes();
+    for (int64_t s = 0; s < plan.chunkSteps; ++s) {
+      int64_t byte =
+          (chunk * chunkColumns + s * shape.stepColumns()) * shape.inputBytes();
       int64_t offset =
           byte / kAtomBytes * plan.tokens * kAtomBytes + byte % kAtomBytes;
       Val at = offset ? tile + (offset >> 4) : tile;
       for (int64_t h = 0; h < plan.warpBlocks; ++h)
-        sums[h] = matrix.multiply(sums[h], steps[h][s], at);
+        sums[h] = matrix.multiply(
+            sums[h],
+            ArrayRef<Val>(operands).slice(4 * (h * plan.chunkSteps + s), 4),
+            at);
     }
     Wgmma::commit(b);
-    passTurn(first + together < lines ? Val() : step);
-    for (Val &each : sums)
-      each = matrix.wait(each, 0);
+    Wgmma::wait(b, 1);
+    // All products of the stage before are complete.
+    if (chunk == 0) {
+      frame.syncWarp();
+      b.ifThen((lane == 0) & (step > firstStep), [&] {
+        Val before = b.select(place.stage == 0, number(plan.stages - 1),
+                              place.stage - 1);
+        empty(before).arrive();
+      });
+    }
+    if (chunk + 1 < chunks) {
+      operands = unpackChunk(place, step, chunk + 1);
+    } else if (!isLast) {
+      RingPlace next = advance(place);
+      full(next.stage).wait(next.parity);
+      fenceAsyncProxy(b);
+      operands = unpackChunk(next, step + 1, 0);
+    }
   }
   return sums;
+}
+
+GemmEmitter::Operands GemmEmitter::unpackChunk(RingPlace place, Val step,
+                                               int64_t chunk) {
+  Ptr stage = shared.at(place.stage * plan.stageBytes);
+  Operands operands;
+  for (int64_t h = 0; h < plan.warpBlocks; ++h)
+    llvm::append_range(
+        operands,
+        unpackSteps(stage, step, h, chunk * plan.chunkSteps, plan.chunkSteps));
+  return operands;
+}
+
+/// Operands of \p count steps of the warp's block \p h from step \p first of
+/// the stage on.
+SmallVector<Val> GemmEmitter::unpackSteps(Ptr stage, Val step, int64_t h,
+                                          int64_t first, int64_t count) {
+  int64_t lineSteps = shape.lineColumns() / shape.stepColumns();
+  int64_t stepWords = 4 / lineSteps;
+  SmallVector<Val> operands;
+  for (int64_t s = first; s < first + count;) {
+    int64_t line = s / lineSteps, inLine = s % lineSteps;
+    int64_t steps = std::min(first + count - s, lineSteps - inLine);
+    // Steps of a line that share a scale.
+    int64_t column = s * shape.stepColumns();
+    if (shape.grouped())
+      steps =
+          std::min(steps, (shape.groupColumns - column % shape.groupColumns) /
+                              shape.stepColumns());
+    Ptr codes =
+        stage.at(plan.inputBytes + line * kLineBytes + inLine * stepWords * 4)
+            .at(blockOf(h) * (plan.codeBytes / plan.tileBlocks()) +
+                lane * kLaneBytes);
+    int64_t words = steps * stepWords;
+    Val some = codes.load(b.vec(words, b.i32()), 4 * words);
+    Val all = b.zero(b.vec(4, b.i32()));
+    for (int64_t i = 0; i < words; ++i)
+      all = b.insert(all, some.lane(i), inLine * stepWords + i);
+    SmallVector<Val> scales, zeros;
+    if (shape.grouped())
+      scales = loadGroup(stage, step, h, column, zeros);
+    auto unpacked = unpacker.unpack(all, zeros);
+    for (int64_t i = inLine; i < inLine + steps; ++i)
+      for (auto [index, value] : llvm::enumerate(unpacked[i]))
+        operands.push_back(scales.empty()
+                               ? value
+                               : b.bitcast(b.bitcast(value, b.vec(2, b.f16())) *
+                                               scales[index % 2],
+                                           b.i32()));
+    s += steps;
+  }
+  return operands;
 }
 
 /// Scales of rows r and r + 8 for a column of the stage, twice each as f16;

@@ -19,9 +19,6 @@
 
 namespace mlir::qlm::cuda {
 
-/// What copies move at once.
-inline constexpr int64_t kPieceBytes = 16;
-
 class GemmEmitter {
 public:
   GemmEmitter(kernel::GpuKernelFrame &frame, const LinearShape &shape,
@@ -58,25 +55,40 @@ private:
     return {b.select(wraps, number(0), next),
             b.select(wraps, place.parity ^ 1, place.parity)};
   }
+  void emitBarriers();
   void emitTile();
 
+  // Spans of tiles (GemmSpans.cpp).
+  void emitSpans();
+  void findSpan();
+  void locate(kernel::Val index);
+  void consumeSpans();
+  void storePart(ArrayRef<kernel::Val> sums);
+  SmallVector<kernel::Val> addParts(ArrayRef<kernel::Val> sums);
+  kernel::Ptr partOf(kernel::Val block);
+  kernel::Ptr flagOf(kernel::Val block);
+
   void emitProducer();
+  void forStages(function_ref<void(RingPlace place, kernel::Val step)> visit);
   void copyWeights(RingPlace place, kernel::Val step);
+  void copyWeightsInBulk(RingPlace place, kernel::Val step);
+  void copyBlocks(kernel::Ptr target, kernel::Ptr source, int64_t blockBytes,
+                  int64_t distance, kernel::Val count, kernel::Val bytes);
   void copyInput(RingPlace place, kernel::Val step);
 
-  SmallVector<kernel::Val> emitConsumer();
-  void waitForTurn();
-  void passTurn(kernel::Val lastOf);
   /// The warp's block number \p h in the tile.
   kernel::Val blockOf(int64_t h) {
     return group * 4 + warpInGroup + h * GemmPlan::kTileBlocks;
   }
+  /// Operands of a chunk: four registers for each block of the warp and step.
+  using Operands = SmallVector<kernel::Val>;
+  SmallVector<kernel::Val> multiplyTile(RingPlace &place);
   SmallVector<kernel::Val> multiplyStage(RingPlace place, kernel::Val step,
-                                         SmallVector<kernel::Val> sums);
-  SmallVector<SmallVector<kernel::Val>> unpackLines(kernel::Ptr stage,
-                                                    kernel::Val step, int64_t h,
-                                                    int64_t first,
-                                                    int64_t count);
+                                         SmallVector<kernel::Val> sums,
+                                         Operands &operands, bool isLast);
+  Operands unpackChunk(RingPlace place, kernel::Val step, int64_t chunk);
+  SmallVector<kernel::Val> unpackSteps(kernel::Ptr stage, kernel::Val step,
+                                       int64_t h, int64_t first, int64_t count);
   SmallVector<kernel::Val> loadGroup(kernel::Ptr stage, kernel::Val step,
                                      int64_t h, int64_t column,
                                      SmallVectorImpl<kernel::Val> &zeros);
@@ -97,8 +109,12 @@ private:
                                       const FeatureScales &features);
   /// Stores them to y (f32).
   void storePair(kernel::Val row, ArrayRef<kernel::Val> values);
-  void storeTile();
-  void storeTilePieces(kernel::Val inTile, kernel::Val count, int64_t rows);
+  void emitRows(kernel::Val sums, const FeatureScales &features, int64_t first,
+                int64_t last);
+  void syncGroup();
+  void storeTile(int64_t first, int64_t last);
+  void storeTilePieces(kernel::Val inTile, kernel::Val count, int64_t rows,
+                       int64_t first);
   /// Element type of y on its way out.
   Type tileType() { return shape.outliers ? b.f32() : outputType(); }
   Type outputType() {
@@ -124,7 +140,11 @@ private:
   kernel::Val featureTile; ///< the kFeatures features whose y is made
   kernel::Ptr outgoing;    ///< where y lies on its way out
   kernel::Val firstRow, rank, firstStep, lastStep;
+  kernel::Val copier;             ///< number among the threads that copy
   kernel::Val group, warpInGroup; ///< consumer warpgroup, and its warp
+  /// Of spans: tiles of rows, tiles that blocks share, the block's own stages
+  /// of these, and how many of its pieces are of them, and in all.
+  kernel::Val rowTiles, sharedTiles, spanBegin, spanEnd, spanPieces, pieces;
 };
 
 } // namespace mlir::qlm::cuda

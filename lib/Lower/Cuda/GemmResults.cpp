@@ -95,24 +95,38 @@ void GemmEmitter::storePair(Val row, ArrayRef<Val> values) {
 /// neighbouring features.
 void GemmEmitter::emitWhole(Val sums, int64_t h) {
   featureTile = (h ? featureTile + 1 : featureTile);
-  outgoing = shared.at(h * plan.outgoingBytes(shape));
+  // The ring's memory has room for all, what lies behind it for some rows.
+  outgoing = plan.spans ? shared.at(plan.outgoing)
+                        : shared.at(h * plan.outgoingBytes(shape));
   FeatureScales features = loadFeatureScales();
+  for (int64_t row = 0; row < plan.tokens; row += plan.outgoingRows) {
+    if (plan.spans && (h || row))
+      syncGroup(); // The rows before are stored.
+    emitRows(sums, features, row,
+             std::min(row + plan.outgoingRows, plan.tokens));
+  }
+}
+
+/// The same for rows \p first to \p last of the tile.
+void GemmEmitter::emitRows(Val sums, const FeatureScales &features,
+                           int64_t first, int64_t last) {
   int64_t blockOutputs = shape.swiglu ? 8 : kBlockRows;
   Val feature = warpInGroup * blockOutputs + lane / 4;
   int64_t bytes = GemmPlan::tileBytes(shape);
-  for (int64_t j = 0; j < plan.tokens / 8; ++j)
+  for (int64_t j = first / 8; j < last / 8; ++j)
     for (int64_t t = 0; t < 2; ++t) {
       Val inTile = lane % 4 * 2 + (8 * j + t);
       SmallVector<Val> values =
           finishPair(firstRow + inTile, matrix.element(sums, 4 * j + t),
                      matrix.element(sums, 4 * j + 2 + t), features);
-      Ptr place = outgoing.at((group * plan.tokens + inTile) * tilePitch() +
+      Ptr place = outgoing.at((group * plan.outgoingRows + inTile - first) *
+                                  tilePitch() +
                               feature * bytes);
       for (auto [half, value] : llvm::enumerate(values))
         place.at(static_cast<int64_t>(half) * 8 * bytes)
             .store(b.fromF32(value, tileType()));
     }
-  storeTile();
+  storeTile(first, last);
 }
 
 /// Adds the partial sums of all ranks, for this rank's part of the rows.
@@ -170,19 +184,26 @@ void GemmEmitter::emitCombined() {
 /// Rows of a tile of y that a thread has on their way at once.
 static constexpr int64_t kRowsTogether = 4;
 
-/// Writes a warpgroup's tile of y from shared memory, 16 bytes a thread.
-void GemmEmitter::storeTile() {
+/// A barrier of the warpgroup.
+void GemmEmitter::syncGroup() {
   b.ifElse(
       group == 0, [&] { frame.barrier(2, GemmPlan::kWarpgroup); },
       [&] { frame.barrier(3, GemmPlan::kWarpgroup); });
+}
+
+/// Writes rows \p first to \p last of a warpgroup's tile of y from shared
+/// memory, 16 bytes a thread.
+void GemmEmitter::storeTile(int64_t first, int64_t last) {
+  syncGroup();
   int64_t pieces = tileFeatures() * shape.outputBytes() / kPieceBytes;
   int64_t rowStep = GemmPlan::kWarpgroup / pieces;
-  Val count = b.min(rows - firstRow, number(plan.tokens));
-  Val own = thread % GemmPlan::kWarpgroup / pieces;
+  Val count = b.min(rows - firstRow, number(last));
+  Val own = thread % GemmPlan::kWarpgroup / pieces + first;
   int64_t together =
-      std::min(kRowsTogether, std::max(plan.tokens / rowStep, int64_t(1)));
-  b.forRange(own, count, together * rowStep,
-             [&](Val inTile) { storeTilePieces(inTile, count, together); });
+      std::min(kRowsTogether, std::max((last - first) / rowStep, int64_t(1)));
+  b.forRange(own, count, together * rowStep, [&](Val inTile) {
+    storeTilePieces(inTile, count, together, first);
+  });
 }
 
 /// \p values (f32) of features from \p feature on with what the row's outliers
@@ -208,7 +229,8 @@ Val GemmEmitter::addOutliers(Val values, Val row, Val feature) {
 /// Stores the thread's piece of rows \p inTile, inTile + rowStep, ..., as far
 /// as they are below \p count; all residuals are on their way before the first
 /// is used.
-void GemmEmitter::storeTilePieces(Val inTile, Val count, int64_t together) {
+void GemmEmitter::storeTilePieces(Val inTile, Val count, int64_t together,
+                                  int64_t first) {
   int64_t bytes = shape.outputBytes(), elements = kPieceBytes / bytes;
   int64_t pieces = tileFeatures() / elements;
   int64_t rowStep = GemmPlan::kWarpgroup / pieces;
@@ -241,10 +263,11 @@ void GemmEmitter::storeTilePieces(Val inTile, Val count, int64_t together) {
   for (int64_t i = 0; i < together; ++i) {
     Val row = inTile + i * rowStep;
     b.ifThen(row < count, [&] {
-      Val values = outgoing
-                       .at((group * plan.tokens + row) * tilePitch() +
-                           piece * (elements * GemmPlan::tileBytes(shape)))
-                       .load(vector, kPieceBytes);
+      Val values =
+          outgoing
+              .at((group * plan.outgoingRows + row - first) * tilePitch() +
+                  piece * (elements * GemmPlan::tileBytes(shape)))
+              .load(vector, kPieceBytes);
       if (shape.outliers)
         values = addOutliers(values, firstRow + row, output);
       if (shape.residual)

@@ -135,7 +135,7 @@ struct LinearShape {
 /// The addresses of a linear's operands; null where it has none. Global.
 struct LinearBuffers {
   kernel::Ptr input, inputScales, outliers, normWeight, weights, scales,
-      superScales, zeroPoints, bias, residual, result;
+      superScales, zeroPoints, bias, residual, result, workspace;
   SizeKind rows = SizeKind::Tokens; ///< what counts the rows of x
 };
 

@@ -264,10 +264,15 @@ static FailureOr<CudaKernel> emitGemmLinear(PackedLinearOp op,
   LLVM::LLVMFuncOp function = request.createKernel(GemmPlan::kThreads);
   setResidentBlocks(function, plan.shareMultiprocessor ? 2 : 1);
   GpuKernelFrame frame(function);
-  emitGemm(frame, shape, plan, getBuffers(op, frame, request.rows));
+  LinearBuffers buffers = getBuffers(op, frame, request.rows);
+  if (plan.spans)
+    buffers.workspace = frame.buffer(request.workspace);
+  emitGemm(frame, shape, plan, buffers);
   CudaKernel kernel;
   kernel.grid =
-      request.blocksPerRow(plan.featureTiles(shape) * plan.split, plan.tokens);
+      plan.spans ? request.blocksPerStep(plan.spans)
+                 : request.blocksPerRow(plan.featureTiles(shape) * plan.split,
+                                        plan.tokens);
   kernel.blockThreads = GemmPlan::kThreads;
   kernel.sharedBytes = plan.sharedBytes;
   kernel.cluster = plan.split;
@@ -294,24 +299,30 @@ Choices mlir::qlm::cuda::choosePackedLinear(PackedLinearOp op,
     }
   }
   if (shape && GemmPlan::serves(*shape)) {
-    auto getPlan = [&](int64_t rows, int64_t tokens, int64_t split) {
-      return GemmPlan::get(*shape, rows, request.target.processors, tokens,
-                           split);
+    auto getPlan = [&](int64_t rows, const GemmPlan::Wish &wish) {
+      return GemmPlan::get(*shape, rows, request.target.processors, wish);
     };
     // A tile's rows don't change the order of sums, a split does, and with it
     // the length of a stage: all take those of few rows.
-    int64_t split =
-        invariant ? getPlan(/*rows=*/16, /*tokens=*/0, /*split=*/0).split : 0;
+    GemmPlan::Wish wish;
+    wish.mayShare = !invariant;
+    if (invariant)
+      wish.split = getPlan(/*rows=*/16, wish).split;
     for (int64_t rows : {16, 32, 64, 128, 256, 512, 1024, 2048, 0}) {
       int64_t most = rows ? rows : request.maxRows();
-      int64_t tokens = split > 1 && most > 128 ? 128 : 0;
-      GemmPlan plan = getPlan(most, tokens, split);
-      std::string wide = plan.warpBlocks > 1 ? "_wide" : "";
-      choices.push_back({"gemm" + std::to_string(plan.tokens) + wide,
-                         [=](const CudaRequest &request) {
-                           return emitGemmLinear(op, *shape, plan, request);
-                         },
-                         rows});
+      wish.tokens = wish.split > 1 && most > 128 ? 128 : 0;
+      GemmPlan plan = getPlan(most, wish);
+      std::string suffix = "gemm" + std::to_string(plan.tokens) +
+                           (plan.warpBlocks > 1 ? "_wide" : "") +
+                           (plan.spans ? "_spans" : "");
+      Choice choice = {suffix,
+                       [=](const CudaRequest &request) {
+                         return emitGemmLinear(op, *shape, plan, request);
+                       },
+                       rows};
+      if (plan.spans)
+        choice.scratchBytes = plan.scratchBytes();
+      choices.push_back(choice);
     }
   }
   choices.push_back({"plain", [=](const CudaRequest &request) {

@@ -134,6 +134,23 @@ void kernel::waitCopies(KernelBuilder &b, int64_t pending) {
 // Threads
 //===----------------------------------------------------------------------===//
 
+void kernel::fenceDevice(KernelBuilder &b) { effect(b, "fence.acq_rel.gpu;"); }
+
+void kernel::raiseFlag(Ptr flag) {
+  KernelBuilder &b = builderOf(flag);
+  effect(b, "st.release.gpu.global.u32 [$0], $1;", "l,r",
+         {b.val(flag.get()), b.constant(b.i32(), int64_t(1))});
+}
+
+void kernel::awaitFlag(Ptr flag) {
+  KernelBuilder &b = builderOf(flag);
+  effect(b,
+         "{ .reg .pred unset; .reg .u32 word; waiting: "
+         "ld.acquire.gpu.global.u32 word, [$0]; "
+         "setp.eq.u32 unset, word, 0; @unset bra waiting; }",
+         "l", {b.val(flag.get())});
+}
+
 void kernel::namedBarrier(KernelBuilder &b, int64_t id, int64_t threads) {
   effect(b, "bar.sync " + std::to_string(id) + ", " + std::to_string(threads) +
                 ";");

@@ -115,6 +115,13 @@ Val Wgmma::element(Val sums, int64_t index) {
   return b.val(LLVM::ExtractValueOp::create(b, b.getLoc(), sums.get(), index));
 }
 
+Val Wgmma::pack(ArrayRef<Val> numbers) {
+  Value all = LLVM::UndefOp::create(b, b.getLoc(), structType());
+  for (auto [i, number] : llvm::enumerate(numbers))
+    all = LLVM::InsertValueOp::create(b, b.getLoc(), all, number.get(), i);
+  return b.val(all);
+}
+
 Val Wgmma::emit(Val sums, ArrayRef<Val> operands, const std::string &a,
                 const std::string &aConstraints, bool aShared,
                 bool transposed) {

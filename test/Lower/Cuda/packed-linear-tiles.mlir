@@ -12,19 +12,26 @@
 // INVARIANT-NOT: packed_linear_gemm256
 // INVARIANT: qlm.launch "wide"
 
-// The second warpgroup gives the first one its turn; then each waits for its
-// own, starts its products, and lets the other start while they run.
+// Two tiles of 128 features are shared by 16 blocks, a span of four stages
+// each: the head of a tile goes to the workspace, its flag is raised after a
+// fence; who has the tail waits for it, and resets it.
+// CHECK: qlm.launch "narrow"
+// CHECK-SAME: @[[SPANS:packed_linear_gemm16_spans]], maxRows = 16, grid = <16 * one, block 1>
+// CHECK-SAME: #qlm.arg<workspace>
+
+// A warp has two blocks of features, and both meet a part of x in turn.
 // CHECK: qlm.launch "wide"
 // CHECK-SAME: @[[KERNEL:packed_linear_gemm128_wide[_0-9]*]], maxRows = 512, grid = <64 * tokens, block 128>
-// CHECK: llvm.func @[[KERNEL]](
-// CHECK: bar.arrive $0, $1;
-// CHECK: bar.sync $0, $1;
-// CHECK: wgmma.fence.sync.aligned
-// A warp has two blocks of features, and both meet a part of x in turn.
-// CHECK-COUNT-8: wgmma.mma_async.sync.aligned.m64n128k16.f32.f16.f16
-// CHECK: wgmma.commit_group.sync.aligned
-// CHECK: bar.arrive $0, $1;
+// CHECK: llvm.func @[[SPANS]](
 // CHECK: wgmma.wait_group.sync.aligned 0;
+// CHECK: ld.acquire.gpu.global.u32
+// CHECK: fence.acq_rel.gpu;
+// CHECK: st.release.gpu.global.u32
+// CHECK: llvm.func @[[KERNEL]](
+// CHECK: wgmma.fence.sync.aligned
+// CHECK-COUNT-4: wgmma.mma_async.sync.aligned.m64n128k16.f32.f16.f16
+// CHECK: wgmma.commit_group.sync.aligned
+// CHECK: wgmma.wait_group.sync.aligned 1;
 // f32 leaves through shared memory too, 16 bytes a thread; four of its
 // residuals are on their way before the first one is added.
 // CHECK-COUNT-4: llvm.load {{.*}} {alignment = 16 : i64} : !llvm.ptr<1> -> vector<4xf32>

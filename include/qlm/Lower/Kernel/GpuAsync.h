@@ -92,6 +92,14 @@ void commitCopies(KernelBuilder &b);
 /// Waits until at most \p pending committed groups are under way.
 void waitCopies(KernelBuilder &b, int64_t pending);
 
+/// Orders the thread's accesses to global memory for all blocks.
+void fenceDevice(KernelBuilder &b);
+/// Sets a word (i32, zero) to one after all that the thread and, by a barrier
+/// after their fenceDevice, others have written.
+void raiseFlag(Ptr flag);
+/// Waits until the word isn't zero; what was written before it is seen.
+void awaitFlag(Ptr flag);
+
 /// Waits for \p threads threads at barrier \p id (1 to 15; 0 is the block's).
 void namedBarrier(KernelBuilder &b, int64_t id, int64_t threads);
 /// Counts as one of its threads without waiting.

@@ -62,6 +62,8 @@ public:
   int64_t count() const { return columns / 2; }
   Val zero();
   Val element(Val sums, int64_t index);
+  /// The inverse: \p numbers as one value.
+  Val pack(ArrayRef<Val> numbers);
 
   /// sums + A * B, under way until `wait`. \p a are the lane's four registers,
   /// which stay untouched until then; \p tile describes B, columns x k,
