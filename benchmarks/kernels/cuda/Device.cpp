@@ -342,6 +342,37 @@ void qlm::bench::writeTimings(const std::string &path,
   file << (timings.empty() ? "{}\n" : "}\n");
 }
 
+int qlm::bench::runCases(
+    int argc, char **argv,
+    const std::function<std::unique_ptr<CaseRun>(Device &, const std::string &,
+                                                 const Case &, int)> &make) {
+  if (argc < 2) {
+    std::fprintf(stderr, "usage: %s DIR [check|time|all]\n", argv[0]);
+    return 2;
+  }
+  std::string folder = argv[1], mode = argc > 2 ? argv[2] : "all";
+  Device device;
+  std::printf("%s, %d multiprocessors\n", device.getName().c_str(),
+              device.getMultiprocessors());
+  int failures = 0, count = 0;
+  std::vector<Timing> timings;
+  for (const Case &words : readCases(folder + "/cases.txt")) {
+    std::unique_ptr<CaseRun> run = make(device, folder, words, ++count);
+    std::string said;
+    if (mode != "time")
+      failures += !run->check(said);
+    if (run->isTimed() && mode != "check")
+      timings.push_back(run->time(said));
+    if (!said.empty())
+      std::printf("%s  %s\n", run->describe().c_str(), said.c_str());
+    std::fflush(stdout);
+    device.release();
+  }
+  writeTimings(folder + "/times.json", timings);
+  std::printf("%d cases, %d failed\n", count, failures);
+  return failures ? 1 : 0;
+}
+
 void qlm::bench::parallelFor(int64_t count,
                              const std::function<void(int64_t)> &body) {
   std::atomic<int64_t> next(0);

@@ -17,6 +17,7 @@
 #include <cstdint>
 #include <functional>
 #include <map>
+#include <memory>
 #include <random>
 #include <string>
 #include <vector>
@@ -101,6 +102,25 @@ struct Timing {
 };
 /// Writes \p timings as JSON: {"label": {"us": .., "gbps": .., "tflops": ..}}.
 void writeTimings(const std::string &path, const std::vector<Timing> &timings);
+
+/// A case on the device.
+class CaseRun {
+public:
+  virtual ~CaseRun() = default;
+  /// What the case is, for a table.
+  virtual std::string describe() const = 0;
+  virtual bool isTimed() const = 0;
+  /// Compares a result with its definition; \p said gets the error.
+  virtual bool check(std::string &said) = 0;
+  virtual Timing time(std::string &said) = 0;
+};
+/// The main function of a program that checks and times the cases of
+/// `DIR/cases.txt`: `PROGRAM DIR [check|time|all]`. \p make gets the folder, a
+/// case and its number, from 1 on.
+int runCases(
+    int argc, char **argv,
+    const std::function<std::unique_ptr<CaseRun>(
+        Device &, const std::string &folder, const Case &, int number)> &make);
 
 /// Runs body(i) for i in [0, count) on all processors.
 void parallelFor(int64_t count, const std::function<void(int64_t)> &body);

@@ -24,6 +24,7 @@
 #include <cmath>
 #include <cstdio>
 #include <cstring>
+#include <memory>
 
 using namespace qlm::bench;
 using namespace qlm::numerics;
@@ -47,8 +48,9 @@ public:
   std::vector<float> packedBias, residuals, rowScales, normWeight;
   std::vector<char> x; ///< as the kernel reads it
 
-  /// y of all rows, or of a sample of places, in double.
-  std::vector<double> reference(const std::vector<int64_t> &places) const;
+  /// y at \p places in double; the last ones are kept.
+  const std::vector<double> &
+  reference(const std::vector<int64_t> &places) const;
   /// Bytes that a launch must read and write.
   double bytes() const;
 
@@ -59,7 +61,9 @@ private:
 
   std::vector<float> values; ///< of the weights without scales
   std::vector<float> scales; ///< [features, groups]
-  std::vector<double> xs;    ///< x after norm and rounding, without its scale
+  mutable std::vector<int64_t> lastPlaces;
+  mutable std::vector<double> lastReference;
+  std::vector<double> xs; ///< x after norm and rounding, without its scale
 };
 
 float fromE4M3(uint8_t code) {
@@ -282,9 +286,13 @@ double Linear::dot(int64_t row, int64_t feature) const {
   return bias ? total + packedBias[size_t(feature)] : total;
 }
 
-std::vector<double>
+const std::vector<double> &
 Linear::reference(const std::vector<int64_t> &places) const {
-  std::vector<double> result(places.size());
+  std::vector<double> &result = lastReference;
+  if (places == lastPlaces)
+    return result;
+  lastPlaces = places;
+  result.assign(places.size(), 0);
   parallelFor(static_cast<int64_t>(places.size()), [&](int64_t i) {
     int64_t row = places[size_t(i)] / outputs, f = places[size_t(i)] % outputs;
     double value;
@@ -309,16 +317,32 @@ double Linear::bytes() const {
          double(rows * outputs) * (outputBytes + (residual ? 4 : 0));
 }
 
+/// The data of a case: those of the case before where only the kernel differs.
+static const Linear &getLinear(const Case &words, uint64_t seed) {
+  static std::unique_ptr<const Linear> last;
+  static std::string lastKey;
+  std::string key;
+  for (const char *word :
+       {"run", "rows", "features", "columns", "weights", "input", "output",
+        "group", "scales", "zero_points", "input_scales", "bias", "residual",
+        "swiglu", "norm"})
+    key += words.text(word, "-") + " ";
+  if (key != lastKey)
+    last = std::make_unique<const Linear>(words, seed);
+  lastKey = key;
+  return *last;
+}
+
 namespace {
 
-/// A case on the device.
-class Run {
+class Run : public CaseRun {
 public:
   Run(Device &device, const std::string &folder, const Case &words,
       uint64_t seed);
-  /// Relative error, or a reason of failure.
-  bool check(std::string &said);
-  Timing time(std::string &said);
+  std::string describe() const override;
+  bool isTimed() const override { return words.number("time"); }
+  bool check(std::string &said) override;
+  Timing time(std::string &said) override;
 
 private:
   std::vector<Address> arguments(size_t set) const;
@@ -326,7 +350,7 @@ private:
 
   Device &device;
   const Case &words;
-  Linear linear;
+  const Linear &linear;
   Kernel kernel;
   /// Copies of the weights and their scales and zero points.
   std::vector<Address> weights, scales, zeros;
@@ -343,7 +367,7 @@ constexpr double kRotatedBytes = 400e6;
 
 Run::Run(Device &device, const std::string &folder, const Case &words,
          uint64_t seed)
-    : device(device), words(words), linear(words, seed) {
+    : device(device), words(words), linear(getLinear(words, seed)) {
   std::string name = words.text("name");
   kernel = device.load(folder + "/" + name + ".cubin", name,
                        unsigned(words.number("shared")));
@@ -480,43 +504,32 @@ Timing Run::time(std::string &said) {
           flops / best * 1e-6};
 }
 
+std::string Run::describe() const {
+  std::string flags;
+  for (auto [word, flag] : {std::pair("zero_points", " zp"),
+                            {"norm", " norm"},
+                            {"bias", " bias"},
+                            {"residual", " res"},
+                            {"swiglu", " swiglu"}})
+    if (words.number(word))
+      flags += flag;
+  char text[200];
+  std::snprintf(
+      text, sizeof(text), "%-5s m%-5s %6s x %-6s %-4s*%-4s g%-3s%s ->%s",
+      words.text("kernel", "auto").c_str(),
+      words.text("run", words.text("rows", "1")).c_str(),
+      words.text("features").c_str(), words.text("columns").c_str(),
+      words.text("weights", "f16").c_str(), words.text("input", "f16").c_str(),
+      words.text("group", "0").c_str(), flags.c_str(),
+      words.text("output", "f32").c_str());
+  return text;
+}
+
 int main(int argc, char **argv) {
-  if (argc < 2) {
-    std::fprintf(stderr, "usage: qlm-run-cuda-linears DIR [check|time|all]\n");
-    return 2;
-  }
-  std::string folder = argv[1], mode = argc > 2 ? argv[2] : "all";
-  Device device;
-  std::printf("%s, %d multiprocessors\n", device.getName().c_str(),
-              device.getMultiprocessors());
-  int failures = 0, count = 0;
-  std::vector<Timing> timings;
-  for (const Case &words : readCases(folder + "/cases.txt")) {
-    bool timed = words.number("time");
-    if (mode == "time" && !timed)
-      continue;
-    Run run(device, folder, words, uint64_t(++count));
-    std::string said;
-    failures += !run.check(said);
-    if (timed && mode != "check")
-      timings.push_back(run.time(said));
-    std::printf("%-5s m%-5s %6s x %-6s %-4s*%-4s g%-3s%s%s%s%s%s%s  %s\n",
-                words.text("kernel", "auto").c_str(),
-                words.text("run", words.text("rows", "1")).c_str(),
-                words.text("features").c_str(), words.text("columns").c_str(),
-                words.text("weights", "f16").c_str(),
-                words.text("input", "f16").c_str(),
-                words.text("group", "0").c_str(),
-                words.number("zero_points") ? " zp" : "",
-                words.number("norm") ? " norm" : "",
-                words.number("bias") ? " bias" : "",
-                words.number("residual") ? " res" : "",
-                words.number("swiglu") ? " swiglu" : "",
-                (" ->" + words.text("output", "f32")).c_str(), said.c_str());
-    std::fflush(stdout);
-    device.release();
-  }
-  writeTimings(folder + "/times.json", timings);
-  std::printf("%d cases, %d failed\n", count, failures);
-  return failures ? 1 : 0;
+  return runCases(argc, argv,
+                  [](Device &device, const std::string &folder,
+                     const Case &words, int number) {
+                    return std::make_unique<Run>(device, folder, words,
+                                                 uint64_t(number));
+                  });
 }
