@@ -134,8 +134,8 @@ struct GemmPlan {
 
   /// Registers that the warpgroups take of 65,536: of one block a
   /// multiprocessor, or of two.
-  int64_t producerRegisters() const { return 40; }
-  int64_t consumerRegisters() const { return shareMultiprocessor ? 96 : 232; }
+  int64_t producerRegisters() const { return shareMultiprocessor ? 48 : 56; }
+  int64_t consumerRegisters() const { return shareMultiprocessor ? 96 : 224; }
 
   static bool serves(const LinearShape &shape);
   /// What a caller wants of a plan; 0 to choose.
