@@ -126,12 +126,8 @@ static Value makeSigned(OpBuilder &b, Location loc, TensorCodes &input) {
 /// \p scale for each of the rows of \p codes.
 static Value repeatScale(OpBuilder &b, Location loc, Value codes,
                          const APFloat &scale) {
-  auto type = cast<RankedTensorType>(codes.getType());
-  SmallVector<Value> open;
-  if (type.isDynamicDim(0))
-    open.push_back(tensor::DimOp::create(b, loc, codes, 0));
   Value empty = tensor::EmptyOp::create(
-      b, loc, ArrayRef<int64_t>{type.getDimSize(0)}, b.getF32Type(), open);
+      b, loc, {tensor::getMixedSize(b, loc, codes, 0)}, b.getF32Type());
   Value value = arith::ConstantOp::create(
       b, loc, b.getF32FloatAttr(scale.convertToFloat()));
   return linalg::FillOp::create(b, loc, value, empty).getResult(0);

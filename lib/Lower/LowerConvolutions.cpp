@@ -286,13 +286,7 @@ static void lowerGroups(graph::ConvOp op, ImageRows &images) {
                     kernel = getRanked(op.getWeight()).getShape(),
                     result = getRanked(op).getShape();
   int64_t groups = op.getGroups();
-  OpFoldResult count = b.getIndexAttr(image[0]);
-  SmallVector<Value> open;
-  if (ShapedType::isDynamic(image[0])) {
-    open.push_back(
-        b.createOrFold<tensor::DimOp>(loc, op.getInput(), int64_t(0)));
-    count = open[0];
-  }
+  OpFoldResult count = tensor::getMixedSize(b, loc, op.getInput(), 0);
   Value input =
       padImages(b, op,
                 expandRows(b, loc, rows, count,
@@ -303,11 +297,10 @@ static void lowerGroups(graph::ConvOp op, ImageRows &images) {
   Value kernels = linalg::TransposeOp::create(b, loc, op.getWeight(), empty,
                                               ArrayRef<int64_t>{2, 3, 1, 0})
                       ->getResult(0);
-  Value sums =
-      tensor::EmptyOp::create(b, loc,
-                              ArrayRef<int64_t>{result[0], result[2], result[3],
-                                                groups, result[1] / groups},
-                              b.getF32Type(), open);
+  SmallVector<OpFoldResult> sizes{count};
+  for (int64_t size : {result[2], result[3], groups, result[1] / groups})
+    sizes.push_back(b.getIndexAttr(size));
+  Value sums = tensor::EmptyOp::create(b, loc, sizes, b.getF32Type());
   Value zero = arith::ConstantOp::create(b, loc, b.getF32FloatAttr(0));
   sums = linalg::FillOp::create(b, loc, zero, sums).getResult(0);
   sums = sumGroups(b, op, input, kernels, sums);

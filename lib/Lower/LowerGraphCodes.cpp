@@ -39,10 +39,7 @@ static Value mapElements(Operation *op, Value input, ArrayRef<Value> parameters,
   Location loc = op->getLoc();
   auto type = cast<RankedTensorType>(op->getResult(0).getType());
   int64_t rank = type.getRank();
-  SmallVector<Value> open, inputs{input};
-  for (int64_t d = 0; d < rank; ++d)
-    if (type.isDynamicDim(d))
-      open.push_back(tensor::DimOp::create(b, loc, input, d));
+  SmallVector<Value> inputs{input};
   SmallVector<AffineMap> maps{b.getMultiDimIdentityMap(rank)};
   for (Value parameter : parameters) {
     auto own = cast<RankedTensorType>(parameter.getType());
@@ -54,8 +51,8 @@ static Value mapElements(Operation *op, Value input, ArrayRef<Value> parameters,
     maps.push_back(AffineMap::get(rank, 0, places, b.getContext()));
   }
   maps.push_back(b.getMultiDimIdentityMap(rank));
-  Value empty = tensor::EmptyOp::create(b, loc, type.getShape(),
-                                        type.getElementType(), open);
+  Value empty = tensor::EmptyOp::create(
+      b, loc, tensor::getMixedSizes(b, loc, input), type.getElementType());
   SmallVector<utils::IteratorType> loops(rank, utils::IteratorType::parallel);
   return linalg::GenericOp::create(
              b, loc, type, inputs, empty, maps, loops,
@@ -227,11 +224,8 @@ static void lower(StaticQuantizeOp op) {
         windows.getStridesAttr(), windows.getDilationsAttr(),
         b.getI64IntegerAttr(0));
   auto scales = cast<RankedTensorType>(op.getResult(1).getType());
-  SmallVector<Value> open;
-  if (scales.isDynamicDim(0))
-    open.push_back(tensor::DimOp::create(b, loc, input, 0));
-  Value empty =
-      tensor::EmptyOp::create(b, loc, scales.getShape(), b.getF32Type(), open);
+  Value empty = tensor::EmptyOp::create(
+      b, loc, {tensor::getMixedSize(b, loc, input, 0)}, b.getF32Type());
   Value repeated =
       linalg::GenericOp::create(
           b, loc, scales, op.getScale(), empty,

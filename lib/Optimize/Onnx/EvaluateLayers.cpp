@@ -54,21 +54,17 @@ Result mlir::qlm::onnxir::evaluateConstantOfShape(const Call &call) {
 }
 
 Result mlir::qlm::onnxir::evaluateReduction(const Call &call) {
-  const Known *x = call.in(0);
-  if (!x)
+  auto listed = ListedAxes::get(call);
+  if (!listed)
     return std::nullopt;
-  auto axes = call.integers(1, "axes");
-  if (!axes && call.has(1))
-    return std::nullopt;
+  const Known *x = listed->of;
   bool keeps = call.node.integer("keepdims", 1) != 0;
-  bool all = !axes || axes->empty();
+  bool all = !listed->axes || listed->axes->empty();
   if (all && call.node.integer("noop_with_empty_axes", 0))
     return *x;
   Shape kept, shape;
   for (auto [i, size] : llvm::enumerate(x->shape)) {
-    bool reduces = all;
-    for (int64_t axis : axes.value_or(Shape()))
-      reduces |= wrapAxis(axis, x->rank()) == static_cast<int64_t>(i);
+    bool reduces = all || listed->has(i);
     kept.push_back(reduces ? 1 : size);
     if (!reduces || keeps)
       shape.push_back(reduces ? 1 : size);

@@ -27,6 +27,22 @@ std::optional<int64_t> mlir::qlm::onnxir::wrapAxis(int64_t axis, int64_t rank) {
   return axis;
 }
 
+bool ListedAxes::has(int64_t axis) const {
+  return axes && llvm::any_of(*axes, [&](int64_t listed) {
+           return wrapAxis(listed, of->rank()) == axis;
+         });
+}
+
+std::optional<ListedAxes> ListedAxes::get(const Call &call) {
+  const Known *x = call.in(0);
+  if (!x)
+    return std::nullopt;
+  auto axes = call.integers(1, "axes");
+  if (!axes && call.has(1))
+    return std::nullopt;
+  return ListedAxes{x, axes};
+}
+
 void mlir::qlm::onnxir::forEachIndex(
     ArrayRef<int64_t> shape,
     llvm::function_ref<void(ArrayRef<int64_t>)> visit) {

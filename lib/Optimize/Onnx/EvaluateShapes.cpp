@@ -95,21 +95,14 @@ Result mlir::qlm::onnxir::evaluateUnsqueeze(const Call &call) {
 }
 
 Result mlir::qlm::onnxir::evaluateSqueeze(const Call &call) {
-  const Known *x = call.in(0);
-  if (!x)
-    return std::nullopt;
-  auto axes = call.integers(1, "axes");
-  if (!axes && call.has(1))
+  auto listed = ListedAxes::get(call);
+  if (!listed)
     return std::nullopt;
   Shape shape;
-  for (auto [i, size] : llvm::enumerate(x->shape)) {
-    bool drops = !axes && size == 1;
-    for (int64_t axis : axes.value_or(Shape()))
-      drops |= wrapAxis(axis, x->rank()) == static_cast<int64_t>(i);
-    if (!drops)
+  for (auto [i, size] : llvm::enumerate(listed->of->shape))
+    if (!(listed->axes ? listed->has(i) : size == 1))
       shape.push_back(size);
-  }
-  return withShape(x, shape);
+  return withShape(listed->of, shape);
 }
 
 Result mlir::qlm::onnxir::evaluateFlatten(const Call &call) {

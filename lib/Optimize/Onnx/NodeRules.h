@@ -51,6 +51,19 @@ struct Call {
   }
 };
 
+/// The axes of a node's first input that its second one, or its attribute,
+/// lists.
+struct ListedAxes {
+  /// The input they are of.
+  const Known *of;
+  /// Nothing where the node has no list.
+  std::optional<Shape> axes;
+
+  bool has(int64_t axis) const;
+  /// Those of \p call; nothing where they, or the input, aren't known.
+  static std::optional<ListedAxes> get(const Call &call);
+};
+
 /// \p value as an element of type \p element would keep it.
 double roundTo(Type element, double value);
 /// \p axis of \p rank, counted from the end when negative.
