@@ -51,7 +51,7 @@ void GemmEmitter::emitBarriers() {
       // Those that copy x; those that copy weights, or the one that starts
       // bulk copies.
       full(stage).init(kCopiers + (plan.bulkCopies(shape) ? 1 : kCopiers));
-      empty(stage).init(GemmPlan::kConsumers / kWarp);
+      empty(stage).init(GemmPlan::kConsumers);
     });
     fenceMbarrierInit(b);
   });
@@ -317,8 +317,7 @@ SmallVector<Val> GemmEmitter::multiplyTile(RingPlace &place) {
                        /*isLast=*/true);
   for (Val &each : sums)
     each = matrix.wait(each, 0);
-  frame.syncWarp();
-  b.ifThen(lane == 0, [&] { empty(end.stage).arrive(); });
+  empty(end.stage).arrive();
   place = advance(end);
   return sums;
 }
@@ -349,14 +348,12 @@ SmallVector<Val> GemmEmitter::multiplyStage(RingPlace place, Val step,
     Wgmma::commit(b);
     Wgmma::wait(b, 1);
     // All products of the stage before are complete.
-    if (chunk == 0) {
-      frame.syncWarp();
-      b.ifThen((lane == 0) & (step > firstStep), [&] {
+    if (chunk == 0)
+      b.ifThen(step > firstStep, [&] {
         Val before = b.select(place.stage == 0, number(plan.stages - 1),
                               place.stage - 1);
         empty(before).arrive();
       });
-    }
     if (chunk + 1 < chunks) {
       operands = unpackChunk(place, step, chunk + 1);
     } else if (!isLast) {
