@@ -68,7 +68,7 @@ def bundle(build: Path, folder: Path, must) -> None:
     """Writes what `run` needs beside a bundle's other parts."""
     place = folder / "statistics"
     place.mkdir()
-    shutil.copy(build / "bin/tests/CalibratePackage", place)
+    shutil.copy(build / "bin/CalibratePackage", place)
     text = (ROOT / "models/heldout.txt").read_text()[:TEXT_CHARACTERS]
     (place / "text.txt").write_text(text)
     limits = ["--max-batch", "1", "--max-step-tokens", "256", "--observe",
