@@ -70,7 +70,8 @@ static std::string describe(const ::qlm::CalibrationProgress &progress,
 }
 
 llvm::Error factorOnGpu(CompileOptions &options) {
-  ::qlm::Result<::qlm::numerics::CholeskyFunction> opened = ::qlm::openGpuCholesky();
+  ::qlm::Result<::qlm::numerics::CholeskyFunction> opened =
+      ::qlm::openGpuCholesky();
   if (!opened.ok())
     return makeError(opened.status().message());
   options.cholesky = opened.take();
