@@ -60,8 +60,8 @@ void GemmEmitter::emitBarriers() {
   frame.launchDependents();
 }
 
-void GemmEmitter::emitTile() {
-  emitBarriers();
+/// Gives warpgroups their registers: one copies, the others \p consume.
+void GemmEmitter::emitRoles(function_ref<void()> consume) {
   b.ifElse(
       group == GemmPlan::kConsumers / GemmPlan::kWarpgroup,
       [&] {
@@ -70,16 +70,23 @@ void GemmEmitter::emitTile() {
       },
       [&] {
         increaseRegisters(b, plan.consumerRegisters());
-        RingPlace place = {number(0), number(0)};
-        SmallVector<Val> sums = multiplyTile(place);
-        // The ring's memory gets another use: all have read it.
-        frame.barrier(1, GemmPlan::kConsumers);
-        frame.waitForPrevious();
-        if (plan.split > 1)
-          return storePartials(sums[0]);
-        for (int64_t h = 0; h < plan.warpBlocks; ++h)
-          emitWhole(sums[h], h);
+        consume();
       });
+}
+
+void GemmEmitter::emitTile() {
+  emitBarriers();
+  emitRoles([&] {
+    RingPlace place = {number(0), number(0)};
+    SmallVector<Val> sums = multiplyTile(place);
+    // The ring's memory gets another use: all have read it.
+    frame.barrier(1, GemmPlan::kConsumers);
+    frame.waitForPrevious();
+    if (plan.split > 1)
+      return storePartials(sums[0]);
+    for (int64_t h = 0; h < plan.warpBlocks; ++h)
+      emitWhole(sums[h], h);
+  });
   if (plan.split == 1)
     return;
   clusterBarrier(b);

@@ -56,6 +56,7 @@ private:
             b.select(wraps, place.parity ^ 1, place.parity)};
   }
   void emitBarriers();
+  void emitRoles(llvm::function_ref<void()> consume);
   void emitTile();
 
   // Spans of tiles (GemmSpans.cpp).

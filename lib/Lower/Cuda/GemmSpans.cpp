@@ -33,16 +33,7 @@ using namespace mlir::qlm::kernel;
 void GemmEmitter::emitSpans() {
   emitBarriers();
   findSpan();
-  b.ifElse(
-      group == GemmPlan::kConsumers / GemmPlan::kWarpgroup,
-      [&] {
-        decreaseRegisters(b, plan.producerRegisters());
-        emitProducer();
-      },
-      [&] {
-        increaseRegisters(b, plan.consumerRegisters());
-        consumeSpans();
-      });
+  emitRoles([&] { consumeSpans(); });
 }
 
 /// What of all stages is the block's.
