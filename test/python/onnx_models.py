@@ -10,6 +10,7 @@ import numpy as np
 import onnx
 import toolchain
 from onnx import TensorProto, helper, numpy_helper
+from onnx.reference import ReferenceEvaluator
 
 
 def make_model(
@@ -132,6 +133,17 @@ def run_package(package: Path, **inputs: np.ndarray) -> dict[str, np.ndarray]:
     toolchain.succeed("quant-run", "run", package, "--input", source, "-o", results)
     with np.load(results) as arrays:
         return dict(arrays)
+
+
+def compare(folder: Path, model: onnx.ModelProto, *sets: dict[str, np.ndarray]) -> None:
+    """Compile once, run each set of inputs, against onnx's own evaluator."""
+    package = compile_model(folder, model)
+    for inputs in sets:
+        expected = ReferenceEvaluator(model).run(None, inputs)
+        got = run_package(package, **inputs)
+        for info, want in zip(model.graph.output, expected, strict=True):
+            assert got[info.name].shape == want.shape
+            np.testing.assert_allclose(got[info.name], want, rtol=1e-5, atol=1e-5)
 
 
 def refuse(folder: Path, model: onnx.ModelProto | bytes, *options: object) -> str:

@@ -13,20 +13,9 @@ onnx = pytest.importorskip("onnx")
 import onnx_models  # noqa: E402
 from onnx import TensorProto, helper  # noqa: E402
 from onnx.reference import ReferenceEvaluator  # noqa: E402
-from onnx_models import compile_model, refuse, run_package  # noqa: E402
+from onnx_models import compare, compile_model, refuse, run_package  # noqa: E402
 
 node = helper.make_node
-
-
-def compare(tmp_path, model, *sets: dict[str, np.ndarray]) -> None:
-    """Compile once, run each set of inputs, against onnx's own evaluator."""
-    package = compile_model(tmp_path, model)
-    for inputs in sets:
-        expected = ReferenceEvaluator(model).run(None, inputs)
-        got = run_package(package, **inputs)
-        for info, want in zip(model.graph.output, expected, strict=True):
-            assert got[info.name].shape == want.shape
-            np.testing.assert_allclose(got[info.name], want, rtol=1e-5, atol=1e-5)
 
 
 def show(tmp_path, model, stage: str) -> str:

@@ -11,24 +11,13 @@ onnx = pytest.importorskip("onnx")
 
 import onnx_models  # noqa: E402
 from onnx import TensorProto, helper  # noqa: E402
-from onnx.reference import ReferenceEvaluator  # noqa: E402
-from onnx_models import compile_model, random, refuse, run_package  # noqa: E402
+from onnx_models import compare, compile_model, random, refuse, run_package  # noqa: E402
 
 node = helper.make_node
 
 
 def make(nodes, inputs, outputs, types=None) -> onnx.ModelProto:
     return onnx_models.make_model(nodes, inputs, outputs, {}, opset=28, types=types)
-
-
-def compare(tmp_path, model, *sets) -> None:
-    package = compile_model(tmp_path, model)
-    for inputs in sets:
-        expected = ReferenceEvaluator(model).run(None, inputs)
-        got = run_package(package, **inputs)
-        for info, want in zip(model.graph.output, expected, strict=True):
-            assert got[info.name].shape == want.shape
-            np.testing.assert_allclose(got[info.name], want, rtol=1e-5, atol=1e-5)
 
 
 @pytest.mark.parametrize("rule", ["linear", "gated", "delta", "gated_delta"])
