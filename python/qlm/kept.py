@@ -9,14 +9,13 @@ compiler's linears, and ``quantc --method keep`` finds the same codes again.
 
 from __future__ import annotations
 
-import json
 import re
 from pathlib import Path
 
 import numpy as np
 
-from .checkpoints import (
-    _AWQ_ORDER, CheckpointError, Tensor, part_of, read_folder, unpack)  # fmt: skip
+from .tensors import Tensor, read_folder
+from .tool_formats import AWQ_ORDER, checking, part_of, read_config, unpack
 
 __all__ = ["KEPT_FILE", "find_known_scales", "label_scales", "read_scales"]
 
@@ -52,7 +51,7 @@ def _gptq(part: dict[str, Tensor], config: dict):
 def _awq(part: dict[str, Tensor], config: dict):
     scales = part["scales"].floats().T
     words = unpack(part["qzeros"].array, 4, 1).reshape(scales.shape[1], -1, 8)
-    zeros = words[:, :, _AWQ_ORDER].reshape(scales.shape[1], -1).T
+    zeros = words[:, :, AWQ_ORDER].reshape(scales.shape[1], -1).T
     return scales, zeros, 4, part["qweight"].array.shape[0] // scales.shape[1]
 
 
@@ -109,10 +108,7 @@ def read_scales(folder) -> dict[str, tuple]:
         As `qlm.checkpoints.read_weights`.
     """
     folder = Path(folder)
-    config = json.loads((folder / "config.json").read_text())
-    section = config.get("quantization_config", {})
-    if section.get("quant_method") not in _READERS:
-        raise CheckpointError(f"no known method: {section.get('quant_method')}")
+    section = read_config(folder)["quantization_config"]
     reader, marker = _READERS[section["quant_method"]]
     tensors = read_folder(folder)
     found = {}
@@ -121,7 +117,8 @@ def read_scales(folder) -> dict[str, tuple]:
             rf"(model\.layers\.\d+\.([\w.]+))\.{re.escape(marker)}", name)
         if not match or match[2] not in _PARTS:
             continue
-        found[match[1]] = reader(part_of(tensors, match[1]), section)
+        with checking(match[1]):
+            found[match[1]] = reader(part_of(tensors, match[1]), section)
     if not found:
         raise NotOurs("it has no quantized linears of a LLaMA")
     return found

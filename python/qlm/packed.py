@@ -15,7 +15,7 @@ from pathlib import Path
 
 import numpy as np
 
-from .checkpoints import CheckpointError, Tensor, read_tensors
+from .tensors import CheckpointError, Tensor, read_tensors
 
 __all__ = ["Linear", "read_linears"]
 

@@ -207,8 +207,8 @@ class GridQuantize(FakeQuantize):
 
 def _grids_of(start, kind: str, group_size: int, zero_points: bool) -> dict:
     """The grids of a quantized checkpoint's linears, and their values."""
-    from .checkpoints import read_weights
     from .kept import NotOurs, read_scales
+    from .tool_formats import read_weights
 
     try:
         parts = read_scales(start)

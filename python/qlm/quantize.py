@@ -27,7 +27,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import shutil
 import subprocess
 import sys
 import tempfile
@@ -35,11 +34,10 @@ from pathlib import Path
 
 import numpy as np
 
-from .checkpoints import (
-    _AWQ_ORDER, CheckpointError, Tensor, dynamic_map, normal_float4,
-    read_folder, write_tensors)  # fmt: skip
 from .compiler import _find_compiler
 from .packed import Linear, read_linears
+from .tensors import CheckpointError, Tensor, read_folder, write_folder
+from .tool_formats import AWQ_ORDER, dynamic_map, normal_float4
 
 __all__ = ["FORMATS", "quantize"]
 
@@ -97,7 +95,7 @@ def _write_gptq(name: str, linear: Linear, settings: dict) -> dict:
 
 def _write_awq(name: str, linear: Linear, settings: dict) -> dict:
     _check_rows(name, linear.codes.shape[0])
-    inverse = np.argsort(_AWQ_ORDER)
+    inverse = np.argsort(AWQ_ORDER)
 
     def ordered(codes):  # nibble i holds column order[i] of eight
         cells = codes.reshape(codes.shape[0], -1, 8)[:, :, inverse]
@@ -327,23 +325,17 @@ def quantize(model, output, form: str, weights: str | None = None,
     words = list(options or [])
     if form == "awq" and "--zero-points" not in words:
         words.append("--zero-points")
-    config = json.loads((model / "config.json").read_text())
-    dtype = config.get("torch_dtype", config.get("dtype", "float32"))
     output.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=output.parent) as scratch:
-        package, partial = Path(scratch) / "package", Path(scratch) / "output"
+        package = Path(scratch) / "package"
         _compile([_find_compiler(), str(model), "-o", str(package), "--weights",
                   weights, "--keep-lm-head", "--target-cpu", "x86-64-v3",
                   *words], show)  # fmt: skip
-        tensors, section = _collect(model, package, form, weights, dtype)
-        partial.mkdir()
-        for path in model.iterdir():
-            if path.is_file() and ".safetensors" not in path.suffixes:
-                shutil.copy(path, partial / path.name)
-        config["quantization_config"] = section
-        (partial / "config.json").write_text(json.dumps(config, indent=2))
-        write_tensors(partial / "model.safetensors", tensors)
-        partial.rename(output)
+        config = json.loads((model / "config.json").read_text())
+        dtype = config.get("torch_dtype", config.get("dtype", "float32"))
+        tensors, config["quantization_config"] = _collect(
+            model, package, form, weights, dtype)
+    write_folder(model, output, config, {"model.safetensors": tensors})
     return output
 
 
