@@ -5,9 +5,7 @@
 //
 //===----------------------------------------------------------------------===//
 
-#include "DefinitionBuilder.h"
-#include "qlm/Dialect/GatedLinear.h"
-#include "qlm/Package/Tables.h"
+#include "QuantizedProduct.h"
 
 using namespace mlir;
 using namespace mlir::qlm;
@@ -29,36 +27,6 @@ static Values scaleIndices(DefinitionBuilder &d, SchemeAttr scheme, Value i,
   }
   llvm_unreachable("unknown granularity");
 }
-
-/// The entries of a codebook, and the bounds between them.
-struct TableValues {
-  Value entries, bounds;
-  int64_t size = 0;
-
-  template <size_t N>
-  static TableValues get(DefinitionBuilder &d,
-                         const std::array<float, N> &table) {
-    std::array<float, N - 1> bounds;
-    for (size_t i = 0; i + 1 < N; ++i)
-      bounds[i] = ::qlm::format::codebookBound(table, i);
-    return {d.table(table), d.table(bounds), static_cast<int64_t>(N)};
-  }
-  /// The table of \p scheme; empty where it has none.
-  static TableValues get(DefinitionBuilder &d, SchemeAttr scheme) {
-    if (scheme.getCodebook() != Codebook::NF4)
-      return {};
-    return get(d, ::qlm::format::kNormalFloat4);
-  }
-  /// The code of \p x whose group's largest magnitude is \p absmax.
-  Value codeOf(DefinitionBuilder &d, Value x, Value absmax) const {
-    Value bound = d.f32(::qlm::format::kSmallestAbsmax);
-    Value inverse = d.divide(d.f32(1), d.maximum(absmax, bound));
-    return d.countBelow(bounds, size - 1, d.mul(x, inverse));
-  }
-  Value valueOf(DefinitionBuilder &d, Value code) const {
-    return d.at(entries, {d.toIndex(code)});
-  }
-};
 
 /// clamp(round(x / scale) + zeroPoint, lo, hi) as f32; the zero point where
 /// the scale is 0.
@@ -178,26 +146,6 @@ FailureOr<Values> QuantizeOp::decompose(OpBuilder &builder) {
       })};
 }
 
-/// Reads a row of the lists that qlm.dynamic_quantize makes.
-struct OutlierList {
-  Value lists;
-  int64_t features;
-
-  explicit OutlierList(Value lists)
-      : lists(lists),
-        features((cast<RankedTensorType>(lists.getType()).getDimSize(1) - 1) /
-                 2) {}
-  Value count(DefinitionBuilder &d, Value row) const {
-    return d.toIndex(d.toI32(d.at(lists, {row, d.index(0)})));
-  }
-  Value column(DefinitionBuilder &d, Value row, Value j) const {
-    return d.toIndex(d.toI32(d.at(lists, {row, d.add(j, 1)})));
-  }
-  Value value(DefinitionBuilder &d, Value row, Value j) const {
-    return d.at(lists, {row, d.add(j, 1 + features)});
-  }
-};
-
 /// \p value, or what the list has for row \p i and column \p k.
 static Value replaceOutlier(DefinitionBuilder &d, const OutlierList &list,
                             Value i, Value k, Value value) {
@@ -284,14 +232,6 @@ FailureOr<Values> QuantizeScalesOp::decompose(OpBuilder &builder) {
   return Values{codes, super};
 }
 
-/// Scale of (n, g) from its code, `map[code] * absmax + offset`.
-static Value doubleScale(DefinitionBuilder &d, const TableValues &map,
-                         Value code, Value super, Value flat) {
-  Value block = d.add(d.div(flat, ::qlm::format::kDoubleBlock), 1);
-  Value product = d.mul(map.valueOf(d, code), d.at(super, {block}));
-  return d.add(product, d.at(super, {d.index(0)}));
-}
-
 FailureOr<Values> DequantizeScalesOp::decompose(OpBuilder &builder) {
   DefinitionBuilder d(builder, getLoc());
   auto type = cast<RankedTensorType>(getType());
@@ -367,61 +307,6 @@ FailureOr<Values> DynamicQuantizeOp::decompose(OpBuilder &builder) {
   return results;
 }
 
-/// Operands of a quantized product, however its weight is stored.
-struct QuantizedProduct {
-  Value input, inputScales, outliers, residual;
-  int64_t groups, perScale;
-  /// Code minus zero point of (n, k) as i32, or what the code stands for as
-  /// f32; scale of (n, group) and bias of
-  /// n as f32 (bias may be empty).
-  llvm::function_ref<Value(Value, Value)> difference;
-  llvm::function_ref<Value(Value, Value)> scale;
-  llvm::function_ref<Value(Value)> bias;
-};
-
-/// scale * sum of the products of the outliers of row \p t.
-static Value buildOutlierProduct(DefinitionBuilder &d,
-                                 const QuantizedProduct &p, Value t, Value n) {
-  OutlierList list(p.outliers);
-  Value sum = d.sum(d.index(0), list.count(d, t), d.f32(0), [&](Value j) {
-    Value difference = d.toF32(p.difference(n, list.column(d, t, j)));
-    return d.mul(list.value(d, t, j), difference);
-  });
-  return d.mul(sum, p.scale(n, d.index(0)));
-}
-
-static Value buildQuantizedProduct(DefinitionBuilder &d, RankedTensorType type,
-                                   const QuantizedProduct &p) {
-  Values sizes = d.rowSizes(type, p.input);
-  bool isInteger = isa<IntegerType>(getElementTypeOrSelf(p.input.getType()));
-  return d.generate(type, sizes, [&](Indices i) {
-    Value sum =
-        d.sum(d.index(0), d.index(p.groups), d.f32(0), [&](Value group) {
-          Value first = d.mul(group, p.perScale);
-          Value last = d.add(first, p.perScale);
-          Value zero = isInteger ? d.i32(0) : d.f32(0);
-          Value inner = d.sum(first, last, zero, [&](Value k) {
-            Value difference = p.difference(i[1], k);
-            if (!isInteger && !isa<FloatType>(difference.getType()))
-              difference = d.toF32(difference);
-            return d.mul(d.at(p.input, {i[0], k}), difference);
-          });
-          if (isInteger)
-            inner = d.toF32(inner);
-          return d.mul(inner, p.scale(i[1], group));
-        });
-    if (p.inputScales)
-      sum = d.mul(sum, d.at(p.inputScales, i[0]));
-    if (p.outliers)
-      sum = d.add(sum, buildOutlierProduct(d, p, i[0], i[1]));
-    if (p.bias)
-      sum = d.add(sum, p.bias(i[1]));
-    if (p.residual)
-      sum = d.add(sum, d.at(p.residual, i));
-    return sum;
-  });
-}
-
 FailureOr<Values> QuantizedLinearOp::decompose(OpBuilder &builder) {
   DefinitionBuilder d(builder, getLoc());
   SchemeAttr scheme = getScheme();
@@ -442,202 +327,5 @@ FailureOr<Values> QuantizedLinearOp::decompose(OpBuilder &builder) {
   auto scale = [&](Value n, Value group) {
     return scaleAt(getScales(), n, group);
   };
-  auto bias = [&](Value n) { return d.at(getBias(), n); };
-  QuantizedProduct product{getInput(),
-                           getInputScales(),
-                           getOutliers(),
-                           getResidual(),
-                           columns / perScale,
-                           perScale,
-                           difference,
-                           scale,
-                           {}};
-  if (getBias())
-    product.bias = bias;
-  return Values{
-      buildQuantizedProduct(d, cast<RankedTensorType>(getType()), product)};
-}
-
-//===----------------------------------------------------------------------===//
-// Packed weights
-//===----------------------------------------------------------------------===//
-
-/// How a packed matrix of one layout is indexed: within block b, line j holds
-/// `perLine` columns of 16 rows.
-struct PackedOrder {
-  int64_t perLine;
-  bool nibbles;
-};
-
-static PackedOrder packedOrder(LayoutKind kind) {
-  switch (kind) {
-  case LayoutKind::BFloat16:
-    return {2, false};
-  case LayoutKind::Int8:
-  case LayoutKind::Float8:
-    return {4, false};
-  case LayoutKind::Int4:
-    return {8, true};
-  default:
-    return {1, false};
-  }
-}
-
-/// The offset that makes codes of \p storage unsigned.
-static int64_t codeOffset(Type storage) {
-  auto integer = dyn_cast<IntegerType>(storage);
-  if (!integer || integer.isUnsigned())
-    return 0;
-  return int64_t(1) << (integer.getWidth() - 1);
-}
-
-FailureOr<Values> PackOp::decompose(OpBuilder &builder) {
-  DefinitionBuilder d(builder, getLoc());
-  auto type = cast<RankedTensorType>(getType());
-  auto inputType = cast<RankedTensorType>(getInput().getType());
-  LayoutKind kind = getLayout().getKind();
-  int64_t rows = inputType.getDimSize(0);
-  bool matrix = inputType.getRank() == 2;
-  int64_t columns = matrix ? inputType.getDimSize(1) : 1;
-  int64_t offset = codeOffset(inputType.getElementType());
-  bool isFloat8 = isa<Float8E4M3FNType>(inputType.getElementType());
-  bool integer = isFloat8 || isa<IntegerType>(inputType.getElementType());
-  // One scale of a whole tensor is given to every row.
-  bool repeats = (kind == LayoutKind::Scale || kind == LayoutKind::ZeroPoint) &&
-                 !matrix && rows == 1;
-  if (repeats)
-    rows = type.getDimSize(0) * 16;
-
-  // The stored value of (row, column): 0 outside the matrix.
-  auto stored = [&](Value row, Value column) {
-    Value inside =
-        d.both(d.less(row, d.index(rows)), d.less(column, d.index(columns)));
-    Value zero = integer ? d.i32(0) : d.f32(0);
-    return d.guarded(
-        inside,
-        [&] {
-          Values indices = {repeats ? d.index(0) : row};
-          if (matrix)
-            indices.push_back(column);
-          if (isFloat8)
-            return d.bitsAt(getInput(), indices);
-          Value value = d.at(getInput(), indices);
-          return offset ? d.add(value, offset) : value;
-        },
-        zero);
-  };
-  if (kind == LayoutKind::Plain)
-    return Values{getInput()};
-  if (kind == LayoutKind::Bias)
-    return Values{d.generate(
-        type, {}, [&](Indices i) { return stored(i[0], d.index(0)); })};
-  PackedOrder order = packedOrder(kind);
-  return Values{d.generate(type, {}, [&](Indices i) {
-    int64_t bytes = order.nibbles ? 4 : order.perLine;
-    Value row = d.add(d.mul(i[0], 16), d.div(i[2], bytes));
-    Value column = d.add(d.mul(i[1], order.perLine), d.rem(i[2], bytes));
-    Value low = stored(row, column);
-    if (!order.nibbles)
-      return low;
-    return d.add(low, d.mul(stored(row, d.add(column, 4)), 16));
-  })};
-}
-
-/// The stored value of (n, k) of a packed matrix, codes as unsigned i32.
-static Value packedAt(DefinitionBuilder &d, Value packed, LayoutKind kind,
-                      Value n, Value k) {
-  PackedOrder order = packedOrder(kind);
-  int64_t bytes = order.nibbles ? 4 : order.perLine;
-  Value within = d.rem(k, order.perLine);
-  Value lane = d.add(d.mul(d.rem(n, 16), bytes), d.rem(within, bytes));
-  Value value = d.at(packed, {d.div(n, 16), d.div(k, order.perLine), lane});
-  if (kind != LayoutKind::Int8 && kind != LayoutKind::Int4 &&
-      kind != LayoutKind::Float8)
-    return value;
-  // Bytes were widened as signed i32.
-  value = d.rem(value, 256);
-  if (!order.nibbles)
-    return value;
-  Value low = d.rem(value, 16), high = d.div(value, 16);
-  return d.select(d.less(within, d.index(4)), low, high);
-}
-
-/// The product of a gated linear, in f32, gated.
-static FailureOr<Values> decomposeGated(PackedLinearOp op, OpBuilder &builder) {
-  auto type = cast<RankedTensorType>(op.getType());
-  auto product = cast<PackedLinearOp>(builder.clone(*op));
-  product->removeAttr(kGatedAttr);
-  product.getResult().setType(
-      RankedTensorType::get({type.getDimSize(0), 2 * type.getDimSize(1)},
-                            Float32Type::get(op.getContext())));
-  FailureOr<Values> sums = product.decompose(builder);
-  product->erase();
-  auto gate = SwigluOp::create(builder, op.getLoc(), type, sums->front());
-  FailureOr<Values> values = gate.decompose(builder);
-  gate->erase();
-  return values;
-}
-
-FailureOr<Values> PackedLinearOp::decompose(OpBuilder &builder) {
-  if (isGated(*this))
-    return decomposeGated(*this, builder);
-  DefinitionBuilder d(builder, getLoc());
-  auto type = cast<RankedTensorType>(getType());
-  LayoutKind kind = getLayout().getKind();
-  int64_t columns = getInFeatures();
-  auto bias = [&](Value n) { return d.at(getBias(), n); };
-  if (!getScheme()) {
-    Values sizes = d.rowSizes(type, getInput());
-    return Values{d.generate(type, sizes, [&](Indices i) {
-      Value sum = d.sum(d.index(0), d.index(columns), d.f32(0), [&](Value k) {
-        return d.mul(d.at(getInput(), {i[0], k}),
-                     packedAt(d, getWeight(), kind, i[1], k));
-      });
-      if (getBias())
-        sum = d.add(sum, bias(i[1]));
-      if (getResidual())
-        sum = d.add(sum, d.at(getResidual(), i));
-      return sum;
-    })};
-  }
-  SchemeAttr scheme = *getScheme();
-  int64_t perScale = scheme.getColumnsPerScale(columns);
-  int64_t offset = codeOffset(scheme.getStorage());
-  TableValues table = TableValues::get(d, scheme);
-  TableValues map;
-  if (getSuperScales())
-    map = TableValues::get(d, ::qlm::format::kDynamicMap);
-  auto lane = [&](Value packed, Value n, Value group) {
-    return d.at(packed, {d.div(n, 16), group, d.rem(n, 16)});
-  };
-  auto difference = [&](Value n, Value k) {
-    Value code = packedAt(d, getWeight(), kind, n, k);
-    if (table.size)
-      return table.valueOf(d, code);
-    if (kind == LayoutKind::Float8)
-      return d.fromFloat8(code);
-    if (!getZeroPoints())
-      return d.sub(code, d.i32(offset));
-    Value zero = d.rem(lane(getZeroPoints(), n, d.div(k, perScale)), 256);
-    return d.sub(code, zero);
-  };
-  auto scale = [&](Value n, Value group) {
-    Value stored = lane(getScales(), n, group);
-    if (!getSuperScales())
-      return stored;
-    Value flat = d.add(d.mul(n, columns / perScale), group);
-    return doubleScale(d, map, d.rem(stored, 256), getSuperScales(), flat);
-  };
-  QuantizedProduct product{getInput(),
-                           getInputScales(),
-                           getOutliers(),
-                           getResidual(),
-                           columns / perScale,
-                           perScale,
-                           difference,
-                           scale,
-                           {}};
-  if (getBias())
-    product.bias = bias;
-  return Values{buildQuantizedProduct(d, type, product)};
+  return Values{buildProductOf(d, *this, columns, perScale, difference, scale)};
 }

@@ -74,11 +74,7 @@ static llvm::Error checkSelfContained(const llvm::Module &module) {
     if (function.isDeclaration() && !function.isIntrinsic() &&
         !function.use_empty())
       missing.push_back(function.getName().str());
-  if (missing.empty())
-    return llvm::Error::success();
-  llvm::sort(missing);
-  return makeError("kernels must not call library functions, got " +
-                   llvm::join(missing, ", "));
+  return checkNothingMissing(std::move(missing));
 }
 
 llvm::Expected<std::string> mlir::qlm::emitPtx(Operation *kernels) {

@@ -8,6 +8,7 @@
 #include "qlm/Package/ObjectFile.h"
 
 #include "OptimizeModule.h"
+#include "PackageErrors.h"
 #include "PackageFolder.h"
 #include "mlir/IR/BuiltinAttributes.h"
 #include "mlir/Target/LLVMIR/Dialect/Builtin/BuiltinToLLVMIRTranslation.h"
@@ -40,10 +41,6 @@ static constexpr llvm::StringLiteral kTriple = "x86_64-unknown-linux-gnu";
 static constexpr llvm::StringLiteral kSmallCode = "qlm.small_code";
 /// The instructions that every x86-64 processor has: features come on top.
 static constexpr llvm::StringLiteral kBaseCpu = "x86-64";
-
-static llvm::Error makeError(const llvm::Twine &message) {
-  return llvm::createStringError(llvm::inconvertibleErrorCode(), message);
-}
 
 static StringRef getString(ModuleOp module, StringRef name) {
   auto attr = module->getAttrOfType<StringAttr>(name);
@@ -133,11 +130,7 @@ static llvm::Error checkSelfContained(ArrayRef<char> object,
         (libraries == Libraries::None || !isLibraryFunction(*name)))
       missing.push_back(name->str());
   }
-  if (missing.empty())
-    return llvm::Error::success();
-  llvm::sort(missing);
-  return makeError("kernels must not call library functions, got " +
-                   llvm::join(missing, ", "));
+  return checkNothingMissing(std::move(missing));
 }
 
 llvm::Expected<SmallVector<char, 0>>

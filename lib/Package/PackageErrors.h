@@ -10,18 +10,26 @@
 
 #include "mlir/IR/BuiltinTypes.h"
 #include "mlir/IR/Operation.h"
+#include "qlm/Archive/Errors.h"
 #include "qlm/Quantize/Numerics.h"
-#include "llvm/ADT/Twine.h"
-#include "llvm/Support/Error.h"
+#include "llvm/ADT/STLExtras.h"
+#include "llvm/ADT/StringExtras.h"
 #include "llvm/Support/raw_ostream.h"
 
 #include <optional>
 #include <string>
+#include <vector>
 
 namespace mlir::qlm {
 
-inline llvm::Error makeError(const llvm::Twine &message) {
-  return llvm::createStringError(llvm::inconvertibleErrorCode(), message);
+/// The error of code that uses the functions \p missing, which nothing defines;
+/// success where there are none.
+inline llvm::Error checkNothingMissing(std::vector<std::string> missing) {
+  if (missing.empty())
+    return llvm::Error::success();
+  llvm::sort(missing);
+  return makeError("kernels must not call library functions, got " +
+                   llvm::join(missing, ", "));
 }
 
 /// A type, attribute or operation as text, on one line.

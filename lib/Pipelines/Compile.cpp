@@ -12,6 +12,7 @@
 #include "mlir/Dialect/Tensor/IR/Tensor.h"
 #include "mlir/IR/Diagnostics.h"
 #include "mlir/Pass/PassManager.h"
+#include "qlm/Archive/Errors.h"
 #include "qlm/Dialect/Qlm.h"
 #include "qlm/Import/Import.h"
 #include "qlm/Import/Onnx.h"
@@ -26,10 +27,6 @@
 
 using namespace mlir;
 using namespace mlir::qlm;
-
-static llvm::Error makeError(const llvm::Twine &message) {
-  return llvm::createStringError(llvm::inconvertibleErrorCode(), message);
-}
 
 //===----------------------------------------------------------------------===//
 // Diagnostics as errors

@@ -9,6 +9,7 @@
 
 #include "mlir/IR/Diagnostics.h"
 #include "mlir/Pass/PassManager.h"
+#include "qlm/Archive/Errors.h"
 #include "qlm/Lower/GraphPasses.h"
 #include "qlm/Lower/LowerGraph.h"
 #include "qlm/Package/GraphPackage.h"
@@ -18,10 +19,6 @@
 
 using namespace mlir;
 using namespace mlir::qlm;
-
-static llvm::Error makeError(const llvm::Twine &message) {
-  return llvm::createStringError(llvm::inconvertibleErrorCode(), message);
-}
 
 bool mlir::qlm::isOnnxPath(StringRef model) {
   return model.ends_with(".onnx") && !llvm::sys::fs::is_directory(model);

@@ -8,6 +8,7 @@
 #include "KernelTimer.h"
 
 #include "mlir/Pass/PassManager.h"
+#include "qlm/Archive/Errors.h"
 #include "qlm/Lower/Passes.h"
 #include "qlm/Package/Format.h"
 #include "qlm/Package/LaunchScratch.h"
@@ -39,10 +40,6 @@ static constexpr int64_t kWeightBytes = int64_t(128) << 20;
 static constexpr int kRepeats = 5;
 /// Where a buffer's end may be read.
 static constexpr int64_t kTail = 64;
-
-static llvm::Error makeError(const llvm::Twine &message) {
-  return llvm::createStringError(message);
-}
 
 /// Machine code that is loaded.
 struct KernelTimer::Code {

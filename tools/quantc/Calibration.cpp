@@ -7,6 +7,7 @@
 
 #include "Calibration.h"
 
+#include "qlm/Archive/Errors.h"
 #include "qlm/Calibrate/Calibrate.h"
 #include "qlm/Calibrate/GpuCholesky.h"
 #include "qlm/Calibrate/WideInputs.h"
@@ -21,10 +22,6 @@
 
 using namespace mlir::qlm;
 namespace fs = llvm::sys::fs;
-
-static llvm::Error makeError(const llvm::Twine &message) {
-  return llvm::createStringError(llvm::inconvertibleErrorCode(), message);
-}
 
 /// The package that calibration runs. On this processor weights are as stored,
 /// which takes half of float32's memory for most models; only where it has AMX

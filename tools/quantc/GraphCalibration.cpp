@@ -7,6 +7,7 @@
 
 #include "Graphs.h"
 
+#include "qlm/Archive/Errors.h"
 #include "qlm/Archive/WriteSafetensors.h"
 #include "qlm/Calibrate/RangeObserver.h"
 #include "qlm/Runtime/ArrayFile.h"
@@ -24,10 +25,6 @@ namespace fs = llvm::sys::fs;
 
 /// By label of a linear, what its inputs were.
 using Ranges = std::map<std::string, ::qlm::RangeObserver>;
-
-static llvm::Error makeError(const llvm::Twine &message) {
-  return llvm::createStringError(llvm::inconvertibleErrorCode(), message);
-}
 
 static llvm::Error observe(const std::string &label,
                            const ::qlm::GraphArray &array, Ranges &ranges) {

@@ -7,6 +7,7 @@
 
 #include "Graphs.h"
 
+#include "qlm/Archive/Errors.h"
 #include "qlm/Runtime/ArrayFile.h"
 #include "llvm/ADT/SmallVector.h"
 #include "llvm/Support/MemoryBuffer.h"
@@ -16,10 +17,6 @@
 #include <mutex>
 
 using namespace mlir::qlm;
-
-static llvm::Error makeError(const llvm::Twine &message) {
-  return llvm::createStringError(llvm::inconvertibleErrorCode(), message);
-}
 
 llvm::Error mlir::qlm::readFixedInputs(llvm::StringRef text,
                                        OnnxOptions &options) {

@@ -7,6 +7,7 @@
 
 #include "Judge.h"
 
+#include "qlm/Archive/Errors.h"
 #include "qlm/Calibrate/Accuracy.h"
 #include "llvm/ADT/ScopeExit.h"
 #include "llvm/Support/FileSystem.h"
@@ -18,10 +19,6 @@
 
 using namespace mlir::qlm;
 namespace fs = llvm::sys::fs;
-
-static llvm::Error makeError(const llvm::Twine &message) {
-  return llvm::createStringError(llvm::inconvertibleErrorCode(), message);
-}
 
 static llvm::Error makeError(const ::qlm::Status &status) {
   return makeError(status.message());

@@ -8,6 +8,7 @@
 #include "qlm/Archive/OnnxFile.h"
 
 #include "TensorFields.h"
+#include "qlm/Archive/Errors.h"
 #include "qlm/Archive/Json.h"
 #include "qlm/Archive/ParameterArchive.h"
 
@@ -30,10 +31,6 @@ using onnx::TensorProto;
 static constexpr int kDeepestNesting = 64;
 /// Bytes of an initializer from which on they stay in the file.
 static constexpr size_t kLeastCut = 64;
-
-static llvm::Error makeError(const llvm::Twine &message) {
-  return llvm::createStringError(llvm::inconvertibleErrorCode(), message);
-}
 
 int64_t mlir::qlm::getOnnxElementBytes(int32_t dataType) {
   switch (dataType) {

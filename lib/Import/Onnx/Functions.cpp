@@ -7,6 +7,7 @@
 
 #include "Functions.h"
 
+#include "qlm/Archive/Errors.h"
 #include "qlm/Archive/Json.h"
 #include "llvm/ADT/Twine.h"
 
@@ -24,10 +25,6 @@ static constexpr int kDeepestCalls = 100;
 /// call each other twice are exponentially many nodes.
 static constexpr size_t kMostNodes = size_t(1) << 20;
 static constexpr size_t kMostBytes = size_t(1) << 28;
-
-static llvm::Error makeError(const llvm::Twine &message) {
-  return llvm::createStringError(llvm::inconvertibleErrorCode(), message);
-}
 
 llvm::StringRef
 mlir::qlm::onnx_import::normalizeDomain(llvm::StringRef domain) {

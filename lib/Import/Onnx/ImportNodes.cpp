@@ -9,6 +9,7 @@
 
 #include "Functions.h"
 #include "PackedWeights.h"
+#include "qlm/Archive/Errors.h"
 
 #include "qlm/Archive/Json.h"
 #include "qlm/Dialect/Onnx.h"
@@ -31,10 +32,6 @@ using ::onnx::TensorProto;
 static constexpr int64_t kLargestConstant = 4096;
 /// Tables of rotary embeddings, which raising looks into, may be larger.
 static constexpr int64_t kLargestTable = int64_t(1) << 24;
-
-static llvm::Error makeError(const llvm::Twine &message) {
-  return llvm::createStringError(llvm::inconvertibleErrorCode(), message);
-}
 
 /// The type of elements of \p type; null where it isn't handled.
 static Type getElementType(Builder &b, int32_t type) {

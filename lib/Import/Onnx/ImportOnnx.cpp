@@ -8,6 +8,7 @@
 #include "qlm/Import/Onnx.h"
 
 #include "Operators.h"
+#include "qlm/Archive/Errors.h"
 
 #include "mlir/Dialect/Arith/IR/Arith.h"
 #include "mlir/Dialect/Func/IR/FuncOps.h"
@@ -29,10 +30,6 @@ using onnx::TensorProto;
 static constexpr int64_t kLargestConstant = 4096;
 /// Whole numbers of more elements are data, not shapes.
 static constexpr int64_t kMostKnown = 1024;
-
-static llvm::Error makeError(const llvm::Twine &message) {
-  return llvm::createStringError(llvm::inconvertibleErrorCode(), message);
-}
 
 namespace {
 /// One import. Values are looked up by name in the scopes of nested graphs.

@@ -7,6 +7,7 @@
 
 #include "Operators.h"
 
+#include "qlm/Archive/Errors.h"
 #include "llvm/ADT/StringExtras.h"
 #include "llvm/ADT/StringSet.h"
 #include "llvm/ADT/StringSwitch.h"
@@ -21,10 +22,6 @@ using onnx::TensorProto;
 static constexpr int64_t kOldestOpset = 13;
 /// Refused nodes that one message lists.
 static constexpr size_t kMostListed = 20;
-
-static llvm::Error makeError(const llvm::Twine &message) {
-  return llvm::createStringError(llvm::inconvertibleErrorCode(), message);
-}
 
 /// All operators by "domain.Name".
 static const llvm::StringMap<const Operator *> &getOperators() {

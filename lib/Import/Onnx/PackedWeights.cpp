@@ -7,6 +7,7 @@
 
 #include "PackedWeights.h"
 
+#include "qlm/Archive/Errors.h"
 #include "llvm/ADT/APFloat.h"
 #include "llvm/ADT/StringRef.h"
 #include "llvm/Support/MathExtras.h"
@@ -19,10 +20,6 @@ using namespace mlir;
 using namespace mlir::qlm;
 using namespace mlir::qlm::onnx_import;
 using onnx::TensorProto;
-
-static llvm::Error makeError(const llvm::Twine &message) {
-  return llvm::createStringError(llvm::inconvertibleErrorCode(), message);
-}
 
 bool PackedWeight::isSymmetric() const {
   float middle = static_cast<float>(1 << (bits - 1));
