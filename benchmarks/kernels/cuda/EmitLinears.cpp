@@ -126,7 +126,7 @@ static Launch emitCase(gpu::GPUModuleOp kernels, StringRef name,
   }
   GemvPlan plan = GemvPlan::get(shape, rows, /*multiprocessors=*/132);
   launch.grid = plan.grid;
-  launch.threads = GemvPlan::kThreads;
+  launch.threads = plan.threads();
   launch.shared = plan.sharedBytes;
   auto function = createGpuKernel(kernels, name, kBuffers, launch.threads);
   setBlocks(function, plan.residentBlocks());

@@ -57,8 +57,6 @@
 
 namespace mlir::qlm::cuda {
 
-/// What copies move at once.
-inline constexpr int64_t kPieceBytes = 16;
 /// Bytes of a row of x in shared memory: one swizzled line.
 inline constexpr int64_t kAtomBytes = 128;
 

@@ -12,105 +12,12 @@ using namespace mlir::qlm;
 using namespace mlir::qlm::cuda;
 using namespace mlir::qlm::kernel;
 
-/// Shared memory of a block, so that two fit into a multiprocessor's 227 KiB.
-static constexpr int64_t kSharedBudget = 112 * 1024;
-/// Where x leaves too little of that for the ring, a block takes all.
-static constexpr int64_t kLargeBudget = 224 * 1024;
-static constexpr int64_t kSmallestRing = 40 * 1024;
-/// Blocks of features whose sums, 4 a block, leave room for what is unpacked:
-/// of two thread blocks a multiprocessor (96 registers), and of one.
-static constexpr int64_t kMostBlocks = 14, kMostAlone = 24;
-/// The same of groups and several rows: their sums and their groups' are apart.
-static constexpr int64_t kMostGrouped = 6;
-static constexpr int64_t kMostSlots = 64;
-static constexpr int64_t kTokenTile = 8;
-/// Rows for which a ring has room for slots of twice the columns.
-static constexpr int64_t kDeepRows = 2;
 /// Blocks of features whose products interleave; with groups each block holds
 /// sums of a group besides.
 static constexpr int64_t kTogether = 4, kGroupedTogether = 2;
 
 //===----------------------------------------------------------------------===//
-// Plan
-//===----------------------------------------------------------------------===//
-
-static int64_t roundRows(int64_t rows) { return llvm::PowerOf2Ceil(rows); }
-
-bool GemvPlan::serves(const LinearShape &shape, int64_t rows) {
-  if (rows > kTokenTile || (shape.norm && shape.inputBytes() != 2))
-    return false;
-  int64_t inputBytes =
-      roundRows(rows) * shape.paddedColumns() * shape.inputBytes();
-  return inputBytes + kSmallestRing +
-             LinearTables::bytes(shape, LinearTables::kAllCopies) <=
-         kLargeBudget;
-}
-
-GemvPlan GemvPlan::get(const LinearShape &shape, int64_t rows,
-                       int64_t multiprocessors, const LinearPairs *pairs) {
-  GemvPlan plan;
-  plan.maxRows = roundRows(rows);
-  // A warp's columns fill whole pairs of right operands.
-  int64_t pairColumns = kInputBlock / shape.inputBytes();
-  plan.depth = std::max(int64_t(1), pairColumns / shape.lineColumns());
-  // A slot costs as many instructions as a line: waiting, scales, places.
-  if (plan.maxRows <= kDeepRows && shape.lines() % (2 * plan.depth) == 0)
-    plan.depth *= 2;
-  plan.rounds = llvm::divideCeil(shape.lines(), kWarps * plan.depth);
-
-  int64_t units = shape.units();
-  plan.grid = std::min(units, multiprocessors);
-  auto blocksOf = [&](int64_t grid) {
-    return static_cast<int64_t>(llvm::divideCeil(units, grid)) *
-           shape.unitBlocks();
-  };
-  plan.isAlone =
-      shape.grouped() && plan.maxRows > 1 && blocksOf(plan.grid) > kMostGrouped;
-  while (blocksOf(plan.grid) > (plan.isAlone ? kMostAlone : kMostBlocks))
-    plan.grid += multiprocessors;
-  plan.blockCount = blocksOf(plan.grid);
-
-  plan.codeBytes = kWarps * plan.depth * kLineBytes;
-  int64_t slotColumns = kWarps * plan.warpColumns(shape);
-  if (shape.grouped()) {
-    int64_t groups = std::max<int64_t>(1, slotColumns / shape.groupColumns);
-    plan.slotScaleBytes = groups * kBlockRows * shape.scaleBytes();
-    plan.slotZeroBytes = shape.zeroPoints ? groups * kBlockRows : 0;
-  }
-  plan.slotBytes = llvm::alignTo(
-      plan.codeBytes + plan.slotScaleBytes + plan.slotZeroBytes, int64_t(128));
-
-  int64_t inputBytes =
-      plan.maxRows * shape.paddedColumns() * shape.inputBytes();
-  int64_t sumBytes = kWarps * plan.blockCount * kBlockRows * plan.maxRows * 4;
-  int64_t pairBytes =
-      pairs ? pairs->sharedBytes(plan.blockCount / 2 * kBlockRows, plan.maxRows)
-            : 0;
-  int64_t tableBytes = LinearTables::bytes(shape, LinearTables::kAllCopies);
-  int64_t outlierBytes =
-      plan.outlierThreads(shape) ? kWarps * kWarp * int64_t(4) : 0;
-  int64_t fixed = inputBytes + pairBytes + tableBytes + outlierBytes + 1024;
-  int64_t budget = kSharedBudget - fixed >= kSmallestRing && !plan.isAlone
-                       ? kSharedBudget
-                       : kLargeBudget;
-  plan.slots = std::min({(budget - fixed) / plan.slotBytes, int64_t(kMostSlots),
-                         plan.rounds * plan.blockCount});
-  // The sums take the ring's place after the last slot.
-  int64_t ringBytes =
-      llvm::alignTo(std::max(plan.slots * plan.slotBytes, sumBytes), 128);
-  plan.input = ringBytes;
-  plan.sums = 0;
-  plan.barriers = plan.input + inputBytes;
-  // After the barriers: the sums of squares of x.
-  plan.tables = llvm::alignTo(plan.barriers + 16 * plan.slots + 4 * kWarps, 16);
-  plan.pairs = plan.tables + tableBytes;
-  plan.outliers = llvm::alignTo(plan.pairs + pairBytes, 4);
-  plan.sharedBytes = plan.outliers + outlierBytes;
-  return plan;
-}
-
-//===----------------------------------------------------------------------===//
-// The kernel
+// The ring
 //===----------------------------------------------------------------------===//
 
 GemvEmitter::RingPlace GemvEmitter::advance(RingPlace place) {
@@ -122,23 +29,39 @@ GemvEmitter::RingPlace GemvEmitter::advance(RingPlace place) {
           b.select(wraps, place.parity ^ 1, place.parity)};
 }
 
-/// Whether the thread block owns its block of features number \p block; null
-/// where all own it.
-Val GemvEmitter::isOwn(int64_t block) {
-  bool even = shape.units() % plan.grid == 0;
-  int64_t unit = block / shape.unitBlocks();
-  int64_t most = plan.blockCount / shape.unitBlocks();
-  return even || unit + 1 < most ? Val() : number(unit) < count;
+/// The place \p slots further, as many as another team has in a round.
+GemvEmitter::RingPlace GemvEmitter::skip(RingPlace place, Val slots) {
+  Val next = place.slot + slots;
+  if (plan.fitsWhole())
+    return {next, place.parity};
+  Val turns = next / plan.slots;
+  return {next % plan.slots, place.parity ^ (turns & 1)};
 }
 
-/// Number in the matrix (i32) of the thread block's \p block.
+/// Whether there is a block number \p block of the warp's share; null where
+/// all thread blocks and teams have one.
+Val GemvEmitter::isOwn(int64_t block) {
+  int64_t unit = block / shape.unitBlocks();
+  int64_t lastTeam = share.teams - 1;
+  int64_t teamUnits = plan.teamBlocks / shape.unitBlocks();
+  if (lastTeam * teamUnits + unit < shape.units() / plan.grid)
+    return {};
+  return share.firstUnit + unit < count;
+}
+
+/// Number in the matrix (i32) of block \p block of the warp's share.
 Val GemvEmitter::blockNumber(int64_t block) {
   int64_t distance = shape.pairDistance;
+  Val own = first + share.firstUnit;
   if (!distance)
-    return first + block;
-  Val pair = first + block / 2;
+    return own + block;
+  Val pair = own + block / 2;
   return pair / distance * (2 * distance) + pair % distance +
          block % 2 * distance;
+}
+
+bool GemvEmitter::isOfSameUnit(int64_t block, int64_t other) const {
+  return block / shape.unitBlocks() == other / shape.unitBlocks();
 }
 
 SmallVector<Val> GemvEmitter::forSlots(
@@ -147,20 +70,23 @@ SmallVector<Val> GemvEmitter::forSlots(
     function_ref<void(ArrayRef<RingPlace>, Val round, int64_t block,
                       MutableArrayRef<Val> carried)>
         visit) {
-  SmallVector<Val> carried = {number(0), number(0)};
+  RingPlace start = {number(0), number(0)};
+  if (share.teams > 1)
+    start = skip(start, share.firstUnit * shape.unitBlocks());
+  SmallVector<Val> carried = {start.slot, start.parity};
   carried.append(init.begin(), init.end());
   SmallVector<Val> last = b.forRange(
       number(0), number(plan.rounds), 1, carried,
       [&](Val round, ArrayRef<Val> values) {
         SmallVector<Val> next(values);
         startRound(round);
-        for (int64_t block = 0; block < plan.blockCount;) {
+        for (int64_t block = 0; block < share.blocks;) {
           Val own = isOwn(block);
-          // The last unit may be another thread block's.
+          // The last units may be another thread block's.
           int64_t count = 1;
-          while (count < together && block + count < plan.blockCount &&
-                 static_cast<bool>(isOwn(block + count)) ==
-                     static_cast<bool>(own))
+          while (count < together && block + count < share.blocks &&
+                 (own ? isOfSameUnit(block, block + count)
+                      : !isOwn(block + count)))
             ++count;
           auto step = [&] {
             SmallVector<Val> inner(next.begin() + 2, next.end());
@@ -175,12 +101,17 @@ SmallVector<Val> GemvEmitter::forSlots(
             result.append(inner);
             return result;
           };
-          auto skip = [&] { return next; };
+          auto leave = [&] { return next; };
           if (own)
-            next = b.ifElse(own, function_ref<SmallVector<Val>()>(step), skip);
+            next = b.ifElse(own, function_ref<SmallVector<Val>()>(step), leave);
           else
             next = step();
           block += count;
+        }
+        if (share.teams > 1) {
+          RingPlace place = skip({next[0], next[1]}, share.others);
+          next[0] = place.slot;
+          next[1] = place.parity;
         }
         return next;
       });
@@ -199,7 +130,7 @@ void GemvEmitter::emit() {
   b.ifThen(thread == 0, [&] {
     b.forRange(number(0), number(plan.slots), 1, [&](Val slot) {
       full(slot).init(1);
-      empty(slot).init(GemvPlan::kWarps);
+      empty(slot).init(GemvPlan::kColumnWarps);
     });
     fenceMbarrierInit(b);
   });
@@ -207,8 +138,7 @@ void GemvEmitter::emit() {
   frame.barrier();
   frame.launchDependents();
   b.ifElse(
-      warp == GemvPlan::kWarps, [&] { emitProducer(); },
-      [&] { emitConsumer(); });
+      warp == plan.warps(), [&] { emitProducer(); }, [&] { emitConsumer(); });
 }
 
 //===----------------------------------------------------------------------===//
@@ -216,6 +146,7 @@ void GemvEmitter::emit() {
 //===----------------------------------------------------------------------===//
 
 void GemvEmitter::emitProducer() {
+  share = {plan.blockCount, /*teams=*/1, number(0), number(0)};
   b.ifThen(lane == 0, [&] {
     forSlots(
         1, {}, [](Val) {},
@@ -231,7 +162,7 @@ void GemvEmitter::emitCopies(RingPlace place, Val round, int64_t block) {
   Ptr slot = shared.at(place.slot * plan.slotBytes);
   Val row = b.extendUnsigned(blockNumber(block), b.i64());
 
-  int64_t slotLines = GemvPlan::kWarps * plan.depth;
+  int64_t slotLines = GemvPlan::kColumnWarps * plan.depth;
   bool whole = shape.lines() % slotLines == 0;
   Val codeBytes = number(plan.codeBytes);
   if (!whole)
@@ -274,6 +205,16 @@ void GemvEmitter::emitCopies(RingPlace place, Val round, int64_t block) {
 
 void GemvEmitter::emitConsumer() {
   rows = b.min(frame.size(buffers.rows), number(plan.maxRows));
+  column = warp;
+  share = {plan.teamBlocks, plan.teams, number(0), number(0)};
+  if (plan.teams > 1) {
+    column = warp % GemvPlan::kColumnWarps;
+    team = warp / GemvPlan::kColumnWarps;
+    share.firstUnit = team * (plan.teamBlocks / shape.unitBlocks());
+    share.others =
+        b.select(team == 0, count * shape.unitBlocks() - plan.teamBlocks,
+                 number(plan.teamBlocks));
+  }
   if (pairs)
     pairs->prepare(frame, pairPlace());
   holdTerms(/*isFixed=*/true);
@@ -281,14 +222,18 @@ void GemvEmitter::emitConsumer() {
     emitNormalizedInput();
   } else {
     frame.waitForPrevious();
-    emitPlainInput();
+    if (copiesInput())
+      beginInput();
+    else
+      emitUnalignedInput();
   }
   holdTerms(/*isFixed=*/false);
   holdOutliers();
-  frame.barrier(kConsumers, GemvPlan::kWarps * kWarp);
+  if (!copiesInput())
+    frame.barrier(kConsumers, plan.consumers());
 
   SmallVector<Val> sums(
-      blockSums() * plan.blockCount,
+      blockSums() * plan.teamBlocks,
       b.zero(shape.input == InputFormat::Int8 ? b.i32() : b.f32()));
   sums = forSlots(
       shape.grouped() ? kGroupedTogether : kTogether, sums,
@@ -302,28 +247,46 @@ void GemvEmitter::emitConsumer() {
 
 /// Loads the right operands of the warp's columns.
 void GemvEmitter::loadOperands(Val round) {
+  if (copiesInput())
+    awaitInput(round);
   if (shape.doubleScales)
-    firstGroup = round * (GemvPlan::kWarps * plan.warpColumns(shape)) /
+    firstGroup = round * (GemvPlan::kColumnWarps * plan.warpColumns(shape)) /
                  shape.groupColumns;
   if (shape.lacksGroup())
     lastGroup = number(shape.groups() - 1) -
-                round * (GemvPlan::kWarps * plan.warpColumns(shape) /
+                round * (GemvPlan::kColumnWarps * plan.warpColumns(shape) /
                          shape.groupColumns);
   int64_t blocks = plan.warpColumns(shape) * shape.inputBytes() / kInputBlock;
+  Val block = (round * GemvPlan::kColumnWarps + column) * blocks;
   // Rows of x that a kernel of few rows lacks: their sums are never stored.
-  Val token = b.min(lane / 4, number(plan.maxRows - 1));
-  Val block = (round * GemvPlan::kWarps + warp) * blocks;
+  Val token = b.min(lane % GemvPlan::kMostRows, number(plan.maxRows - 1));
+  auto load = [&] {
+    SmallVector<Val> words;
+    for (int64_t i = 0; i < blocks; ++i)
+      words.append(loadMatrices(
+          inputPiece((block + i) * plan.maxRows + token, lane / 8)));
+    return words;
+  };
+  auto nothing = [&] { return SmallVector<Val>(4 * blocks, number(0)); };
   // Past the last column the warp has nothing to multiply.
-  block = b.min(
-      block, number(shape.paddedColumns() * shape.inputBytes() / kInputBlock -
-                    blocks));
+  SmallVector<Val> words =
+      allHaveColumns()
+          ? load()
+          : b.ifElse(hasColumns(round), function_ref<SmallVector<Val>()>(load),
+                     nothing);
   operands.clear();
-  for (int64_t i = 0; i < blocks; ++i) {
-    Val words = inputPair((block + i) * plan.maxRows + token, lane % 4)
-                    .load(b.vec(4, b.i32()), kPairBytes);
-    for (int64_t step = 0; step < 2; ++step)
-      operands.push_back({words.lane(2 * step), words.lane(2 * step + 1)});
-  }
+  for (size_t i = 0; i < words.size(); i += 2)
+    operands.push_back({words[i], words[i + 1]});
+}
+
+/// Whether all warps have columns in all rounds.
+bool GemvEmitter::allHaveColumns() const {
+  return shape.lines() % (GemvPlan::kColumnWarps * plan.depth) == 0;
+}
+
+/// Whether the warp has columns in a round.
+Val GemvEmitter::hasColumns(Val round) {
+  return (round * GemvPlan::kColumnWarps + column) * plan.depth < shape.lines();
 }
 
 /// Number of a segment's group in its slot. A segment is the part of the
@@ -332,11 +295,11 @@ Val GemvEmitter::groupInSlot(Val segment) {
   int64_t columns = plan.warpColumns(shape);
   // Padding takes the last group's scale: what lies behind it may be NaN.
   if (lastGroup)
-    return b.min(warp * (columns / shape.groupColumns) + segment, lastGroup);
+    return b.min(column * (columns / shape.groupColumns) + segment, lastGroup);
   if (shape.groupColumns >= columns)
-    return warp * columns /
-           std::min(shape.groupColumns, GemvPlan::kWarps * columns);
-  return warp * (columns / shape.groupColumns) + segment;
+    return column * columns /
+           std::min(shape.groupColumns, GemvPlan::kColumnWarps * columns);
+  return column * (columns / shape.groupColumns) + segment;
 }
 
 int64_t GemvEmitter::segmentCount() const {
@@ -431,12 +394,11 @@ void GemvEmitter::multiply(ArrayRef<RingPlace> places, Val round, int64_t block,
   auto product = [&] { return multiplySlots(places, common, own); };
   auto nothing = [&] { return SmallVector<Val>(own.begin(), own.end()); };
   SmallVector<Val> total;
-  if (shape.lines() % (GemvPlan::kWarps * plan.depth) == 0)
+  if (allHaveColumns())
     total = product();
   else
-    total =
-        b.ifElse((round * GemvPlan::kWarps + warp) * plan.depth < shape.lines(),
-                 function_ref<SmallVector<Val>()>(product), nothing);
+    total = b.ifElse(hasColumns(round),
+                     function_ref<SmallVector<Val>()>(product), nothing);
   llvm::copy(total, own.begin());
   if (plan.fitsWhole())
     return;
@@ -462,7 +424,7 @@ SmallVector<Val> GemvEmitter::multiplySlots(ArrayRef<RingPlace> places,
       zeros(places.size());
   for (auto [i, place] : llvm::enumerate(places)) {
     Ptr slot = shared.at(place.slot * plan.slotBytes);
-    Ptr codes = slot.at(warp * (plan.depth * kLineBytes) + lane * kLaneBytes);
+    Ptr codes = slot.at(column * (plan.depth * kLineBytes) + lane * kLaneBytes);
     for (int64_t d = 0; d < plan.depth; ++d)
       lines[i].push_back(
           codes.at(d * kLineBytes).load(b.vec(4, b.i32()), kLaneBytes));

@@ -5,9 +5,9 @@
 //
 //===----------------------------------------------------------------------===//
 //
-// Parts of one class: Gemv.cpp has the plan, the ring and the products,
-// GemvInput.cpp brings x to shared memory, GemvResults.cpp adds what the warps
-// found and stores y. Gemv.h describes the kernel.
+// Parts of one class: Gemv.cpp has the ring and the products, GemvInput.cpp
+// brings x to shared memory, GemvResults.cpp adds what the warps found and
+// stores y. Gemv.h describes the kernel, GemvPlan.cpp cuts it.
 //
 //===----------------------------------------------------------------------===//
 
@@ -20,12 +20,12 @@
 
 namespace mlir::qlm::cuda {
 
-/// Bytes of x that hold the right operands of two steps of a lane.
-inline constexpr int64_t kPairBytes = 16;
-/// The same of the four lanes of a row.
-inline constexpr int64_t kInputBlock = 4 * kPairBytes;
+/// Bytes of a row in the right operands of two steps.
+inline constexpr int64_t kInputBlock = 4 * kPieceBytes;
 /// Barrier of the warps that multiply.
 inline constexpr int64_t kConsumers = 1;
+/// Barriers of the warps of both teams that have the same columns.
+inline constexpr int64_t kFirstPair = 2;
 
 class GemvEmitter {
 public:
@@ -34,8 +34,7 @@ public:
               LinearPairs *pairs)
       : frame(frame), b(frame.builder()), shape(shape), plan(plan),
         buffers(buffers), pairs(pairs), shared(frame.dynamicShared()),
-        tables(frame, shape, buffers, shared.at(plan.tables),
-               LinearTables::kAllCopies),
+        tables(frame, shape, buffers, shared.at(plan.tables), plan.tableCopies),
         unpacker(b, shape, tables),
         epilogue(b, shape, buffers, unpacker.factor()) {}
   void emit();
@@ -44,6 +43,14 @@ private:
   /// Where a ring stands: its slot, and the parity of that slot's turn.
   struct RingPlace {
     kernel::Val slot, parity;
+  };
+
+  /// The blocks of features of a warp, in the order of the ring.
+  struct Share {
+    int64_t blocks = 0; ///< at most
+    int64_t teams = 1;
+    kernel::Val firstUnit; ///< among the thread block's
+    kernel::Val others;    ///< slots of the other team between two rounds
   };
 
   kernel::Mbarrier full(kernel::Val slot) {
@@ -55,6 +62,7 @@ private:
   }
   kernel::Val number(int64_t value) { return b.constant(b.i32(), value); }
   RingPlace advance(RingPlace place);
+  RingPlace skip(RingPlace place, kernel::Val slots);
   /// Visits the slots in order, rounds outside, blocks of features inside, up
   /// to \p together blocks at a time.
   SmallVector<kernel::Val> forSlots(
@@ -64,13 +72,19 @@ private:
                         MutableArrayRef<kernel::Val> carried)>
           visit);
   kernel::Val isOwn(int64_t block);
+  bool isOfSameUnit(int64_t block, int64_t other) const;
   kernel::Val blockNumber(int64_t block);
   LinearPairs::Place pairPlace();
 
   void emitProducer();
   void emitCopies(RingPlace place, kernel::Val round, int64_t block);
   void emitConsumer();
-  void emitPlainInput();
+  bool copiesInput() const;
+  int64_t roundsAhead() const;
+  void copyInput(kernel::Val round);
+  void beginInput();
+  void awaitInput(kernel::Val round);
+  void emitUnalignedInput();
   void emitNormalizedInput();
   SmallVector<kernel::Val> loadEight(kernel::Ptr from, kernel::Val piece,
                                      bool isInside = false);
@@ -78,10 +92,8 @@ private:
                        ArrayRef<kernel::Val> x, ArrayRef<kernel::Val> w,
                        kernel::Val factor);
   kernel::Val normFactor(kernel::Val token, kernel::Val sum);
-  kernel::Ptr inputPair(kernel::Val number, kernel::Val quarter);
-  void storeInput(kernel::Val token, kernel::Val piece, kernel::Val words);
-  void forPieces(kernel::Val place, int64_t threads,
-                 function_ref<void(kernel::Val piece)> body);
+  kernel::Ptr inputPiece(kernel::Val number, kernel::Val piece);
+  kernel::Ptr inputPlace(kernel::Val token, kernel::Val piece);
   kernel::Val sourceRow(kernel::Val token);
   void loadOperands(kernel::Val round);
   void multiply(ArrayRef<RingPlace> places, kernel::Val round, int64_t block,
@@ -91,6 +103,8 @@ private:
                 ArrayRef<SmallVector<kernel::Val>> shared,
                 ArrayRef<kernel::Val> sums);
   int64_t blockSums() const;
+  bool allHaveColumns() const;
+  kernel::Val hasColumns(kernel::Val round);
   int64_t segmentCount() const;
   SmallVector<kernel::Val> loadCommon(int64_t block);
   SmallVector<SmallVector<kernel::Val>>
@@ -132,6 +146,9 @@ private:
   kernel::Val outlierCount;
 
   kernel::Val thread, warp, lane, first, count, rows;
+  /// Of a warp that multiplies: its number in its team, and that.
+  kernel::Val column, team;
+  Share share;
   /// The first group of a round, and the last one's number in its slots, where
   /// that matters.
   kernel::Val firstGroup, lastGroup;

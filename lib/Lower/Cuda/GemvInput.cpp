@@ -14,31 +14,21 @@ using namespace mlir::qlm::kernel;
 
 /// Pieces of 8 elements of a row that a thread normalizes in registers.
 static constexpr int64_t kHeldPieces = 4;
-/// Pieces of 16 bytes of x that a thread loads before it stores one.
-static constexpr int64_t kPiecesTogether = 8;
+/// Rounds whose x is on its way before a warp multiplies by it.
+static constexpr int64_t kRoundsAhead = 4;
 
-/// The operands of lane \p quarter of four, in the input block (of 64 bytes)
-/// of number \p number: block of columns * maxRows + row. Eight neighbouring
-/// input blocks that store a word each, as a warp does, use all banks: the
-/// quarters of every other pair change places.
-Ptr GemvEmitter::inputPair(Val number, Val quarter) {
-  Val place = quarter ^ ((number >> 1) & 3);
-  return shared.at(plan.input).at(number * kInputBlock + place * kPairBytes);
+/// Piece \p piece of four, 16 bytes, of the input block (of 64 bytes) of
+/// number \p number: block of columns * maxRows + row. The same piece of eight
+/// neighbouring input blocks, as a warp loads it, lies in all banks: the pieces
+/// of every other pair change places.
+Ptr GemvEmitter::inputPiece(Val number, Val piece) {
+  Val place = piece ^ ((number >> 1) & 3);
+  return shared.at(plan.input).at(number * kInputBlock + place * kPieceBytes);
 }
 
-/// Stores 16 bytes of a row, \p piece of them, in the order of the right
-/// operand: word i belongs to lane i of the row's four.
-void GemvEmitter::storeInput(Val token, Val piece, Val words) {
-  Val inputBlock = piece / 4 * plan.maxRows + token;
-  for (int64_t i = 0; i < 4; ++i)
-    inputPair(inputBlock, number(i)).at(piece % 4 * 4).store(words.lane(i));
-}
-
-/// Calls \p body for the 16-byte pieces of a padded row that are \p place's.
-void GemvEmitter::forPieces(Val place, int64_t threads,
-                            function_ref<void(Val piece)> body) {
-  int64_t pieces = shape.paddedColumns() * shape.inputBytes() / 16;
-  b.forRange(place, number(pieces), threads, body);
+/// Where piece \p piece of a row goes.
+Ptr GemvEmitter::inputPlace(Val token, Val piece) {
+  return inputPiece(piece / 4 * plan.maxRows + token, piece % 4);
 }
 
 /// A step's row for a token of the kernel: rows that the step lacks repeat one
@@ -47,58 +37,87 @@ Val GemvEmitter::sourceRow(Val token) {
   return b.extendUnsigned(b.max(b.min(token, rows - 1), number(0)), b.i64());
 }
 
-/// Four threads load an input block, so that neighbouring ones differ in rows
-/// first. A thread's pieces are all on their way before the first one is
-/// stored.
-void GemvEmitter::emitPlainInput() {
-  constexpr int64_t kThreads = GemvPlan::kWarps * kWarp;
-  int64_t pieceColumns = 16 / shape.inputBytes();
+/// Whether rows of x are aligned to what asynchronous copies move.
+bool GemvEmitter::copiesInput() const {
+  return !shape.norm && shape.columns * shape.inputBytes() % kPieceBytes == 0;
+}
+
+/// Starts the copies of the warp's columns in a round: nobody else reads them.
+/// Four lanes copy an input block.
+void GemvEmitter::copyInput(Val round) {
+  int64_t pieceColumns = kPieceBytes / shape.inputBytes();
+  int64_t blocks = plan.warpColumns(shape) * shape.inputBytes() / kInputBlock;
+  int64_t pieces = blocks * 4 * plan.maxRows;
+  int64_t rowPieces = shape.paddedColumns() / pieceColumns;
+  int64_t together = plan.teams * kWarp;
+  for (int64_t i = 0; i < pieces; i += together) {
+    Val own = (team ? lane + team * kWarp : lane) + i;
+    Val inputBlock = own / 4;
+    Val token = inputBlock % plan.maxRows;
+    Val block = (round * GemvPlan::kColumnWarps + column) * blocks;
+    Val piece = (block + inputBlock / plan.maxRows) * 4 + lane % 4;
+    auto copy = [&] {
+      Ptr row = buffers.input.at(sourceRow(token) *
+                                 (shape.columns * shape.inputBytes()));
+      Ptr to = inputPlace(token, piece);
+      if (shape.columns == shape.paddedColumns())
+        return copyAsync16(to, row.at(piece * kPieceBytes));
+      Val inside = piece < shape.columns / pieceColumns;
+      copyAsync16(to, row.at(b.select(inside, piece * kPieceBytes, number(0))),
+                  b.select(inside, number(kPieceBytes), number(0)));
+    };
+    Val exists;
+    if (!allHaveColumns())
+      exists = piece < rowPieces;
+    if (i + together > pieces)
+      exists = exists ? exists & (own < pieces) : own < pieces;
+    if (exists)
+      b.ifThen(exists, copy);
+    else
+      copy();
+  }
+}
+
+/// Starts the copies of the first rounds.
+void GemvEmitter::beginInput() {
+  for (int64_t round = 0; round < roundsAhead(); ++round) {
+    copyInput(number(round));
+    commitCopies(b);
+  }
+}
+
+int64_t GemvEmitter::roundsAhead() const {
+  return std::min(kRoundsAhead, plan.rounds);
+}
+
+/// Waits for the copies of a round, and starts those of a later one. Each round
+/// commits a group, so that as many are under way in all.
+void GemvEmitter::awaitInput(Val round) {
+  if (plan.rounds > roundsAhead()) {
+    Val later = round + roundsAhead();
+    b.ifThen(later < plan.rounds, [&] { copyInput(later); });
+  }
+  commitCopies(b);
+  waitCopies(b, roundsAhead());
+  if (team)
+    namedBarrier(b, column + kFirstPair, plan.teams * kWarp);
+  else
+    frame.syncWarp();
+}
+
+/// Rows that are not aligned are loaded element by element, by all threads.
+void GemvEmitter::emitUnalignedInput() {
+  int64_t pieceColumns = kPieceBytes / shape.inputBytes();
   int64_t pieces = shape.paddedColumns() / pieceColumns * plan.maxRows;
-  struct Piece {
-    Val token, number, words;
-  };
-  // The thread's piece of number i.
-  auto locate = [&](Val i) {
-    Val inputBlock = (thread + i * kThreads) / 4;
-    return Piece{inputBlock % plan.maxRows,
-                 inputBlock / plan.maxRows * 4 + thread % 4, Val()};
-  };
-  auto load = [&](const Piece &piece, bool isInside) {
-    Ptr row = buffers.input.at(sourceRow(piece.token) *
+  b.forRange(thread, number(pieces), plan.consumers(), [&](Val i) {
+    Val token = i % plan.maxRows, piece = i / plan.maxRows;
+    Ptr row = buffers.input.at(sourceRow(token) *
                                (shape.columns * shape.inputBytes()));
-    return isInside ? row.at(piece.number * 16).load(b.vec(4, b.i32()), 16)
-                    : loadPiece(b, row, piece.number * pieceColumns,
-                                shape.columns, shape.inputBytes());
-  };
-  // Rows that are not aligned are loaded element by element.
-  if (shape.columns % pieceColumns != 0) {
-    Val own = number(llvm::divideCeil(pieces, kThreads));
-    return b.forRange(number(0), own, 1, [&](Val i) {
-      Piece piece = locate(i);
-      b.ifThen(thread + i * kThreads < pieces, [&] {
-        storeInput(piece.token, piece.number, load(piece, /*isInside=*/false));
-      });
-    });
-  }
-  int64_t turns = llvm::divideCeil(pieces, kThreads);
-  // Pieces of input blocks without padding.
-  int64_t whole = shape.columns / (4 * pieceColumns) * 4 * plan.maxRows;
-  for (int64_t first = 0; first < turns; first += kPiecesTogether) {
-    int64_t last = std::min(first + kPiecesTogether, turns);
-    SmallVector<Piece> held;
-    for (int64_t i = first; i < last; ++i) {
-      held.push_back(locate(number(i)));
-      held.back().words = load(held.back(), (i + 1) * kThreads <= whole);
-    }
-    for (int64_t i = first; i < last; ++i) {
-      const Piece &piece = held[i - first];
-      auto store = [&] { storeInput(piece.token, piece.number, piece.words); };
-      if ((i + 1) * kThreads <= pieces)
-        store();
-      else
-        b.ifThen(thread + i * kThreads < pieces, store);
-    }
-  }
+    inputPlace(token, piece)
+        .store(loadPiece(b, row, piece * pieceColumns, shape.columns,
+                         shape.inputBytes()),
+               kPieceBytes);
+  });
 }
 
 /// Eight f32 of a row of floats; zero past the columns, unless \p isInside.
@@ -128,13 +147,13 @@ void GemvEmitter::storeNormalized(Val token, Val piece, ArrayRef<Val> x,
       pair = b.insert(pair, x[2 * i + j] * factor * w[2 * i + j], j);
     words = b.insert(words, b.bitcast(b.fromF32(pair, half), b.i32()), i);
   }
-  storeInput(token, piece, words);
+  inputPlace(token, piece).store(words, kPieceBytes);
 }
 
 /// A thread keeps its part of the row in registers, if that is short; the
 /// norm's weights are there before the kernel waits for x.
 void GemvEmitter::emitNormalizedInput() {
-  int64_t threads = GemvPlan::kWarps * kWarp / plan.maxRows;
+  int64_t threads = plan.consumers() / plan.maxRows;
   Val token = thread / threads, place = thread % threads;
   // Rows that the step lacks repeat one that it has; nobody stores them.
   Val source = b.max(b.min(token, rows - 1), number(0));
@@ -187,11 +206,11 @@ void GemvEmitter::emitNormalizedInput() {
 
 /// 1 / sqrt(mean of squares + epsilon) of a token, from the threads' sums.
 Val GemvEmitter::normFactor(Val token, Val sum) {
-  int64_t warps = GemvPlan::kWarps / plan.maxRows;
+  int64_t warps = plan.warps() / plan.maxRows;
   Ptr squares = shared.at(plan.barriers + 16 * plan.slots);
   sum = frame.warpSum(sum);
   b.ifThen(lane == 0, [&] { squares.at(warp * 4).store(sum); });
-  frame.barrier(kConsumers, GemvPlan::kWarps * kWarp);
+  frame.barrier(kConsumers, plan.consumers());
   Val total = b.zero(b.f32());
   for (int64_t i = 0; i < warps; ++i)
     total = total + squares.at((token * warps + i) * 4).load(b.f32());

@@ -13,17 +13,20 @@ using namespace mlir::qlm::cuda;
 using namespace mlir::qlm::kernel;
 
 void GemvEmitter::emitResults(ArrayRef<Val> sums) {
-  int64_t threads = GemvPlan::kWarps * kWarp;
-  int64_t features = plan.blockCount * kBlockRows;
+  int64_t threads = plan.consumers();
+  int64_t features = plan.sumFeatures();
   Type type = sums[0].type();
   // Reduce: [warp][token][feature]; all slots are read before.
   frame.barrier(kConsumers, threads);
+  Val feature = lane / 4;
+  if (team)
+    feature = feature + team * (plan.teamBlocks * kBlockRows);
   Val token = lane % 4 * 2;
   for (int64_t t = 0; t < std::min(plan.maxRows, int64_t(2)); ++t)
     b.ifThen(token + t < plan.maxRows, [&] {
       Ptr place = shared.at(
-          ((warp * plan.maxRows + token + t) * features + lane / 4) * 4);
-      for (int64_t block = 0; block < plan.blockCount; ++block)
+          ((column * plan.maxRows + token + t) * features + feature) * 4);
+      for (int64_t block = 0; block < plan.teamBlocks; ++block)
         for (int64_t half = 0; half < 2; ++half)
           place.at((block * kBlockRows + half * 8) * 4)
               .store(sums[blockSums() * block + half * blockSums() / 2 + t]);
@@ -34,7 +37,7 @@ void GemvEmitter::emitResults(ArrayRef<Val> sums) {
   // Store: neighbouring threads have neighbouring features.
   auto load = [&](Val row, Val feature) {
     Val sum;
-    for (int64_t w = 0; w < GemvPlan::kWarps; ++w) {
+    for (int64_t w = 0; w < GemvPlan::kColumnWarps; ++w) {
       Val part = shared.at(((row + w * plan.maxRows) * features + feature) * 4)
                      .load(type);
       sum = w ? sum + part : part;
@@ -163,7 +166,7 @@ GemvEmitter::Output GemvEmitter::locate(Val number) {
 /// depends on no other kernel, or the rest.
 void GemvEmitter::holdTerms(bool isFixed) {
   int64_t outputs = outputCount();
-  if (outputs * plan.maxRows > GemvPlan::kWarps * kWarp)
+  if (outputs * plan.maxRows > plan.consumers())
     return;
   Output output = locate(thread % outputs);
   Val row = thread / outputs;
@@ -218,7 +221,7 @@ LinearPairs::Place GemvEmitter::pairPlace() {
   LinearPairs::Place place;
   place.shared = shared.at(plan.pairs);
   place.thread = thread;
-  place.threads = GemvPlan::kWarps * kWarp;
+  place.threads = plan.consumers();
   place.rows = rows;
   place.maxRows = plan.maxRows;
   place.first = first * kBlockRows;

@@ -41,6 +41,8 @@ inline constexpr int64_t kBlockRows = 16;
 /// Bytes that a warp loads at once, and a lane of it.
 inline constexpr int64_t kLineBytes = 512;
 inline constexpr int64_t kLaneBytes = 16;
+/// What asynchronous copies of a thread move at once.
+inline constexpr int64_t kPieceBytes = 16;
 /// Columns are padded to a multiple of this.
 inline constexpr int64_t kPaddedColumns = 64;
 inline constexpr int64_t kWarp = 32;

@@ -45,7 +45,9 @@ void LinearTables::fill() {
 void LinearTables::fillPairs() {
   Ptr values = frame.constantTable(::qlm::format::kNormalFloat4);
   laneByte = frame.lane() % copies * kCopyBytes;
-  int64_t rowBytes = copies * kCopyBytes, chunks = rowBytes / kChunkBytes;
+  int64_t rowBytes = copies * kCopyBytes;
+  // What lies behind the last lane's copy is never read.
+  int64_t chunks = std::min(copies, kWarp) * kCopyBytes / kChunkBytes;
   frame.forStride(
       frame.thread(), b.constant(b.i32(), kPairs), frame.threads(),
       [&](Val pair) {
@@ -78,6 +80,8 @@ static Val selectBits(Val mask, Val a, Val c) {
 ///   word        |7654|3210|   (nibbles; 0 and 4 are a pair, 2 and 6, ...)
 ///   moved          |6|2|4|0|  from `first` on
 SmallVector<Val> LinearTables::lookUp(Val word) {
+  if (copies == kByteCopies)
+    return lookUpBytes(word);
   int64_t first = llvm::Log2_64(copies * kCopyBytes);
   Val lower = b.constant(b.i32(), int64_t(0x0F0F) << first);
   Val whole = b.constant(b.i32(), (kPairs - 1) << first);
@@ -89,6 +93,26 @@ SmallVector<Val> LinearTables::lookUp(Val word) {
       Val at = andOr(i ? moved >> 8 : moved, whole, laneByte);
       registers[odd + 2 * i] = place.at(at).load(b.i32());
     }
+  }
+  return registers;
+}
+
+/// With rows of 256 bytes a pair's number is the second byte of its place, and
+/// the lane's copy the first: one permutation makes the address. Four pairs
+/// come to lie in bytes:
+///
+///   word   |7654|3210|
+///   moved  |7351|6240|   (nibbles)
+SmallVector<Val> LinearTables::lookUpBytes(Val word) {
+  Val kept = b.constant(b.i32(), int64_t(0xF0F00F0F));
+  Val lower = b.constant(b.i32(), int64_t(0x0000FFFF));
+  Val moved = selectBits(kept, word, selectBits(lower, word >> 12, word << 12));
+  SmallVector<Val> registers;
+  for (int64_t number : {0, 2, 1, 3}) {
+    // Bytes of the address: the copy, the pair, zeros.
+    Val bytes = b.constant(b.i32(), int64_t(0x5504) | number << 4);
+    registers.push_back(
+        place.at(permuteBytes(moved, laneByte, bytes)).load(b.i32()));
   }
   return registers;
 }

@@ -18,7 +18,8 @@
 // a GEMV with 16: 667 lines a multiprocessor of a 22016 x 4096 linear are
 // 10,700 cycles of lookups without conflicts, and 10 us are its bytes.
 // By arithmetic alone (byte permutations, which run at half of the rate) a word
-// of 8 codes takes 21 instructions, with the table 12 and 4 lookups.
+// of 8 codes takes 21 instructions, with the table 12 and 4 lookups; with rows
+// of 256 bytes, 32 copies in each, 8 and 4 lookups (LinearTables::lookUpBytes).
 //
 // Scales of double quantization are codes themselves:
 // scale = map[code] * absmax[index / 256] + offset, where index counts the
@@ -38,6 +39,8 @@ class LinearTables {
 public:
   /// Copies of a pair of NF4 values.
   static constexpr int64_t kFewCopies = 16, kAllCopies = kWarp;
+  /// As many as fill 256 bytes a pair: places for those that no lane reads.
+  static constexpr int64_t kByteCopies = 64;
 
   /// Shared memory that \p shape's tables take, in whole 128 bytes.
   static int64_t bytes(const LinearShape &shape, int64_t copies);
@@ -61,6 +64,7 @@ public:
 
 private:
   void fillPairs();
+  SmallVector<kernel::Val> lookUpBytes(kernel::Val word);
 
   kernel::GpuKernelFrame &frame;
   kernel::KernelBuilder &b;

@@ -242,17 +242,19 @@ static FailureOr<CudaKernel> emitGemvLinear(PackedLinearOp op,
                                             const FoldedLinear &folded,
                                             int64_t rows,
                                             const CudaRequest &request) {
-  LLVM::LLVMFuncOp function = request.createKernel(GemvPlan::kThreads);
+  // What the pairs keep doesn't change the number of threads.
+  int64_t processors = request.target.processors;
+  LLVM::LLVMFuncOp function = request.createKernel(
+      GemvPlan::get(folded.shape, rows, processors).threads());
   GpuKernelFrame frame(function);
   LinearBuffers buffers = getBuffers(op, frame, request.rows);
   std::unique_ptr<LinearPairs> pairs = folded.bind(op, frame, buffers);
-  GemvPlan plan =
-      GemvPlan::get(folded.shape, rows, request.target.processors, pairs.get());
+  GemvPlan plan = GemvPlan::get(folded.shape, rows, processors, pairs.get());
   setResidentBlocks(function, plan.residentBlocks());
   emitGemv(frame, folded.shape, plan, buffers, pairs.get());
   CudaKernel kernel;
   kernel.grid = request.blocksPerStep(plan.grid);
-  kernel.blockThreads = GemvPlan::kThreads;
+  kernel.blockThreads = plan.threads();
   kernel.sharedBytes = plan.sharedBytes;
   return kernel;
 }

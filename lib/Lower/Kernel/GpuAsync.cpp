@@ -156,6 +156,10 @@ void kernel::namedBarrier(KernelBuilder &b, int64_t id, int64_t threads) {
                 ";");
 }
 
+void kernel::namedBarrier(KernelBuilder &b, Val id, int64_t threads) {
+  effect(b, "bar.sync $0, " + std::to_string(threads) + ";", "r", {id});
+}
+
 void kernel::arriveNamedBarrier(KernelBuilder &b, int64_t id, int64_t threads) {
   effect(b, "bar.arrive " + std::to_string(id) + ", " +
                 std::to_string(threads) + ";");

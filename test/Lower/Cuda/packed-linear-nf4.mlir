@@ -11,17 +11,23 @@
 // CHECK-NOT: packed_linear_plain
 
 // A table of the 256 pairs of codes and the map of the scales' codes; then a
-// lookup a pair, whose address is masked to a multiple of 128 (32 copies; of
-// 64, 16 copies, in the GEMM), and a scale from map, absmax and offset, which
-// one lane finds for the four that use it.
+// lookup a pair, whose address is the lane's byte and the pair's (selectors
+// 0x5504, 0x5524, 0x5514 and 0x5534; masked to a multiple of 64, 16 copies, in
+// the GEMM), and a scale from map, absmax and offset, which one lane finds for
+// the four that use it.
 // CHECK: llvm.mlir.global internal constant @table256
 // CHECK: llvm.mlir.global internal constant @table16
 // CHECK-LABEL: llvm.func @packed_linear_gemv1(
 // CHECK: griddepcontrol launch_dependents
-// CHECK-DAG: arith.constant 32640 : i32
+// CHECK-DAG: arith.constant 21764 : i32
+// CHECK-DAG: arith.constant 21796 : i32
+// CHECK-DAG: arith.constant 21780 : i32
+// CHECK-DAG: arith.constant 21812 : i32
 // CHECK: math.fma
 // CHECK: nvvm.shfl.sync idx
 // CHECK: lop3.b32 $0, $1, $2, $3, 0xE2;
+// CHECK: lop3.b32 $0, $1, $2, $3, 0xE2;
+// CHECK-COUNT-4: prmt.b32
 // CHECK: mma.sync.aligned.m16n8k16.row.col.f32.f16.f16.f32
 // CHECK-LABEL: llvm.func @packed_linear_gemm16(
 // CHECK: arith.constant 16320 : i32

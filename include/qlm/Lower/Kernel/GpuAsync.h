@@ -102,6 +102,7 @@ void awaitFlag(Ptr flag);
 
 /// Waits for \p threads threads at barrier \p id (1 to 15; 0 is the block's).
 void namedBarrier(KernelBuilder &b, int64_t id, int64_t threads);
+void namedBarrier(KernelBuilder &b, Val id, int64_t threads);
 /// Counts as one of its threads without waiting.
 void arriveNamedBarrier(KernelBuilder &b, int64_t id, int64_t threads);
 
