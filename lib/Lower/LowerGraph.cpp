@@ -195,6 +195,7 @@ struct LowerLaunchesPass
 
 void mlir::qlm::buildLowerGraphPipeline(OpPassManager &pm,
                                         StringRef targetCpu) {
+  pm.addPass(createKeepGenerated());
   pm.addPass(createLowerGraphCodes());
   pm.addPass(createCanonicalizerPass());
   pm.addPass(createCSEPass());

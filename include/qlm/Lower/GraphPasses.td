@@ -28,6 +28,29 @@ def FuseGraphLinears : Pass<"qlm-fuse-graph-linears", "::mlir::ModuleOp"> {
   let dependentDialects = ["::mlir::qlm::QlmDialect"];
 }
 
+def KeepGenerated : Pass<"qlm-keep-generated", "::mlir::ModuleOp"> {
+  let summary = "Keeps tensors in memory whose elements are costly";
+  let description = [{
+    Canonicalizing puts the body of a `tensor.generate` where an element is
+    extracted: what takes a loop is then computed again for each use, and a
+    chain of such tensors takes loops inside of loops. A generated tensor whose
+    elements take a loop or a function of `math` becomes a `linalg.map`, which
+    is computed once; others stay.
+
+    ```mlir
+    %s = tensor.generate %n { ^bb0(%i: index): /* scf.for */ } : tensor<?xf32>
+    ```
+    becomes
+    ```mlir
+    %e = tensor.empty(%n) : tensor<?xf32>
+    %s = linalg.map outs(%e : tensor<?xf32>) (%o: f32) { /* scf.for */ }
+    ```
+  }];
+  let dependentDialects = [
+    "::mlir::linalg::LinalgDialect", "::mlir::tensor::TensorDialect"
+  ];
+}
+
 def LowerConvolutions : Pass<"qlm-lower-convolutions", "::mlir::ModuleOp"> {
   let summary = "Convolutions of images to linears of their windows";
   let description = [{
