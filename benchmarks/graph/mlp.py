@@ -91,28 +91,36 @@ def compile_all(folder: Path, quantc: str, cpu: str) -> None:
         )  # fmt: skip
 
 
-def time_ours(folder: Path, tool: str, kind: str, threads: int) -> tuple[float, float]:
+def time_package(
+    tool: str, package: Path, inputs: Path, threads: int, out: Path | None = None
+) -> tuple[float, float]:
+    keep = ["-o", out] if out else []
     done = subprocess.run(
-        [tool, "run", folder / f"{kind}.qlm", "--input", folder / "x.npy",
-         "--threads", str(threads), "--time"],
-        check=True, capture_output=True, text=True,
+        [tool, "run", package, "--input", inputs, "--threads", str(threads), "--time",
+         *keep], check=True, capture_output=True, text=True,
     )  # fmt: skip
     found = json.loads(done.stdout)
     return found["min_us"], found["median_us"]
 
 
-def time_theirs(folder: Path, kind: str, threads: int) -> tuple[float, float]:
+def time_ours(folder: Path, tool: str, kind: str, threads: int) -> tuple[float, float]:
+    return time_package(tool, folder / f"{kind}.qlm", folder / "x.npy", threads)
+
+
+def time_session(
+    path: Path, inputs: dict[str, np.ndarray], threads: int
+) -> tuple[float, float]:
     import onnxruntime as ort
 
     options = ort.SessionOptions()
     options.intra_op_num_threads = threads
     options.inter_op_num_threads = 1
-    name = "qdq" if kind == "static" else kind
     session = ort.InferenceSession(
-        str(folder / f"{name}.onnx"), options, providers=["CPUExecutionProvider"]
+        str(path), options, providers=["CPUExecutionProvider"]
     )
     binding = session.io_binding()
-    binding.bind_cpu_input("x", np.load(folder / "x.npy"))
+    for name, value in inputs.items():
+        binding.bind_cpu_input(name, value)
     binding.bind_output("y")
     times = []
     end = time.perf_counter() + 0.5
@@ -121,6 +129,12 @@ def time_theirs(folder: Path, kind: str, threads: int) -> tuple[float, float]:
         session.run_with_iobinding(binding)
         times.append((time.perf_counter_ns() - before) / 1000)
     return min(times), statistics.median(times)
+
+
+def time_theirs(folder: Path, kind: str, threads: int) -> tuple[float, float]:
+    name = "qdq" if kind == "static" else kind
+    inputs = {"x": np.load(folder / "x.npy")}
+    return time_session(folder / f"{name}.onnx", inputs, threads)
 
 
 def check(folder: Path, tool: str) -> dict[str, float]:

@@ -7,6 +7,8 @@
 
 #include "qlm/Dialect/Graph.h"
 
+#include "mlir/IR/TypeUtilities.h"
+
 using namespace mlir;
 using namespace mlir::qlm::graph;
 
@@ -72,6 +74,48 @@ LogicalResult ShiftedBiasOp::verify() {
   if (getType() != expected || (getBias() && getBias().getType() != expected))
     return emitOpError("(C1) takes a static matrix, bias and result must have "
                        "an element for each of its rows");
+  return success();
+}
+
+//===----------------------------------------------------------------------===//
+// Attention
+//===----------------------------------------------------------------------===//
+
+LogicalResult AttentionOp::verify() {
+  auto left = static_cast<int64_t>(getLeft()),
+       right = static_cast<int64_t>(getRight());
+  if (getTokensFirst().size() != 3 || left < -1 || right < -1)
+    return emitOpError("(C4) takes windows from -1 on and three orders, got ")
+           << left << ", " << right << " and " << getTokensFirst().size();
+  Value values[] = {getQuery(), getKey(), getValue(), getResult()};
+  int64_t heads[4], sizes[4];
+  for (int64_t i = 0; i < 4; ++i) {
+    auto type = dyn_cast<RankedTensorType>(values[i].getType());
+    if (!type || type.getRank() != 4 ||
+        getElementTypeOrSelf(values[i]) != getElementTypeOrSelf(getQuery()))
+      return emitOpError("(C1) takes tensors of rank 4 and of one type");
+    heads[i] = type.getDimSize(getHeadsAxis(i % 3));
+    sizes[i] = type.getDimSize(3);
+    if (heads[i] < 1 || sizes[i] < 1)
+      return emitOpError("(C1) heads and sizes must be known and not 0, got ")
+             << type;
+  }
+  if (heads[0] % heads[1] || heads[1] != heads[2] || heads[0] != heads[3] ||
+      sizes[0] != sizes[1] || sizes[2] != sizes[3])
+    return emitOpError("(C1) heads and sizes must fit, got ")
+           << getOperandTypes() << " and " << getType();
+  if (Value mask = getMask()) {
+    auto type = dyn_cast<RankedTensorType>(mask.getType());
+    if (!type || type.getRank() < 1 || type.getRank() > 4)
+      return emitOpError("(C2) a mask has one to four dimensions, got ")
+             << mask.getType();
+  }
+  if (Value lengths = getLengths()) {
+    auto type = dyn_cast<RankedTensorType>(lengths.getType());
+    if (!type || type.getRank() != 1)
+      return emitOpError("(C3) takes a vector of lengths, got ")
+             << lengths.getType();
+  }
   return success();
 }
 

@@ -6,11 +6,13 @@
 //===----------------------------------------------------------------------===//
 //
 // Each linear becomes one launch, with what GraphRowBlocks.h takes over; what
-// is left over of windows, pools and roundings becomes launches of its own.
+// is left over of windows, pools and roundings becomes launches of its own, as
+// does each attention.
 //
 //===----------------------------------------------------------------------===//
 
 #include "FusedRows.h"
+#include "GraphAttention.h"
 #include "GraphLaunches.h"
 #include "GraphRowBlocks.h"
 #include "GraphWinograd.h"
@@ -23,6 +25,7 @@
 
 #include "mlir/IR/TypeUtilities.h"
 #include "mlir/Pass/PassManager.h"
+#include "llvm/ADT/StringMap.h"
 #include "llvm/ADT/TypeSwitch.h"
 #include "llvm/Support/MathExtras.h"
 
@@ -54,6 +57,7 @@ private:
   LogicalResult writeRows(Operation *op);
   void writeWindows(graph::WindowsOp op);
   void writePool(graph::PoolRowsOp op);
+  void writeAttention(graph::AttentionOp op);
   template <typename Op> void replacePlaces(Op op, StringRef kernel);
   graph::LaunchOp launch(Operation *place, StringRef kernel, Value rows,
                          Value tiles, int64_t scratchBytes, ValueRange inputs,
@@ -64,6 +68,9 @@ private:
   ModuleOp kernels;
   const cpu::Target &target;
   bool isSmall;
+  /// Names and bytes of scratch of the kernels of attentions, by what they are
+  /// made for.
+  llvm::StringMap<std::pair<std::string, int64_t>> attentions;
 };
 
 struct EmitGraphKernelsPass
@@ -234,6 +241,38 @@ void GraphKernelWriter::writePool(graph::PoolRowsOp op) {
   replacePlaces(op, name);
 }
 
+/// Attentions of one kind, as the layers of a model have, share a kernel.
+void GraphKernelWriter::writeAttention(graph::AttentionOp op) {
+  std::string kind;
+  llvm::raw_string_ostream(kind)
+      << op->getAttrDictionary() << op->getOperandTypes() << op.getType();
+  auto [entry, isNew] = attentions.try_emplace(kind);
+  auto &[name, scratchBytes] = entry->second;
+  if (isNew) {
+    name = getFreeKernelName(kernels, "attention");
+    scratchBytes = emitGraphAttention(
+        kernel::createKernelFunction(kernels, name), op, target);
+  }
+  OpBuilder b(op);
+  AttentionLaunch launch = makeAttentionLaunch(b, op);
+  SmallVector<Value> inputs{op.getQuery(), op.getKey(), op.getValue()};
+  for (Value optional : {op.getMask(), op.getLengths()})
+    if (optional)
+      inputs.push_back(optional);
+  inputs.push_back(launch.sizes);
+  Value output =
+      tensor::EmptyOp::create(b, op.getLoc(), launch.result,
+                              getRanked(op.getResult()).getElementType());
+  output = b.createOrFold<tensor::CastOp>(op.getLoc(), op.getType(), output);
+  auto made = graph::LaunchOp::create(
+      b, op.getLoc(), op->getResultTypes(),
+      FlatSymbolRefAttr::get(b.getContext(), name), launch.queries,
+      launch.tiles, b.getI64IntegerAttr(scratchBytes), inputs, output);
+  made->setAttr(kTilesApartAttr, b.getUnitAttr());
+  op.replaceAllUsesWith(made.getResult(0));
+  op.erase();
+}
+
 /// Makes \p op a launch with a tile for each window.
 template <typename Op>
 void GraphKernelWriter::replacePlaces(Op op, StringRef kernel) {
@@ -260,6 +299,10 @@ LogicalResult GraphKernelWriter::writeRest(Operation *op) {
       })
       .Case([&](graph::PoolRowsOp pool) {
         writePool(pool);
+        return success();
+      })
+      .Case([&](graph::AttentionOp attention) {
+        writeAttention(attention);
         return success();
       })
       .Default([](Operation *) { return success(); });

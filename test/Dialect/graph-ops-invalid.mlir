@@ -149,3 +149,51 @@ func.func @pool_rows_average(%x: tensor<64x8xi8>) -> tensor<16x8xi8> {
   %y = graph.pool_rows %x {average, size = array<i64: 8, 8>, kernel = array<i64: 3, 3>, places = array<i64: 4, 4>, pads = array<i64: 1, 1, 1, 1>, strides = array<i64: 2, 2>, dilations = array<i64: 1, 1>} : tensor<64x8xi8> -> tensor<16x8xi8>
   return %y : tensor<16x8xi8>
 }
+
+// -----
+
+func.func @attention_orders(%x: tensor<1x2x4x8xf32>) -> tensor<1x2x4x8xf32> {
+  // expected-error @below {{(C4) takes windows from -1 on and three orders, got -2, -1 and 3}}
+  %y = graph.attention %x, %x, %x {scale = 1.0 : f64, left = -2 : i64, tokensFirst = array<i1: false, false, false>} : (tensor<1x2x4x8xf32>, tensor<1x2x4x8xf32>, tensor<1x2x4x8xf32>) -> tensor<1x2x4x8xf32>
+  return %y : tensor<1x2x4x8xf32>
+}
+
+// -----
+
+func.func @attention_types(%x: tensor<1x2x4x8xf32>, %k: tensor<1x2x4x8xf16>) -> tensor<1x2x4x8xf32> {
+  // expected-error @below {{(C1) takes tensors of rank 4 and of one type}}
+  %y = graph.attention %x, %k, %x {scale = 1.0 : f64, tokensFirst = array<i1: false, false, false>} : (tensor<1x2x4x8xf32>, tensor<1x2x4x8xf16>, tensor<1x2x4x8xf32>) -> tensor<1x2x4x8xf32>
+  return %y : tensor<1x2x4x8xf32>
+}
+
+// -----
+
+func.func @attention_open_heads(%x: tensor<1x?x4x8xf32>) -> tensor<1x?x4x8xf32> {
+  // expected-error @below {{(C1) heads and sizes must be known and not 0, got 'tensor<1x?x4x8xf32>'}}
+  %y = graph.attention %x, %x, %x {scale = 1.0 : f64, tokensFirst = array<i1: false, false, false>} : (tensor<1x?x4x8xf32>, tensor<1x?x4x8xf32>, tensor<1x?x4x8xf32>) -> tensor<1x?x4x8xf32>
+  return %y : tensor<1x?x4x8xf32>
+}
+
+// -----
+
+func.func @attention_heads(%x: tensor<1x3x4x8xf32>, %k: tensor<1x2x4x8xf32>) -> tensor<1x3x4x8xf32> {
+  // expected-error @below {{(C1) heads and sizes must fit, got 'tensor<1x3x4x8xf32>', 'tensor<1x2x4x8xf32>', 'tensor<1x2x4x8xf32>' and 'tensor<1x3x4x8xf32>'}}
+  %y = graph.attention %x, %k, %k {scale = 1.0 : f64, tokensFirst = array<i1: false, false, false>} : (tensor<1x3x4x8xf32>, tensor<1x2x4x8xf32>, tensor<1x2x4x8xf32>) -> tensor<1x3x4x8xf32>
+  return %y : tensor<1x3x4x8xf32>
+}
+
+// -----
+
+func.func @attention_mask(%x: tensor<1x2x4x8xf32>, %m: tensor<i1>) -> tensor<1x2x4x8xf32> {
+  // expected-error @below {{(C2) a mask has one to four dimensions, got 'tensor<i1>'}}
+  %y = graph.attention %x, %x, %x mask %m {scale = 1.0 : f64, tokensFirst = array<i1: false, false, false>} : (tensor<1x2x4x8xf32>, tensor<1x2x4x8xf32>, tensor<1x2x4x8xf32>, tensor<i1>) -> tensor<1x2x4x8xf32>
+  return %y : tensor<1x2x4x8xf32>
+}
+
+// -----
+
+func.func @attention_lengths(%x: tensor<1x2x4x8xf32>, %n: tensor<1x1xi64>) -> tensor<1x2x4x8xf32> {
+  // expected-error @below {{(C3) takes a vector of lengths, got 'tensor<1x1xi64>'}}
+  %y = graph.attention %x, %x, %x lengths %n {scale = 1.0 : f64, tokensFirst = array<i1: false, false, false>} : (tensor<1x2x4x8xf32>, tensor<1x2x4x8xf32>, tensor<1x2x4x8xf32>, tensor<1x1xi64>) -> tensor<1x2x4x8xf32>
+  return %y : tensor<1x2x4x8xf32>
+}

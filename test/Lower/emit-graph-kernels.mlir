@@ -98,3 +98,23 @@ func.func @graph(%x: tensor<16x8xf32>, %w: tensor<1x8x16xf32>, %factor: f32) -> 
   } -> tensor<16x16xf32>
   return %s : tensor<16x16xf32>
 }
+
+// -----
+
+// Attentions of one kind share a kernel. It reads its sizes from a tensor: of
+// queries, keys, the first query's place, the mask's strides and keys; there are
+// as many tiles as blocks of 64 rows, two of a query.
+// CHECK-LABEL: func.func @graph
+// CHECK-SAME: %[[Q:.*]]: tensor<2x4x33x16xf32>, %[[K:.*]]: tensor<2x2x?x16xf32>, %[[V:.*]]: tensor<2x2x?x24xf32>, %[[M:.*]]: tensor<33x?xi1>
+// CHECK-DAG: %[[T:.*]] = arith.constant 33 : index
+// CHECK-DAG: %[[B:.*]] = arith.constant 8 : index
+// CHECK: %[[S:.*]] = tensor.from_elements {{.*}} : tensor<7xi64>
+// CHECK: graph.launch @attention rows %[[T]] tiles %[[B]] ins(%[[Q]], %[[K]], %[[V]], %[[M]], %[[S]] : {{.*}}) outs(%{{.*}} : tensor<2x4x33x24xf32>) {qlm.tiles_apart, scratchBytes = {{.*}}}
+// CHECK: graph.launch @attention rows %[[T]]
+// CHECK: graph.launch @attention_1
+func.func @graph(%q: tensor<2x4x33x16xf32>, %k: tensor<2x2x?x16xf32>, %v: tensor<2x2x?x24xf32>, %m: tensor<33x?xi1>) -> (tensor<2x4x33x24xf32>, tensor<2x4x33x24xf32>, tensor<2x4x33x24xf32>) {
+  %y = graph.attention %q, %k, %v mask %m {scale = 0.25 : f64, tokensFirst = array<i1: false, false, false>} : (tensor<2x4x33x16xf32>, tensor<2x2x?x16xf32>, tensor<2x2x?x24xf32>, tensor<33x?xi1>) -> tensor<2x4x33x24xf32>
+  %z = graph.attention %q, %k, %v mask %m {scale = 0.25 : f64, tokensFirst = array<i1: false, false, false>} : (tensor<2x4x33x16xf32>, tensor<2x2x?x16xf32>, tensor<2x2x?x24xf32>, tensor<33x?xi1>) -> tensor<2x4x33x24xf32>
+  %c = graph.attention %q, %k, %v {causal, scale = 0.25 : f64, tokensFirst = array<i1: false, false, false>} : (tensor<2x4x33x16xf32>, tensor<2x2x?x16xf32>, tensor<2x2x?x24xf32>) -> tensor<2x4x33x24xf32>
+  return %y, %z, %c : tensor<2x4x33x24xf32>, tensor<2x4x33x24xf32>, tensor<2x4x33x24xf32>
+}

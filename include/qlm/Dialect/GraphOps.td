@@ -310,6 +310,73 @@ def Graph_PoolRowsOp : Graph_Op<"pool_rows", [Pure]> {
   let hasVerifier = 1;
 }
 
+//===----------------------------------------------------------------------===//
+// Attention
+//===----------------------------------------------------------------------===//
+
+def Graph_AttentionOp : Graph_Op<"attention",
+    [Pure, AttrSizedOperandSegments]> {
+  let summary = "Attention of queries to keys and values";
+  let description = [{
+    For query t of a head, over the keys u that it sees, in f32:
+
+        s[u] = scale * (query[t] . key[u])
+        s[u] = softcap * tanh(s[u] / softcap)   where softcap isn't 0
+        s[u] = s[u] + mask[t, u]                of a mask of floats
+        result[t] = sum of e^s[u] * value[u] / sum of e^s[u]
+
+    Query t stands at place `first + t` among the keys (`first` is 0 where it
+    isn't given), with `lengths` at `lengths[n] - queries + t`. It sees the keys
+    that a mask of booleans shows, or a mask of floats covers, those below
+    `lengths[n]`, with `causal` those up to its place, and no further than
+    `left` before and `right` after it; -1 is no bound. What no key is left for
+    is 0, or NaN with `emptyIsNan`, as the formula has it.
+
+    `[n, heads, tokens, size]` is the order of each tensor; where
+    `tokensFirst` is true for the queries and the result, the keys, the values,
+    it is `[n, tokens, heads, size]`. Heads of keys serve as many consecutive
+    heads of queries.
+
+    Constraints:
+    - (C1) all four are of rank 4 and one type of floats; heads and sizes are
+      known and not 0, those of keys divide the queries'; queries and keys have
+      one size, as have values and the result.
+    - (C2) `mask` is i1 or floats, of one to four dimensions that broadcast to
+      `[n, heads, queries, keys]`, but for the last, which may be shorter.
+    - (C3) `lengths` has a number for each n.
+    - (C4) `left` and `right` are at least -1, `tokensFirst` has three elements.
+
+    Becomes a launch in `qlm-emit-graph-kernels`.
+
+    ```mlir
+    %y = graph.attention %q, %k, %v {scale = 0.125 : f64, causal, tokensFirst = array<i1: false, false, false>} : (tensor<?x8x?x64xf32>, tensor<?x2x?x64xf32>, tensor<?x2x?x64xf32>) -> tensor<?x8x?x64xf32>
+    ```
+  }];
+  let arguments = (ins TensorOf<[F32, F16, BF16]>:$query,
+                       TensorOf<[F32, F16, BF16]>:$key,
+                       TensorOf<[F32, F16, BF16]>:$value,
+                       Optional<TensorOf<[I1, F32, F16, BF16]>>:$mask,
+                       Optional<TensorOf<[I64]>>:$lengths,
+                       Optional<Index>:$first, F64Attr:$scale,
+                       DefaultValuedAttr<F64Attr, "0.0">:$softcap,
+                       DefaultValuedAttr<I64Attr, "-1">:$left,
+                       DefaultValuedAttr<I64Attr, "-1">:$right,
+                       UnitAttr:$causal, UnitAttr:$emptyIsNan,
+                       DenseBoolArrayAttr:$tokensFirst);
+  let results = (outs TensorOf<[F32, F16, BF16]>:$result);
+  let assemblyFormat = [{
+    $query `,` $key `,` $value (`mask` $mask^)? (`lengths` $lengths^)?
+    (`first` $first^)? attr-dict `:` functional-type(operands, results)
+  }];
+  let hasVerifier = 1;
+  let extraClassDeclaration = [{
+    /// Which dimension holds the heads, which the tokens, of the queries and
+    /// the result (0), the keys (1), the values (2).
+    int64_t getHeadsAxis(int64_t of) { return getTokensFirst()[of] ? 2 : 1; }
+    int64_t getTokensAxis(int64_t of) { return getTokensFirst()[of] ? 1 : 2; }
+  }];
+}
+
 def Graph_LaunchOp : Graph_Op<"launch", [AttrSizedOperandSegments,
     DestinationStyleOpInterface,
     DeclareOpInterfaceMethods<MemoryEffectsOpInterface>]> {

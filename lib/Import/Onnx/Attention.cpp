@@ -5,6 +5,7 @@
 //
 //===----------------------------------------------------------------------===//
 
+#include "KernelAttention.h"
 #include "Node.h"
 
 #include "mlir/Dialect/Arith/IR/Arith.h"
@@ -21,11 +22,9 @@ using onnx::TensorProto;
 // Heads
 //===----------------------------------------------------------------------===//
 
-/// \p x as [batch, heads, tokens, size]; of three dimensions, the last holds
-/// the heads side by side. Fails, in the node, when they don't divide it.
-static Tensor splitHeads(Node &node, const Tensor &x, StringRef attribute) {
-  if (x.rank() == 4)
-    return x;
+/// \p x, whose last of three dimensions holds the heads side by side, as
+/// [batch, tokens, heads, size]. Fails, in the node, when they don't divide it.
+static Tensor parseHeads(Node &node, const Tensor &x, StringRef attribute) {
   TensorBuilder &b = node.b;
   int64_t heads = node.integer(attribute, 0);
   if (x.rank() != 3 || heads < 1 || ShapedType::isDynamic(x.dim(2)) ||
@@ -35,7 +34,17 @@ static Tensor splitHeads(Node &node, const Tensor &x, StringRef attribute) {
   }
   Value rows = b.reshape(x.value, {b.dim(x.value, 0), b.dim(x.value, 1),
                                    b.index(heads), b.index(x.dim(2) / heads)});
-  return {b.transpose(rows, {0, 2, 1, 3}), x.type, {}};
+  return {rows, x.type, {}};
+}
+
+/// \p x as [batch, heads, tokens, size].
+static Tensor splitHeads(Node &node, const Tensor &x, StringRef attribute) {
+  if (x.rank() == 4)
+    return x;
+  Tensor rows = parseHeads(node, x, attribute);
+  if (!rows)
+    return {};
+  return {node.b.transpose(rows.value, {0, 2, 1, 3}), x.type, {}};
 }
 
 /// [batch, heads, tokens, size] with the heads side by side in each token.
@@ -70,7 +79,10 @@ public:
 
 private:
   LogicalResult readAttributes();
+  bool isForKernel();
+  LogicalResult emitKernel();
   Value makeScores();
+  void requireMaskFits();
   Value makeBias();
   Value biasAt(ValueRange at);
   Value maskAt(ValueRange at);
@@ -216,15 +228,20 @@ Value AttentionEmitter::biasAt(ValueRange at) {
   return bias;
 }
 
+void AttentionEmitter::requireMaskFits() {
+  if (!node.has(3))
+    return;
+  int64_t rank = node.in(3).rank();
+  for (int64_t axis = 0; axis + 1 < rank; ++axis)
+    b.requireBroadcast(b.dim(node.in(3).value, axis),
+                       b.dim(query.value, 4 - rank + axis));
+}
+
 /// What is added to the scores: [batch, query heads, queries, keys].
 Value AttentionEmitter::makeBias() {
   SmallVector<Value> sizes = b.dims(query.value);
   sizes[3] = b.dim(key.value, 2);
-  if (node.has(3)) {
-    int64_t rank = node.in(3).rank();
-    for (int64_t axis = 0; axis + 1 < rank; ++axis)
-      b.requireBroadcast(b.dim(node.in(3).value, axis), sizes[4 - rank + axis]);
-  }
+  requireMaskFits();
   return b.generate(sizes, stored, [&](ValueRange at) { return biasAt(at); });
 }
 
@@ -307,12 +324,76 @@ Value AttentionEmitter::makeOutput(Value probabilities) {
   });
 }
 
+/// Whether graph.attention says what the node does. It doesn't give what is
+/// between, and takes no sums of f64.
+bool AttentionEmitter::isForKernel() {
+  auto precision = static_cast<int32_t>(node.integer("softmax_precision", 0));
+  bool isWide = precision == TensorProto::DOUBLE;
+  if (node.wants(3) || !isKernelType(type) || isWide ||
+      (precision && !isFloatType(precision)))
+    return false;
+  if (node.has(3) && !isBoolType(node.in(3).type) &&
+      !isKernelType(node.in(3).type))
+    return false;
+  if (node.has(6) && node.in(6).type != TensorProto::INT64)
+    return false;
+  int64_t size = value.dim(3);
+  return !ShapedType::isDynamic(size) && size > 0 && query.dim(3) > 0;
+}
+
+/// Rules about sizes, and one operation.
+LogicalResult AttentionEmitter::emitKernel() {
+  requireMaskFits();
+  Value batch = b.dim(query.value, 0);
+  b.requireEqual(b.dim(key.value, 0), batch, "batches");
+  b.requireEqual(b.dim(value.value, 0), batch, "batches");
+  b.requireEqual(b.dim(value.value, 2), b.dim(key.value, 2),
+                 "numbers of keys and values");
+  if (node.has(6))
+    b.requireFits(batch, node.in(6).value, 0);
+  bool isFlat = node.in(0).rank() == 3;
+  KernelAttention attention;
+  attention.query = {query.value, /*tokensFirst=*/false};
+  attention.key = {key.value, /*tokensFirst=*/false};
+  attention.value = {value.value, /*tokensFirst=*/false};
+  // Heads side by side need no copy.
+  auto takeRows = [&](int64_t i, StringRef heads, HeadsTensor &of) {
+    if (node.in(i).rank() == 3)
+      of = {parseHeads(node, node.in(i), heads).value, /*tokensFirst=*/true};
+  };
+  takeRows(0, "q_num_heads", attention.query);
+  if (!node.has(4)) {
+    takeRows(1, "kv_num_heads", attention.key);
+    takeRows(2, "kv_num_heads", attention.value);
+  }
+  if (node.has(3))
+    attention.mask = node.in(3).value;
+  if (node.has(6))
+    attention.lengths = node.in(6).value;
+  attention.first = offset;
+  attention.scale = scale;
+  attention.softcap = std::max(softcap, 0.0);
+  attention.left = left;
+  attention.right = right;
+  attention.isCausal = isCausal;
+  Value output = attention.emit(b);
+  if (isFlat) {
+    SmallVector<Value> sizes = b.dims(output);
+    output = b.reshape(output, {sizes[0], sizes[1], b.mul(sizes[2], sizes[3])});
+  }
+  (void)node.set(1, key.value, type);
+  (void)node.set(2, value.value, type);
+  return node.set(0, output, type);
+}
+
 LogicalResult AttentionEmitter::emit() {
   if (readAttributes().failed())
     return failure();
   bool isFlat = node.in(0).rank() == 3;
   key.value = putBehind(node, 4, key.value);
   value.value = putBehind(node, 5, value.value);
+  if (isForKernel())
+    return emitKernel();
   Value scores = makeScores();
   Value shown = scores;
   if (softcap > 0)

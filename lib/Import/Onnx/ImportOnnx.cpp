@@ -7,6 +7,7 @@
 
 #include "qlm/Import/Onnx.h"
 
+#include "KernelAttention.h"
 #include "Operators.h"
 #include "qlm/Archive/Errors.h"
 
@@ -87,6 +88,7 @@ private:
   llvm::StringSet<> castToFloat;
   /// Open dimensions of inputs by the names that they are given.
   llvm::StringMap<Value> namedSizes;
+  llvm::DenseMap<Value, std::unique_ptr<Produced>> produced;
   SmallVector<Attribute> argumentAttributes;
 };
 } // namespace
@@ -471,6 +473,11 @@ llvm::Error GraphImporter::importNode(const InlinedNode &inlined) {
     return tensors.lookup(name);
   };
   node.findTensor = findTensor;
+  auto findProduced = [&](Value value) -> const Produced * {
+    auto found = produced.find(value);
+    return found == produced.end() ? nullptr : found->second.get();
+  };
+  node.findProduced = findProduced;
   node.file = &file;
   node.sumsBecomeFloats =
       proto.output_size() == 1 && castToFloat.contains(proto.output(0));
@@ -497,6 +504,9 @@ llvm::Error GraphImporter::importNode(const InlinedNode &inlined) {
     if (llvm::Error error = defineOutput(proto, name, output))
       return error;
   }
+  if (isPartOfAttention(proto))
+    produced[node.outs()[0].value] = std::make_unique<Produced>(
+        Produced{proto, SmallVector<Tensor>(node.ins())});
   return llvm::Error::success();
 }
 

@@ -19,6 +19,12 @@
 
 namespace mlir::qlm::onnx_import {
 
+/// Which node gave a value, and from what.
+struct Produced {
+  ::onnx::NodeProto proto;
+  SmallVector<Tensor> inputs;
+};
+
 /// What an operator's emitter reads and writes. The first failure is kept.
 class Node {
 public:
@@ -96,6 +102,9 @@ public:
   /// What the file holds under the name of a value; null where it is computed.
   llvm::function_ref<const ::onnx::TensorProto *(const std::string &)>
       findTensor;
+  /// What a value was made by, of the operators that isPartOfAttention names;
+  /// else null.
+  llvm::function_ref<const Produced *(Value)> findProduced;
   OnnxFile *file = nullptr;
   /// Whether a Cast to f32 is all that is done with the result: sums may be
   /// given as f32.

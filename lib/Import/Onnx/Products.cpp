@@ -7,6 +7,8 @@
 
 #include "Products.h"
 
+#include "KernelAttention.h"
+
 #include "mlir/Dialect/Arith/IR/Arith.h"
 #include "mlir/Dialect/Linalg/IR/Linalg.h"
 #include "mlir/Dialect/Tensor/IR/Tensor.h"
@@ -139,6 +141,8 @@ static LogicalResult emitMatMul(Node &node) {
     return node.set(
         0, emitLinear(b, x, permuteParameter(b, y.value, {1, 0}), Value()),
         x.type);
+  if (Value attention = raiseAttention(node))
+    return node.set(0, attention, x.type);
   int32_t wide = accumulatorType(x.type);
   auto read = [&](Value e, ValueRange) {
     return convertElement(b, e, x.type, wide);

@@ -275,7 +275,7 @@ void AttentionBlock::emitSoftmax(Val firstRow, int64_t rows, Val base) {
 /// Visits a row's vectors, as many at once as registers hold for \p rows.
 void AttentionBlock::forFeatures(int64_t rows,
                                  function_ref<void(Val, int64_t)> body) {
-  int64_t vectors = shape.paddedDim() / shape.lanes, atOnce = 4;
+  int64_t vectors = shape.paddedValueDim() / shape.lanes, atOnce = 4;
   while (atOnce > 1 && rows * atOnce > shape.sums())
     atOnce /= 2;
   int64_t looped = vectors - vectors % atOnce;
@@ -333,15 +333,17 @@ SmallVector<Val> AttentionBlock::emitProducts(Val count, Val feature,
               SmallVector<Val> values, after;
               int64_t bytes = vectors * shape.lanes * pages.elementBytes();
               for (int64_t line = 0; next && line < bytes; line += kLineBytes)
-                next.element(pages.element, key * pages.headDim + feature)
+                next.element(pages.element,
+                             key * shape.elementsPerValue() + feature)
                     .at(line)
                     .prefetch();
               for (int64_t j = 0; j < vectors; ++j)
-                values.push_back(pages.load(
-                    b,
-                    first.element(pages.element, key * pages.headDim + feature +
-                                                     j * shape.lanes),
-                    shape.lanes));
+                values.push_back(
+                    pages.load(b,
+                               first.element(pages.element,
+                                             key * shape.elementsPerValue() +
+                                                 feature + j * shape.lanes),
+                               shape.lanes));
               for (int64_t i = 0; i < rows; ++i) {
                 Val weight = b.broadcast(weights(b.index(i))
                                              .element(b.f32(), firstKey + key)
@@ -365,7 +367,7 @@ SmallVector<Val> AttentionBlock::emitMarked(Val from, Val to, Val feature,
   return b.forRange(from, to, 1, init, [&](Val key, ArrayRef<Val> before) {
     Ptr slice = Ptr(valueSlice(key / kSliceKeys).load(b.ptr()).get(), &b);
     Ptr first = slice.readOnly().element(
-        pages.element, (key % kSliceKeys) * pages.headDim + feature);
+        pages.element, (key % kSliceKeys) * shape.elementsPerValue() + feature);
     SmallVector<Val> values, after;
     for (int64_t j = 0; j < vectors; ++j)
       values.push_back(pages.load(

@@ -66,10 +66,20 @@ struct AttentionShape {
   bool tiles = false;
   /// The last keys that a query sees; 0: all.
   int64_t window = 0;
+  /// Features of a value, and elements from one to the next key's, where they
+  /// aren't headDim.
+  int64_t valueDim = 0, valueStride = 0;
 
   int64_t paddedDim() const {
     int64_t unit = tiles ? std::max(lanes, kTileColumns) : lanes;
-    return (pages.headDim + unit - 1) / unit * unit;
+    return (std::max(pages.headDim, valueDim) + unit - 1) / unit * unit;
+  }
+  /// The same of values and results alone.
+  int64_t paddedValueDim() const {
+    return valueDim ? (valueDim + lanes - 1) / lanes * lanes : paddedDim();
+  }
+  int64_t elementsPerValue() const {
+    return valueStride ? valueStride : pages.headDim;
   }
   /// Sums that registers hold beside their operands.
   int64_t sums() const { return lanes == 16 ? 24 : 12; }
