@@ -54,8 +54,11 @@ def make_model(queries: int, keys: int, kind: str, form: str):
             helper.make_node("Softmax", ["m"], ["p"], axis=-1),
             helper.make_node("MatMul", ["p", "v"], ["y"]),
         ]
-    inputs = [describe("q", 1, HEADS, queries, SIZE),
-              describe("k", 1, HEADS, keys, SIZE), describe("v", 1, HEADS, keys, SIZE)]  # fmt: skip
+    inputs = [
+        describe("q", 1, HEADS, queries, SIZE),
+        describe("k", 1, HEADS, keys, SIZE),
+        describe("v", 1, HEADS, keys, SIZE),
+    ]
     graph = helper.make_graph(
         nodes, "attention", inputs, [describe("y", 1, HEADS, queries, SIZE)], weights
     )
@@ -94,8 +97,11 @@ def compute(folder: Path, name: str) -> np.ndarray:
 
 def measure(folder: Path, tool: str, rounds: int, out: Path | None) -> None:
     everything = os.sched_getaffinity(0)
-    lines = ["| case | threads | ours: least, median [spread] | onnxruntime: least, "
-             "median [spread] | ratio of medians | error |", "|---|---|---|---|---|---|"]  # fmt: skip
+    lines = [
+        "| case | threads | ours: least, median [spread] | onnxruntime: least, median "
+        "[spread] | ratio of medians | error |",
+        "|---|---|---|---|---|---|",
+    ]
     result = folder / "y.npz"
     for threads in (1, 2):
         os.sched_setaffinity(0, everything)

@@ -191,6 +191,40 @@ def test_more_keys_than_float16_can_count(tmp_path, dtype, queries):
     check(tmp_path, make_node_model(given), given, compute(given))
 
 
+@pytest.mark.parametrize("cpu", ["native", "x86-64-v3"])
+@pytest.mark.parametrize("queries", [1, 20])
+def test_bfloat16(tmp_path, queries, cpu):
+    """Of what Casts round, beside a mask that a node computes."""
+    given = make_inputs(np.random.default_rng(0), group=2, queries=queries, keys=77,
+                        size=24)  # fmt: skip
+    names = ("q", "k", "v")
+    nodes = [helper.make_node("Cast", [n], [f"{n}b"], to=TensorProto.BFLOAT16)
+             for n in names]  # fmt: skip
+    nodes += [helper.make_node("Greater", ["mask", "none"], ["shown"]),
+              helper.make_node("Attention", ["qb", "kb", "vb", "shown"], ["yb"]),
+              helper.make_node("Cast", ["yb"], ["y"], to=TensorProto.FLOAT)]  # fmt: skip
+    mask = np.random.default_rng(1).standard_normal((queries, 77)).astype(np.float32)
+    describe = helper.make_tensor_value_info
+    graph = helper.make_graph(
+        nodes, "g",
+        [describe(n, TensorProto.FLOAT, v.shape)
+         for n, v in (given | {"mask": mask}).items()],
+        [describe("y", TensorProto.FLOAT, given["q"].shape)],
+        [numpy_helper.from_array(np.float32(0), "none")],
+    )  # fmt: skip
+    model = helper.make_model(
+        graph, ir_version=10, opset_imports=[helper.make_opsetid("", 23)]
+    )
+    package = compile_model(tmp_path, model, "--target-cpu", cpu)
+    got = run_package(package, **given, mask=mask)["y"]
+    rounded = {
+        n: (v.view(np.uint32) + 0x8000 & 0xFFFF0000).view(np.float32)
+        for n, v in given.items()
+    }
+    wanted = compute(rounded | {"mask": mask > 0})
+    np.testing.assert_allclose(got, wanted, rtol=6e-3, atol=6e-3)
+
+
 @pytest.mark.parametrize("mode", range(4))
 def test_what_is_between_is_given_as_before(tmp_path, mode):
     """The scores of a qk_matmul_output_mode come from loops, as does all else
@@ -327,7 +361,9 @@ def imported(folder, model):
 
 
 @pytest.mark.parametrize("masked", [False, True])
-@pytest.mark.parametrize("style", ["times", "divided", "computed", "roots", "tokens first"])
+@pytest.mark.parametrize(
+    "style", ["times", "divided", "computed", "roots", "tokens first"]
+)
 @pytest.mark.parametrize("shape", [(2, 3, 20, 16), (6, 9, 24), (65, 8)])
 def test_nodes_that_spell_attention(tmp_path, style, shape, masked):
     if style == "tokens first" and len(shape) != 4:

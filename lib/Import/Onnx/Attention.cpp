@@ -337,8 +337,10 @@ bool AttentionEmitter::isForKernel() {
     return false;
   if (node.has(6) && node.in(6).type != TensorProto::INT64)
     return false;
-  int64_t size = value.dim(3);
-  return !ShapedType::isDynamic(size) && size > 0 && query.dim(3) > 0;
+  auto isKernelSize = [](int64_t size) {
+    return !ShapedType::isDynamic(size) && size > 0 && size <= kMostFeatures;
+  };
+  return isKernelSize(query.dim(3)) && isKernelSize(value.dim(3));
 }
 
 /// Rules about sizes, and one operation.

@@ -248,7 +248,7 @@ bool AttentionMatcher::fits() {
                     &v = attention.value;
   auto isKnown = [&](Value size) {
     auto known = b.asConstant(size);
-    return known && *known > 0;
+    return known && *known > 0 && *known <= kMostFeatures;
   };
   return isKnown(dim(q, 1)) && isKnown(dim(q, 3)) && isKnown(dim(v, 3)) &&
          isSame(dim(q, 0), dim(k, 0)) && isSame(dim(q, 0), dim(v, 0)) &&

@@ -24,6 +24,8 @@ namespace mlir::qlm::onnx_import {
 
 /// Whether graph.attention takes elements of \p type.
 bool isKernelType(int32_t type);
+/// Features of a head that its kernel has memory for.
+inline constexpr int64_t kMostFeatures = 4096;
 
 /// Heads of tokens: [n, heads, tokens, size] or [n, tokens, heads, size].
 struct HeadsTensor {
