@@ -3,7 +3,7 @@
 // RUN: quant-opt %s --qlm-emit-cpu-kernels="target-cpu=x86-64-v4" --qlm-lower-kernels-to-llvm | FileCheck %s --check-prefix=LLVM
 // RUN: not quant-opt %s --qlm-emit-cpu-kernels="target-cpu=pentium" 2>&1 | FileCheck %s --check-prefix=UNKNOWN
 
-// UNKNOWN: error: unknown target cpu 'pentium', expected native, x86-64-v3, x86-64-v4, icelake-server or sapphirerapids
+// UNKNOWN: error: unknown target cpu 'pentium', expected native, x86-64-v3, alderlake, x86-64-v4, icelake-server or sapphirerapids
 
 // CHECK: qlm.plan = {{.*}}scratch_bytes = 11072 : i64
 // LLVM: qlm.stage = "lower"

@@ -3,6 +3,7 @@
 
 // RUN: quant-opt %s --qlm-plan-memory --qlm-emit-cpu-kernels="target-cpu=sapphirerapids" | FileCheck %s
 // RUN: quant-opt %s --qlm-plan-memory --qlm-emit-cpu-kernels="target-cpu=x86-64-v4" | FileCheck %s --check-prefix=V4
+// RUN: quant-opt %s --qlm-plan-memory --qlm-emit-cpu-kernels="target-cpu=alderlake" | FileCheck %s --check-prefix=VNNI
 // RUN: quant-opt %s --qlm-plan-memory --qlm-emit-cpu-kernels="target-cpu=sapphirerapids" --qlm-lower-kernels-to-llvm | FileCheck %s --check-prefix=LLVM
 
 // Of the linear of 512 columns: sums of 48 rows' codes, 64 arranged rows, and
@@ -11,6 +12,13 @@
 // With vectors: sums and 33 rows extended to int16.
 // V4: scratch_bytes = 34048 : i64
 // V4-NOT: llvm.x86.t
+// AVX-VNNI has vectors of 256 bits, and takes codes of 4 and 8 bits as they are.
+// VNNI-NOT: pmadd
+// VNNI: func.func @packed_linear(
+// VNNI: "llvm.x86.avx512.vpdpbusd.256"{{.*}} vector<32xi8>
+// VNNI: func.func @packed_linear_1(
+// VNNI: "llvm.x86.avx512.vpdpbusd.256"
+// VNNI-NOT: pmadd
 #row = #qlm.scheme<i8, row, range [-127, 127], bound 127.0, scales f32>
 #int4 = #qlm.scheme<i4, group, 64, range [-8, 7], bound 7.5, scales f16>
 #int8 = #qlm.scheme<i8, channel, range [-127, 127], bound 127.0, scales f32>

@@ -108,7 +108,7 @@ static int checkChoices(const Arguments &arguments) {
        {"cpu", "cuda"}},
       {"target-cpu",
        arguments.targetCpu,
-       {"native", "x86-64-v3", "x86-64-v4", "icelake-server",
+       {"native", "x86-64-v3", "alderlake", "x86-64-v4", "icelake-server",
         "sapphirerapids"}},
       {"weights",
        arguments.weights,

@@ -41,7 +41,7 @@ struct Arguments {
   cl::opt<std::string> targetCpu{
       "target-cpu", cl::init("native"), cl::cat(category),
       cl::value_desc("NAME"),
-      cl::desc("native, x86-64-v3, x86-64-v4, icelake-server or "
+      cl::desc("native, x86-64-v3, alderlake, x86-64-v4, icelake-server or "
                "sapphirerapids")};
   cl::opt<bool> tune{"tune", cl::cat(category),
                      cl::desc("Times choices of kernels on this machine and "

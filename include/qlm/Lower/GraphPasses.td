@@ -157,8 +157,8 @@ def EmitGraphKernels : Pass<"qlm-emit-graph-kernels", "::mlir::ModuleOp"> {
   }];
   let options = [
     Option<"targetCpu", "target-cpu", "std::string", /*default=*/"\"native\"",
-           "native, x86-64-v3, x86-64-v4, icelake-server or "
-          "sapphirerapids">,
+           "native, x86-64-v3, alderlake, x86-64-v4, icelake-server or "
+           "sapphirerapids">,
   ];
   let dependentDialects = [
     "::mlir::qlm::QlmDialect", "::mlir::qlm::graph::GraphDialect",

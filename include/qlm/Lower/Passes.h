@@ -72,8 +72,8 @@ struct LowerOptions : public PassPipelineOptions<LowerOptions> {
       llvm::cl::init(false)};
   Option<std::string> targetCpu{
       *this, "target-cpu",
-      llvm::cl::desc("native, x86-64-v3, x86-64-v4, icelake-server or "
-                     "sapphirerapids"),
+      llvm::cl::desc("native, x86-64-v3, alderlake, x86-64-v4, icelake-server "
+                     "or sapphirerapids"),
       llvm::cl::init("native")};
   Option<std::string> kvType{
       *this, "kv-type",

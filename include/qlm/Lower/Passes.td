@@ -150,8 +150,8 @@ def EmitCpuKernels : Pass<"qlm-emit-cpu-kernels", "::mlir::ModuleOp"> {
   }];
   let options = [
     Option<"targetCpu", "target-cpu", "std::string", /*default=*/"\"native\"",
-           "native, x86-64-v3, x86-64-v4, icelake-server or "
-          "sapphirerapids">,
+           "native, x86-64-v3, alderlake, x86-64-v4, icelake-server or "
+           "sapphirerapids">,
   ];
   let dependentDialects = [
     "::mlir::qlm::QlmDialect", "::mlir::LLVM::LLVMDialect",

@@ -127,8 +127,8 @@ struct CompileOptions {
   std::string chips = "sm_90a";
   /// Of cuda: whether the order of sums may not depend on the step's size.
   bool batchInvariant = false;
-  /// Of cpu: "native", "x86-64-v3", "x86-64-v4", "icelake-server" or
-  /// "sapphirerapids".
+  /// Of cpu: "native", "x86-64-v3", "alderlake", "x86-64-v4", "icelake-server"
+  /// or "sapphirerapids".
   std::string targetCpu = "native";
   /// Times choices of kernels on this machine and keeps the best.
   bool tune = false;

@@ -119,7 +119,7 @@ static bool needsRowSums(const LinearShape &shape, const Target &target) {
 }
 
 bool LinearShape::widensRows(const Target &target, int64_t maxRows) const {
-  return byteActivations && layout == LayoutKind::Int8 && !target.avx512Vnni &&
+  return byteActivations && layout == LayoutKind::Int8 && !target.dotsBytes() &&
          maxRows * wideBytes() <= kMaxWideBytes;
 }
 
@@ -165,6 +165,11 @@ LinearTiling LinearTiling::get(const LinearShape &shape, const Target &target,
     else
       tiling.patches.insert(tiling.patches.begin(), LinearPatch{6, 2});
   }
+  // So with codes that vpdpbusd takes as they are: 12 sums wait out its
+  // latency.
+  if (shape.layout == LayoutKind::Int8 && shape.byteActivations &&
+      !shape.gated && target.avxVnni)
+    tiling.patches.insert(tiling.patches.begin(), LinearPatch{6, 2});
   for (LinearPatch &patch : tiling.patches)
     patch.strips = std::clamp(patch.strips, leastStrips, tileStrips);
   return tiling;

@@ -127,7 +127,7 @@ void LinearEmitter::emitWideRow(Val row) {
 /// sums + products of four columns, unsigned \p codes by signed
 /// \p activations, exact.
 Val LinearEmitter::dot(Val sums, Val codes, Val activations) {
-  if (target.avx512Vnni)
+  if (target.dotsBytes())
     return b.dotBytes(sums, codes, activations);
   VectorType pairs = b.vec(2 * lanes, b.i16());
   if (shape.layout == LayoutKind::Int4) {
@@ -190,7 +190,7 @@ SmallVector<Val> LinearEmitter::sumOutliers(Ptr block, Val blockNumber, Val row,
 
 /// sums, i32, plus those of signed bytes: two or four bytes a lane.
 Val LinearEmitter::addBytes(Val sums, Val bytes) {
-  if (bytes.lanes() == 4 * lanes && target.avx512Vnni)
+  if (bytes.lanes() == 4 * lanes && target.dotsBytes())
     return b.dotBytes(sums, b.constant(bytes.type(), int64_t(1)), bytes);
   auto add = [&](Val piece) {
     Val wide = b.extendSigned(piece, b.i16());
@@ -212,7 +212,7 @@ Val LinearEmitter::addBytes(Val sums, Val bytes) {
 /// Sum of \p count signed bytes, i32. Reads whole vectors, up to 63 bytes past
 /// the end, and blanks what is too much.
 Val LinearEmitter::sumBytes(Ptr bytes, int64_t count) {
-  int64_t width = target.avx512Vnni ? 4 * lanes : 2 * lanes;
+  int64_t width = target.dotsBytes() ? 4 * lanes : 2 * lanes;
   VectorType vector = b.vec(width, b.i8());
   Val sums = b.zero(b.vec(lanes, b.i32()));
   int64_t whole = count / width * width;

@@ -33,6 +33,8 @@ struct Extension {
 constexpr Extension kExtensions[] = {{"avx512vnni", &Target::avx512Vnni},
                                      {"avx512vbmi", &Target::avx512Vbmi},
                                      {"avx512bf16", &Target::avx512Bf16}};
+/// vpdpbusd without AVX512; where that is, its own is used.
+constexpr Extension kNarrowExtension = {"avxvnni", &Target::avxVnni};
 constexpr Extension kTileExtensions[] = {{"amx-int8", &Target::amxInt8},
                                          {"amx-bf16", &Target::amxBf16}};
 } // namespace
@@ -63,6 +65,9 @@ static Target fromFeatures(llvm::StringRef cpu,
     }
     if (target.amxInt8 || target.amxBf16)
       target.features.push_back(kTileFeature.str());
+  } else if (has(kNarrowExtension.feature)) {
+    target.*kNarrowExtension.flag = true;
+    target.features.push_back(kNarrowExtension.feature.str());
   }
   llvm::sort(target.features);
   return target;
@@ -91,6 +96,10 @@ llvm::Expected<Target> Target::get(llvm::StringRef name) {
     return getNative();
   if (name == "x86-64-v3")
     return fromFeatures(name, [](llvm::StringRef) { return false; });
+  if (name == "alderlake")
+    return fromFeatures(name, [](llvm::StringRef feature) {
+      return feature == kNarrowExtension.feature;
+    });
   if (name == "x86-64-v4")
     return fromFeatures(name, [](llvm::StringRef feature) {
       return llvm::is_contained(kAvx512Features, feature);
@@ -103,7 +112,7 @@ llvm::Expected<Target> Target::get(llvm::StringRef name) {
   if (name == "sapphirerapids")
     return fromFeatures(name, [](llvm::StringRef) { return true; });
   return llvm::createStringError(
-      "unknown target cpu '%s', expected native, x86-64-v3, x86-64-v4, "
-      "icelake-server or sapphirerapids",
+      "unknown target cpu '%s', expected native, x86-64-v3, alderlake, "
+      "x86-64-v4, icelake-server or sapphirerapids",
       name.str().c_str());
 }

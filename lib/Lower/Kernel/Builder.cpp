@@ -238,8 +238,10 @@ void KernelBuilder::intrinsic(StringRef name, ArrayRef<Val> arguments) {
 }
 
 Val KernelBuilder::dotBytes(Val acc, Val unsignedBytes, Val signedBytes) {
-  return intrinsic("llvm.x86.avx512.vpdpbusd.512", acc.type(),
-                   {acc, unsignedBytes, signedBytes});
+  bool wide = acc.lanes() == 16;
+  return intrinsic(wide ? "llvm.x86.avx512.vpdpbusd.512"
+                        : "llvm.x86.avx512.vpdpbusd.256",
+                   acc.type(), {acc, unsignedBytes, signedBytes});
 }
 
 Val KernelBuilder::dotPairs(Val a, Val b) {

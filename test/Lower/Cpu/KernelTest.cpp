@@ -17,6 +17,7 @@
 #include "qlm/Runtime/CpuFeatures.h"
 #include "llvm/ExecutionEngine/Orc/LLJIT.h"
 #include "llvm/Support/TargetSelect.h"
+#include "llvm/TargetParser/Host.h"
 
 using namespace mlir;
 using namespace mlir::qlm;
@@ -34,6 +35,8 @@ std::vector<std::string> cpu::test::getRunnableTargets() {
   if (native->amxInt8 || native->amxBf16)
     EXPECT_TRUE(::qlm::requestTiles().ok());
   std::vector<std::string> targets = {"x86-64-v3"};
+  if (llvm::sys::getHostCPUFeatures().lookup("avxvnni"))
+    targets.push_back("alderlake");
   // A machine without more has the same kernels under another name.
   if (native->avx512)
     targets.push_back("native");

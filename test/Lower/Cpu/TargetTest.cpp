@@ -29,6 +29,15 @@ TEST(TargetTest, Avx2HasNoAvx512) {
             "+sse4.1,+sse4.2,+ssse3");
 }
 
+TEST(TargetTest, AlderLakeHasVnniWithoutAvx512) {
+  Target target = get("alderlake");
+  EXPECT_EQ(target.lanes(), 8);
+  EXPECT_TRUE(target.dotsBytes() && target.avxVnni && has(target, "avxvnni"));
+  EXPECT_FALSE(target.avx512 || target.avx512Vnni || target.amxInt8);
+  EXPECT_FALSE(get("x86-64-v3").dotsBytes() || get("x86-64-v4").dotsBytes());
+  EXPECT_FALSE(get("sapphirerapids").avxVnni);
+}
+
 TEST(TargetTest, Avx512AloneHasNoVnni) {
   Target target = get("x86-64-v4");
   EXPECT_EQ(target.lanes(), 16);
@@ -66,6 +75,7 @@ TEST(TargetTest, NativeAgreesWithItself) {
   EXPECT_EQ(has(*target, "avx512f"), target->avx512);
   EXPECT_EQ(has(*target, "avx512vnni"), target->avx512Vnni);
   EXPECT_EQ(has(*target, "avx512vbmi"), target->avx512Vbmi);
+  EXPECT_EQ(has(*target, "avxvnni"), target->avxVnni);
   EXPECT_EQ(has(*target, "avx512bf16"), target->avx512Bf16);
   EXPECT_EQ(has(*target, "amx-int8"), target->amxInt8);
   EXPECT_EQ(has(*target, "amx-bf16"), target->amxBf16);
@@ -77,5 +87,5 @@ TEST(TargetTest, UnknownNameIsRefused) {
   ASSERT_FALSE(static_cast<bool>(target));
   EXPECT_EQ(llvm::toString(target.takeError()),
             "unknown target cpu 'pentium', expected native, x86-64-v3, "
-            "x86-64-v4, icelake-server or sapphirerapids");
+            "alderlake, x86-64-v4, icelake-server or sapphirerapids");
 }

@@ -26,6 +26,7 @@ struct Target {
   std::vector<std::string> features;
   bool avx512 = false;     ///< AVX512 F, BW, DQ, VL: 512-bit vectors
   bool avx512Vnni = false; ///< vpdpbusd on 512-bit vectors
+  bool avxVnni = false;    ///< vpdpbusd on 256-bit vectors, without AVX512
   bool avx512Vbmi = false; ///< byte permutes on 512-bit vectors
   bool avx512Bf16 = false; ///< vdpbf16ps
   bool amxInt8 = false;    ///< int8 matrix registers, beside AVX512
@@ -36,13 +37,15 @@ struct Target {
 
   /// 16 or 8: float32 lanes of a vector.
   int64_t lanes() const { return avx512 ? 16 : 8; }
+  /// Whether vpdpbusd multiplies the vectors that there are.
+  bool dotsBytes() const { return avx512Vnni || avxVnni; }
   /// "+avx512f,+avx512bw,…": what a TargetMachine takes.
   std::string featureString() const;
 
   /// Finds a target by its name on the command line: `native` (the machine's
-  /// own feature bits), `x86-64-v3` (AVX2, FMA, F16C), `x86-64-v4` (AVX512
-  /// without VNNI), `icelake-server` (v4 with VNNI and VBMI), `sapphirerapids`
-  /// (the same with BF16 and AMX).
+  /// own feature bits), `x86-64-v3` (AVX2, FMA, F16C), `alderlake` (v3 with
+  /// VNNI), `x86-64-v4` (AVX512 without VNNI), `icelake-server` (v4 with VNNI
+  /// and VBMI), `sapphirerapids` (the same with BF16 and AMX).
   /// Fails on any other name.
   static llvm::Expected<Target> get(llvm::StringRef name);
 };

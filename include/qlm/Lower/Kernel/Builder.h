@@ -275,8 +275,9 @@ public:
   Val intrinsic(StringRef name, Type result, ArrayRef<Val> arguments);
   /// The same without a result.
   void intrinsic(StringRef name, ArrayRef<Val> arguments);
-  /// acc(i32) + sum of 4 products u8 * s8 in each i32 lane; 16 lanes; needs
-  /// AVX512-VNNI. \p acc is vector<16xi32>, the others vector<64xi8>.
+  /// acc(i32) + sum of 4 products u8 * s8 in each i32 lane; \p acc is
+  /// vector<16xi32>, the others vector<64xi8> (AVX512-VNNI), or half of that
+  /// (AVX-VNNI).
   Val dotBytes(Val acc, Val unsignedBytes, Val signedBytes);
   /// Products of i16 pairs summed in i32 lanes (vpmaddwd): vectors of 16
   /// (AVX2) or 32 (AVX512BW) i16 give 8 or 16 i32.
