@@ -159,22 +159,33 @@ Status CudaExecutor::captureBuckets() {
     int64_t size = std::min(rows, most);
     StepLayout layout({size, size, std::min(size, plan.maxLogitRows),
                        plan.maxPagesPerSequence()});
-    Result<OwnedGraphExec> exec = capture(layout);
+    Result<OwnedGraphExec> exec = capture(layout, /*samples=*/false);
     if (!exec.ok())
       return exec.status();
-    buckets.emplace(size, Bucket{layout, exec.take()});
+    Bucket bucket{layout, exec.take(), {}};
+    if (!package.getManifest().sampling.empty()) {
+      Result<OwnedGraphExec> sampling = capture(layout, /*samples=*/true);
+      if (!sampling.ok())
+        return sampling.status();
+      bucket.sampling = sampling.take();
+    }
+    buckets.emplace(size, std::move(bucket));
     if (size == most)
       return Status();
   }
 }
 
-Result<OwnedGraphExec> CudaExecutor::capture(const StepLayout &layout) {
+Result<OwnedGraphExec> CudaExecutor::capture(const StepLayout &layout,
+                                             bool samples) {
   const Driver &driver = gpu->getDriver();
   const char *doing = "capturing a step";
   QLM_CUDA_TRY(driver, doing, cuStreamBeginCapture, stream.get(),
                kCaptureThreadLocal);
   Status launched =
       launchAll(package.getManifest().launches, layout, /*isDecode=*/true);
+  if (samples && launched.ok())
+    launched =
+        launchAll(package.getManifest().sampling, layout, /*isDecode=*/true);
   Graph handle = nullptr;
   // Also after a failure: it ends the stream's capturing.
   Status ended =
@@ -387,16 +398,23 @@ CudaExecutor::Bucket *CudaExecutor::findBucket() {
   return found == buckets.end() ? nullptr : &found->second;
 }
 
+/// The step's launches, then those that choose tokens, if any are asked for.
 Status CudaExecutor::runLaunches(const StepLayout &layout, Bucket *bucket,
                                  bool isDecode) {
+  const Manifest &manifest = package.getManifest();
+  if (bucket && !profile && !observer && !deviceObserver)
+    return QLM_CUDA_CALL(
+        gpu->getDriver(), "starting a step", cuGraphLaunch,
+        requested ? bucket->sampling.get() : bucket->exec.get(), stream.get());
   if (profile)
-    return launchTimed(layout, isDecode);
-  if (observer || deviceObserver)
-    return launchObserved(layout, isDecode);
-  if (bucket)
-    return QLM_CUDA_CALL(gpu->getDriver(), "starting a step", cuGraphLaunch,
-                         bucket->exec.get(), stream.get());
-  return launchAll(package.getManifest().launches, layout, isDecode);
+    QLM_RETURN_IF_ERROR(launchTimed(layout, isDecode));
+  else if (observer || deviceObserver)
+    QLM_RETURN_IF_ERROR(launchObserved(layout, isDecode));
+  else
+    QLM_RETURN_IF_ERROR(launchAll(manifest.launches, layout, isDecode));
+  if (!requested)
+    return Status();
+  return launchAll(manifest.sampling, layout, isDecode);
 }
 
 format::SampleResult *CudaExecutor::results(int which) const {
@@ -433,9 +451,6 @@ Status CudaExecutor::begin() {
   QLM_RETURN_IF_ERROR(
       arguments.send(*step, layout, requests, turn, stream.get()));
   QLM_RETURN_IF_ERROR(runLaunches(layout, bucket, isDecode));
-  if (requested)
-    QLM_RETURN_IF_ERROR(
-        launchAll(package.getManifest().sampling, layout, isDecode));
   places.clear();
   for (int64_t i = 0; i < sizes.logitRows; ++i)
     places.push_back(i);
@@ -461,8 +476,6 @@ Status CudaExecutor::beginNext() {
   QLM_RETURN_IF_ERROR(
       arguments.sendNext(*step, layout, requests, turn, stream.get()));
   QLM_RETURN_IF_ERROR(runLaunches(layout, bucket, /*isDecode=*/true));
-  QLM_RETURN_IF_ERROR(launchAll(package.getManifest().sampling, layout,
-                                /*isDecode=*/true));
   QLM_RETURN_IF_ERROR(fetch());
   ahead.begin(*step, requests, package.getManifest().plan.kv.pageTokens);
   return Status();

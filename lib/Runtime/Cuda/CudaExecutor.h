@@ -54,6 +54,8 @@ private:
   struct Bucket {
     cuda::StepLayout layout;
     cuda::OwnedGraphExec exec;
+    /// The same with the choice of tokens behind it, where there is one.
+    cuda::OwnedGraphExec sampling;
   };
 
   CudaExecutor(const Package &package, std::unique_ptr<cuda::Gpu> gpu);
@@ -61,7 +63,8 @@ private:
   Status clearMemory();
   Status checkGrids() const;
   Status captureBuckets();
-  Result<cuda::OwnedGraphExec> capture(const cuda::StepLayout &layout);
+  Result<cuda::OwnedGraphExec> capture(const cuda::StepLayout &layout,
+                                       bool samples);
   cuda::DevicePointer address(const LaunchArgument &argument,
                               const cuda::StepLayout &layout) const;
   Status launch(const Launch &launch, const cuda::StepLayout &layout,
