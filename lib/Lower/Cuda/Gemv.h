@@ -85,7 +85,7 @@ struct GemvPlan {
   }
   /// Thread blocks that a multiprocessor holds.
   int64_t residentBlocks() const {
-    return !isAlone && sharedBytes <= 113 * 1024 ? 2 : 1;
+    return !isAlone && sharedBytes <= kHalfShared ? 2 : 1;
   }
   /// Threads that share the outliers of a row for a feature; 0: each result's
   /// thread adds all of them at the end.
@@ -107,6 +107,10 @@ struct GemvPlan {
   static constexpr int64_t kMostRows = 8;
   /// Warps that share the columns of a block of features.
   static constexpr int64_t kColumnWarps = 8;
+  /// Shared memory of a block of which a multiprocessor holds two. A block of a
+  /// kernel for one row has no less, so that of each launch a multiprocessor
+  /// takes one.
+  static constexpr int64_t kHalfShared = 113 * 1024;
 
   /// Whether a GEMV serves \p shape with \p rows rows.
   static bool serves(const LinearShape &shape, int64_t rows);

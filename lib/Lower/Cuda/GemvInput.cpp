@@ -215,5 +215,6 @@ Val GemvEmitter::normFactor(Val token, Val sum) {
   for (int64_t i = 0; i < warps; ++i)
     total = total + squares.at((token * warps + i) * 4).load(b.f32());
   Val mean = total * (1.0 / static_cast<double>(shape.columns));
-  return b.constant(b.f32(), 1.0) / b.sqrt(mean + shape.epsilon);
+  return b.val(inlinePtx(b, b.f32(), "rsqrt.approx.ftz.f32 $0, $1;", "=f,f",
+                         {mean + shape.epsilon}, /*effects=*/false));
 }

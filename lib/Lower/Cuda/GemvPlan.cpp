@@ -49,7 +49,9 @@ void GemvPlan::choose(const LinearShape &shape, int64_t multiprocessors) {
     return static_cast<int64_t>(llvm::divideCeil(units, blocks)) *
            shape.unitBlocks();
   };
-  grid = std::min(units, multiprocessors);
+  // For one row also blocks without work: a multiprocessor that has no block of
+  // this launch would take two of the next one, which would last twice as long.
+  grid = maxRows == 1 ? multiprocessors : std::min(units, multiprocessors);
   int64_t inputBytes = this->inputBytes(shape);
   bool isLookedUp = shape.weights == WeightFormat::Nf4;
   bool hasManySums =
@@ -125,6 +127,9 @@ void GemvPlan::layOut(const LinearShape &shape,
   pairs = tables + tableBytes(shape);
   outliers = llvm::alignTo(pairs + pairBytes, 4);
   sharedBytes = outliers + outlierBytes;
+  // Smaller blocks would find room beside each other, unevenly.
+  if (maxRows == 1)
+    sharedBytes = std::max(sharedBytes, kHalfShared);
 }
 
 GemvPlan GemvPlan::get(const LinearShape &shape, int64_t rows,

@@ -30,7 +30,7 @@
 // KERNELS: cp.async.bulk.shared::cluster.global
 // KERNELS: llvm.load {{.*}} : !llvm.ptr<1> -> vector<2xf32>
 // KERNELS: griddepcontrol wait
-// KERNELS: math.sqrt
+// KERNELS: rsqrt.approx.ftz.f32
 // KERNELS: mma.sync.aligned.m16n8k16
 // KERNELS: llvm.store {{.*}} : f16, !llvm.ptr<1>
 module attributes {qlm.plan = {max_step_tokens = 512 : i64, max_logit_rows = 2 : i64, max_batch = 2 : i64}} {

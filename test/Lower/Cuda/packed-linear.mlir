@@ -3,11 +3,12 @@
 // RUN: quant-opt %s --qlm-plan-memory=alignment=256 --qlm-emit-cuda-kernels=batch-invariant | FileCheck --check-prefix=INVARIANT %s
 // RUN: quant-opt %s --qlm-plan-memory=alignment=256 --qlm-emit-cuda-kernels="chips=sm_80 ptx=false" | FileCheck --check-prefix=OLD %s
 
-// Up to 8 rows a GEMV, then tiles of the GEMM for each bucket. 512 rows and
+// Up to 8 rows a GEMV, a block a multiprocessor, of which each has room for two
+// of one row. Then tiles of the GEMM for each bucket. 512 rows and
 // 256 features are few tiles: those of 64 rows spread over the machine.
 
 // CHECK: qlm.launch "linear"
-// CHECK-SAME: #qlm.variant<kernel = @kernels_sm_90a::@packed_linear_gemv1, maxRows = 1, grid = <16 * one, block 1>, blockThreads = 288, sharedBytes = {{[0-9]+}}, dependent = true>
+// CHECK-SAME: #qlm.variant<kernel = @kernels_sm_90a::@packed_linear_gemv1, maxRows = 1, grid = <132 * one, block 1>, blockThreads = 288, sharedBytes = 115712, dependent = true>
 // CHECK-SAME: @packed_linear_gemv4, maxRows = 4,
 // CHECK-SAME: @packed_linear_gemv8, maxRows = 8,
 // CHECK-SAME: @packed_linear_gemm16, maxRows = 16, grid = <2 * tokens, block 16>, blockThreads = 384
