@@ -22,6 +22,7 @@
 #include "../../../lib/Lower/Cuda/Attention.h"
 
 #include "qlm/Lower/Cuda/Kernels.h"
+#include "qlm/Lower/Cuda/Workspace.h"
 #include "qlm/Lower/Kernel/GpuFrame.h"
 
 #include "mlir/Dialect/LLVMIR/NVVMDialect.h"
@@ -105,7 +106,7 @@ static Launch emitDecode(gpu::GPUModuleOp kernels, StringRef name,
   launch.perRow = plan.gridPerRow;
   launch.threads = plan.threads();
   launch.shared = plan.sharedBytes(shape);
-  launch.workspace = plan.scratchBytes(shape) + kCounterBytes;
+  launch.workspace = plan.scratchBytes(shape) + kZeroBytes;
   return launch;
 }
 

@@ -25,6 +25,7 @@
 #include "../../../lib/Lower/Cuda/Gemm.h"
 #include "../../../lib/Lower/Cuda/Gemv.h"
 #include "qlm/Lower/Cuda/Kernels.h"
+#include "qlm/Lower/Cuda/Workspace.h"
 
 #include "llvm/ADT/StringSwitch.h"
 #include "llvm/Support/FormatVariadic.h"
@@ -113,7 +114,7 @@ static Launch emitCase(gpu::GPUModuleOp kernels, StringRef name,
     wish.isAlone = words.number("alone", 0);
     GemmPlan plan = GemmPlan::get(shape, rows, /*multiprocessors=*/132, wish);
     if (plan.spans)
-      launch.workspace = kCounterBytes + plan.scratchBytes();
+      launch.workspace = kZeroBytes + plan.scratchBytes();
     launch.grid = plan.grid(shape, rows);
     launch.threads = GemmPlan::kThreads;
     launch.shared = plan.sharedBytes;

@@ -141,7 +141,8 @@ Choices cuda::choosePagedAttention(PagedAttentionOp op,
                                     plans.empty() ? DecodePlan::kSplitsOfFew
                                                   : DecodePlan::kSplitsOfMany));
     if (plans.front().splits == plans.back().splits &&
-        plans.front().fewest == plans.back().fewest)
+        plans.front().fewest == plans.back().fewest &&
+        plans.front().isWatched == plans.back().isWatched)
       plans.erase(plans.begin(), plans.end() - 1);
   }
   for (DecodePlan &plan : plans) {
@@ -162,8 +163,8 @@ Choices cuda::choosePagedAttention(PagedAttentionOp op,
                   }};
     decode.decodeOnly = !invariant;
     decode.maxRows = plan.maxRows < mostRows ? plan.maxRows : 0;
-    if (int64_t bytes = plan.scratchBytes(*shape))
-      decode.scratchBytes = bytes;
+    if (plan.hasParts())
+      decode.scratchBytes = plan.scratchBytes(*shape);
     choices.push_back(decode);
   }
   if (invariant)

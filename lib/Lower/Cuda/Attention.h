@@ -43,10 +43,12 @@ struct DecodePlan {
   /// Chunks that bulk copies bring to shared memory ahead of their use; 0:
   /// warps load their keys and values straight from the pages.
   int64_t stages;
-  /// Whether chunks before the row's own position may be copied before the
-  /// previous kernel has ended: where each sequence has one row, as only that
-  /// row's key and value are new.
+  /// Whether pages may be copied before the previous kernel has ended: where
+  /// each sequence has one row, as only that row's key and value are new.
   bool isEarly;
+  /// Whether the last block of a row and KV head watches the others' parts,
+  /// which lie among the workspace's zeros, instead of counting them.
+  bool isWatched;
   /// The most rows a step has (counters of a workspace).
   int64_t maxRows;
   /// Blocks of the grid for a row, blocksPerRow or more: see `spread`.
@@ -76,7 +78,11 @@ struct DecodePlan {
   /// Stages, or the warps' parts, which take their place.
   int64_t stageBytes(const AttentionShape &shape) const;
   int64_t sharedBytes(const AttentionShape &shape) const;
-  /// Parts in the workspace, behind its counters; 0 without a workspace.
+  /// Whether blocks have parts in the workspace; where they begin, and those
+  /// of its bytes that are behind the zeros.
+  bool hasParts() const { return splits > 1; }
+  int64_t partsOffset() const;
+  int64_t partBytes(const AttentionShape &shape) const;
   int64_t scratchBytes(const AttentionShape &shape) const;
 };
 

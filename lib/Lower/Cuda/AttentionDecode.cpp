@@ -36,6 +36,7 @@
 #include "DecodeEmitter.h"
 
 #include "qlm/Lower/Cuda/Kernels.h"
+#include "qlm/Lower/Cuda/Workspace.h"
 
 using namespace mlir;
 using namespace mlir::qlm;
@@ -76,8 +77,12 @@ DecodePlan DecodePlan::get(const AttentionShape &shape, int64_t maxRows,
                   /*warps=*/4,
                   /*stages=*/0,
                   /*isEarly=*/false,
+                  /*isWatched=*/false,
                   maxRows,
                   splits * items};
+  plan.isWatched = shape.chip >= 90 && maxRows <= kFewRows && splits > 1 &&
+                   fewest == splits &&
+                   plan.partBytes(shape) <= kZeroBytes - kCounterBytes;
   // Where a chunk is a page, it is copied as it is.
   if (shape.chip >= 90 && shape.pageTokens == plan.warps * kBlockKeys)
     plan.stages = std::clamp<int64_t>(kStagedBytes / (2 * shape.headBytes()),
@@ -97,17 +102,21 @@ void DecodePlan::spread(const AttentionShape &shape, int64_t processors) {
   gridPerRow = isCheap || maxRows <= kFewRows ? padded : blocks;
 }
 int64_t DecodePlan::stageBytes(const AttentionShape &shape) const {
-  int64_t parts = (warps + 1) * partFloats(shape) * 4;
+  int64_t parts = warps * partFloats(shape) * 4;
   int64_t staged = stages * 2 * shape.headBytes();
   return llvm::alignTo(std::max(staged, parts), 16);
 }
 int64_t DecodePlan::sharedBytes(const AttentionShape &shape) const {
   return stageBytes(shape) + stages * 2 * 8;
 }
-int64_t DecodePlan::scratchBytes(const AttentionShape &shape) const {
-  if (splits == 1)
-    return 0;
+int64_t DecodePlan::partBytes(const AttentionShape &shape) const {
   return maxRows * blocksPerRow(shape) * partFloats(shape) * 4;
+}
+int64_t DecodePlan::partsOffset() const {
+  return isWatched ? kCounterBytes : kZeroBytes;
+}
+int64_t DecodePlan::scratchBytes(const AttentionShape &shape) const {
+  return hasParts() && !isWatched ? partBytes(shape) : 0;
 }
 
 void DecodeEmitter::emit() {
@@ -234,66 +243,6 @@ void DecodeEmitter::findShares() {
   shares = constantLike(chunks, int64_t(1)) << shareBits;
 }
 
-//===----------------------------------------------------------------------===//
-// Stages
-//===----------------------------------------------------------------------===//
-
-/// Shared memory: stages of [2][head's part of a page], their barriers (full,
-/// empty); parts of warps take the stages' place in the end.
-Val DecodeEmitter::stageAddress(Val stage) {
-  return sharedAddress + stage * (2 * shape.headBytes());
-}
-Val DecodeEmitter::stageBarrier(Val stage, int64_t which) {
-  return sharedAddress +
-         (stage * 8 + (plan.stageBytes(shape) + which * 8 * plan.stages));
-}
-
-void DecodeEmitter::initStages() {
-  b.ifThen(thread == 0, [&] {
-    for (int64_t i = 0; i < plan.stages; ++i) {
-      Val stage = constantLike(thread, i);
-      ptx.initBarrier(stageBarrier(stage, 0), 1);
-      ptx.initBarrier(stageBarrier(stage, 1), plan.warps);
-    }
-    ptx.fenceBarriers();
-  });
-  ptx.barrier();
-}
-
-/// Starts to copy the split's chunk of number \p index to its stage.
-void DecodeEmitter::copyChunk(Val index) {
-  Val stage = index % plan.stages, chunk = firstChunk + (index << shareBits);
-  Val page = b.extendSigned(loadIndex(pages, chunk), b.i64());
-  Val offset = (page * (2 * shape.kvHeads) + b.extendSigned(kvHead, b.i64())) *
-               shape.headBytes();
-  Ptr keyPart = buffers.cache.at(offset);
-  Val full = stageBarrier(stage, 0), target = stageAddress(stage);
-  Val bytes = constantLike(stage, shape.headBytes());
-  ptx.arriveExpecting(full, bytes * 2);
-  ptx.bulkCopy(target, keyPart, bytes, full);
-  ptx.bulkCopy(target + bytes, keyPart.at(shape.kvHeads * shape.headBytes()),
-               bytes, full);
-}
-
-/// Fills the stages. Chunks that earlier steps completed are copied while the
-/// previous kernel still runs, the others after it.
-void DecodeEmitter::startCopies() {
-  Val zero = constantLike(thread, int64_t(0));
-  Val count =
-      b.min(turns(lastChunk - firstChunk), constantLike(thread, plan.stages));
-  Val early = zero;
-  if (plan.isEarly) {
-    Val done = position / chunkKeys();
-    early = b.max(zero, b.min(count, turns(done - firstChunk)));
-    early = b.select(done > firstChunk, early, zero);
-  }
-  b.ifThen(thread == 0,
-           [&] { b.forRange(zero, early, 1, [&](Val i) { copyChunk(i); }); });
-  waitForPrevious();
-  b.ifThen(thread == 0,
-           [&] { b.forRange(early, count, 1, [&](Val i) { copyChunk(i); }); });
-}
-
 void DecodeEmitter::loadQueries() {
   int64_t bytes = shape.query.getIntOrFloatBitWidth() / 8;
   Val head = kvHead * shape.group() + firstHead;
@@ -312,20 +261,32 @@ void DecodeEmitter::loadQueries() {
 }
 
 /// State: maxima [rowSets] (of scores times log2 e), sums [rowSets], outputs
-/// [tiles][2 * rowSets].
+/// [tiles][2 * rowSets]; in the loop the next copy's page besides.
 SmallVector<Val> DecodeEmitter::attend() {
   SmallVector<Val> state(rowSets, infinity());
   state.append(rowSets + fragments.outputTiles() * 2 * rowSets,
                b.constant(b.f32(), 0.0));
   Val zero = constantLike(split, int64_t(0));
   Val count = turns(lastChunk - firstChunk);
-  return b.forRange(
-      zero, count, 1, state, [&](Val index, ArrayRef<Val> before) {
-        Val chunk = firstChunk + (index << shareBits), stage;
+  // The page of the next turn's copy, known by then; a window's masks leave no
+  // register for it.
+  bool isAhead = plan.stages && !shape.window;
+  if (isAhead)
+    state.push_back(zero);
+  auto last =
+      b.forRange(zero, count, 1, state, [&](Val index, ArrayRef<Val> carried) {
+        ArrayRef<Val> before = carried.drop_back(isAhead);
+        Val chunk = chunkOf(index), stage, nextPage;
         if (plan.stages) {
           stage = index % plan.stages;
-          refill(index, count);
+          refill(index, count, isAhead ? carried.back() : Val());
+          if (isAhead)
+            nextPage = loadIndex(
+                pages, b.min(chunkOf(index + plan.stages), lastChunk - 1));
           ptx.waitBarrier(stageBarrier(stage, 0), (index / plan.stages) & 1);
+          if (plan.isEarly)
+            b.ifThen(ownsRow & (chunk == lastChunk - 1),
+                     [&] { storeOwnRow(stage); });
         }
         Val key = chunk * chunkKeys() + warp * kBlockKeys;
         Val isSeen = key < keys;
@@ -334,32 +295,24 @@ SmallVector<Val> DecodeEmitter::attend() {
         using Values = function_ref<SmallVector<Val>()>;
         auto attend = [&] { return attendBlock(key, stage, before); };
         auto pass = [&] { return SmallVector<Val>(before); };
-        auto next = b.ifElse(isSeen, Values(attend), Values(pass));
-        if (plan.stages)
+        SmallVector<Val> next = b.ifElse(isSeen, Values(attend), Values(pass));
+        if (plan.stages) {
+          syncWarp();
           b.ifThen((thread & 31) == 0,
                    [&] { ptx.arrive(stageBarrier(stage, 1)); });
+        }
+        if (isAhead)
+          next.push_back(nextPage);
         return next;
       });
-}
-
-/// Before chunk \p index: copies the next chunk to the stage of the one before,
-/// when all warps have read it.
-void DecodeEmitter::refill(Val index, Val count) {
-  Val done = index - 1, next = done + plan.stages;
-  b.ifThen((thread == 0) & (done >= 0) & (next < count), [&] {
-    ptx.waitBarrier(stageBarrier(done % plan.stages, 1),
-                    (done / plan.stages) & 1);
-    copyChunk(next);
-  });
+  if (isAhead)
+    last.pop_back();
+  return last;
 }
 
 /// Loads the warp's keys and values of a chunk straight from their page.
 Fragments::Block DecodeEmitter::loadBlock(Val first) {
-  Val page =
-      b.extendSigned(loadIndex(pages, first / shape.pageTokens), b.i64());
-  Val offset = (page * (2 * shape.kvHeads) + b.extendSigned(kvHead, b.i64())) *
-               shape.headBytes();
-  Ptr keyPart = buffers.cache.at(offset);
+  Ptr keyPart = keysOf(loadIndex(pages, first / shape.pageTokens));
   Ptr valuePart = keyPart.at(shape.kvHeads * shape.headBytes());
   Fragments::Block block;
   fragments.loadKeys(block, keyPart, first % shape.pageTokens);

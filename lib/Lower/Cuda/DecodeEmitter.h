@@ -6,7 +6,8 @@
 //===----------------------------------------------------------------------===//
 //
 // AttentionDecode.cpp, which describes the kernel, has what a block computes of
-// its keys; AttentionCombine.cpp adds the parts of warps and blocks.
+// its keys; AttentionStages.cpp brings them to shared memory,
+// AttentionCombine.cpp adds the parts of warps and blocks.
 //
 //===----------------------------------------------------------------------===//
 
@@ -37,6 +38,17 @@ struct Part {
         sums(base.at(rows * (headDim + 1) * 4)) {}
 };
 
+/// Features that a thread combines at once.
+inline constexpr int64_t kVectorLanes = 4;
+
+/// The same for who watches it: `[rows, headDim]` outputs, `[rows]` pairs of
+/// maximum and sum.
+struct WatchedPart {
+  kernel::Ptr outputs, rows;
+  WatchedPart(kernel::Ptr base, int64_t rows, const AttentionShape &shape)
+      : outputs(base), rows(base.at(rows * shape.headDim * 4)) {}
+};
+
 class DecodeEmitter {
 public:
   DecodeEmitter(kernel::KernelBuilder &b, const AttentionShape &shape,
@@ -64,27 +76,56 @@ private:
                                        ArrayRef<kernel::Val> state);
   void initStages();
   void startCopies();
-  void copyChunk(kernel::Val index);
-  void refill(kernel::Val index, kernel::Val count);
+  kernel::Ptr keysOf(kernel::Val page);
+  void copyChunk(kernel::Val index, kernel::Val page);
+  void refill(kernel::Val index, kernel::Val count, kernel::Val page);
+  /// Number of the split's chunk \p index among all.
+  kernel::Val chunkOf(kernel::Val index) {
+    return firstChunk + (index << shareBits);
+  }
+  void forOwnRow(function_ref<void(Type type, kernel::Val kind,
+                                   kernel::Val offset, kernel::Val exists)>
+                     visit);
+  void loadOwnRow(kernel::Ptr part);
+  void storeOwnRow(kernel::Val stage);
   kernel::Val stageAddress(kernel::Val stage);
   kernel::Val stageBarrier(kernel::Val stage, int64_t which);
   void waitForPrevious() {
     if (shape.chip >= 90)
       ptx.waitForPrevious();
   }
+  void syncWarp() {
+    ptx.assemble("bar.warp.sync 0xffffffff;", "~{memory}", {}, {}, true);
+  }
   int64_t chunkKeys() const { return plan.warps * kBlockKeys; }
   void storeWarp(ArrayRef<kernel::Val> state);
+  /// A vector of a part, and its row's maximum and sum.
+  struct Merged {
+    kernel::Val maximum, sum, outputs;
+  };
+  Merged mergeWarps(kernel::Val index);
   void combineWarps(const Part &total);
   void combineParts(kernel::Ptr parts, bool isShared);
   void combineSplits();
   void combineOwn();
   void combineBlocks();
-  using LoadOutputs =
-      function_ref<SmallVector<kernel::Val>(int64_t split, kernel::Val index)>;
-  using LoadRow = function_ref<std::pair<kernel::Val, kernel::Val>(
-      int64_t split, kernel::Val row)>;
-  void combine(int64_t splits, kernel::Val lo, kernel::Val hi, LoadRow loadRow,
-               LoadOutputs loadOutputs);
+  void combineWatched();
+  void combineWatched(kernel::Ptr parts, kernel::Val present, int64_t splits);
+  kernel::Ptr itemParts();
+  // Words that say themselves that they are there: memory is zero before.
+  /// Stores two or four f32, zeros as -0.
+  void show(kernel::Ptr place, ArrayRef<kernel::Val> values);
+  /// Waits until four words at \p four and two at \p two are there, and those
+  /// \p stride bytes further, and so on, \p count in all, of which bits of
+  /// \p mask (i32) are set; gives six f32 each. What isn't waited for is one.
+  SmallVector<kernel::Val> watch(kernel::Ptr four, kernel::Ptr two,
+                                 int64_t stride, int64_t count,
+                                 kernel::Val mask);
+  /// Gives vector \p index of each part.
+  using LoadVector = function_ref<SmallVector<Merged>(kernel::Val index)>;
+  void combine(LoadVector load);
+  int64_t rowVectors() const { return shape.headDim / kVectorLanes; }
+  kernel::Val vectorCount();
   kernel::Val loadIndex(kernel::Ptr list, kernel::Val index) {
     return list.element(b.i32(), index).load(b.i32());
   }
@@ -123,6 +164,9 @@ private:
   kernel::Val sharedAddress;
   kernel::Ptr pages;
   SmallVector<kernel::Val> low, high;
+  /// Whether the warp (i1) needs the row's own key and value, and its pieces.
+  kernel::Val ownsRow;
+  SmallVector<kernel::Val> ownRow;
 };
 
 } // namespace mlir::qlm::cuda

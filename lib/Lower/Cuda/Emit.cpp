@@ -8,6 +8,7 @@
 #include "Emitters.h"
 #include "Sample.h"
 
+#include "qlm/Lower/Cuda/Workspace.h"
 #include "qlm/Lower/LaunchGroup.h"
 
 #include "llvm/Support/raw_ostream.h"
@@ -71,7 +72,7 @@ int64_t KernelEmitter::getWorkspaceBytes(Operation *op, SizeKind rows) const {
   int64_t bytes = 0;
   for (const Choice &choice : chooseKernels(op, request))
     if (choice.scratchBytes >= 0)
-      bytes = std::max(bytes, kCounterBytes + choice.scratchBytes);
+      bytes = std::max(bytes, kZeroBytes + choice.scratchBytes);
   return bytes;
 }
 

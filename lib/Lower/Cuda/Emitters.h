@@ -81,7 +81,7 @@ struct Choice {
   int64_t maxRows = 0;
   /// Whether it serves only steps in which each sequence has one row.
   bool decodeOnly = false;
-  /// Scratch in the workspace, behind the counters; -1 for no workspace.
+  /// Scratch in the workspace, behind its zeros; -1 for no workspace.
   int64_t scratchBytes = -1;
   /// Of a linear: the operations of its group that the kernel runs besides.
   SmallVector<Operation *, 2> folded = {};

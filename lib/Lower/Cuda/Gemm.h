@@ -122,7 +122,7 @@ struct GemmPlan {
   }
   /// Bytes of a thread block's part of a tile's sums, in the workspace.
   int64_t partBytes() const { return warpBlocks * kFeatures * tokens * 4; }
-  /// Bytes of the workspace behind its counters; 0 without a workspace.
+  /// Bytes of the workspace behind its zeros; 0 without a workspace.
   int64_t scratchBytes() const { return spans * partBytes(); }
 
   /// Whether the copy engine copies weights: lines of a block are long enough.

@@ -24,6 +24,7 @@
 
 #include "GemmEmitter.h"
 #include "qlm/Lower/Cuda/Kernels.h"
+#include "qlm/Lower/Cuda/Workspace.h"
 
 using namespace mlir;
 using namespace mlir::qlm;
@@ -97,7 +98,7 @@ void GemmEmitter::consumeSpans() {
 /// Where the sums of \p block's part of a tile are, of the own thread:
 /// [warp block, j][thread] of four.
 Ptr GemmEmitter::partOf(Val block) {
-  return buffers.workspace.at(kCounterBytes)
+  return buffers.workspace.at(kZeroBytes)
       .at(frame.wide(block) * plan.partBytes())
       .at(thread * 16);
 }

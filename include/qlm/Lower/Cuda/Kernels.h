@@ -38,8 +38,8 @@ struct KernelOptions {
 };
 
 /// The workspace of a launch begins with this many bytes of counters, which
-/// are zero before each launch and after it; what follows is scratch of
-/// arbitrary content.
+/// are zero before each launch and after it; Workspace.h says what lies behind
+/// them.
 inline constexpr int64_t kCounterBytes = 64 * 1024;
 
 struct CudaKernel;
