@@ -60,9 +60,18 @@ void DecodeEmitter::copyChunk(Val index, Val page) {
 void DecodeEmitter::startCopies() {
   Val count =
       b.min(turns(lastChunk - firstChunk), constantLike(thread, plan.stages));
+  // All pages are known before the first one is copied; chunks come in order.
   auto copy = [&] {
-    b.ifThen(thread < count,
-             [&] { copyChunk(thread, loadIndex(pages, chunkOf(thread))); });
+    b.ifThen(thread == 0, [&] {
+      SmallVector<Val> numbers;
+      for (int64_t i = 0; i < plan.stages; ++i)
+        numbers.push_back(loadIndex(
+            pages, b.min(chunkOf(constantLike(thread, i)), lastChunk - 1)));
+      for (int64_t i = 0; i < plan.stages; ++i) {
+        Val index = constantLike(thread, i);
+        b.ifThen(index < count, [&] { copyChunk(index, numbers[i]); });
+      }
+    });
   };
   if (!plan.isEarly) {
     waitForPrevious();
