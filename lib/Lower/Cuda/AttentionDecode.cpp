@@ -296,11 +296,9 @@ SmallVector<Val> DecodeEmitter::attend() {
         auto attend = [&] { return attendBlock(key, stage, before); };
         auto pass = [&] { return SmallVector<Val>(before); };
         SmallVector<Val> next = b.ifElse(isSeen, Values(attend), Values(pass));
-        if (plan.stages) {
-          syncWarp();
-          b.ifThen((thread & 31) == 0,
-                   [&] { ptx.arrive(stageBarrier(stage, 1)); });
-        }
+        // Every lane gives the stage back for its own reads.
+        if (plan.stages)
+          ptx.arrive(stageBarrier(stage, 1));
         if (isAhead)
           next.push_back(nextPage);
         return next;

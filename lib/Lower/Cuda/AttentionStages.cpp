@@ -27,7 +27,7 @@ void DecodeEmitter::initStages() {
     for (int64_t i = 0; i < plan.stages; ++i) {
       Val stage = constantLike(thread, i);
       ptx.initBarrier(stageBarrier(stage, 0), 1);
-      ptx.initBarrier(stageBarrier(stage, 1), plan.warps);
+      ptx.initBarrier(stageBarrier(stage, 1), plan.warps * 32);
     }
     ptx.fenceBarriers();
   });
