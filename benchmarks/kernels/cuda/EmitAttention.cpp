@@ -11,9 +11,11 @@
 //   qlm-emit-cuda-attention DIR [--chip=sm_90a] < LIST
 //
 // A line has `key=value` words: kernel (decode, wgmma, prefill), heads,
-// kv_heads, dim, page (tokens), kv (f16, bf16, int8, fp8), type (f16 or bf16,
-// of queries and results), window (0: none), sequences and context of what is
-// timed, label (of the time; no label: checked alone).
+// kv_heads, dim, page (tokens), kv (f16, bf16, int8, fp8), type (f16, bf16
+// or f32, of queries and results), window (0: none), sequences and context of
+// what is timed, launches (of a graph that is timed, of tiles), tile (rows of
+// one, of wgmma: 64 or 128), blocks (of a launch, of wgmma), label (of the
+// time; no label: checked alone).
 //
 //===----------------------------------------------------------------------===//
 
@@ -26,13 +28,10 @@
 #include "qlm/Lower/Kernel/GpuFrame.h"
 
 #include "mlir/Dialect/LLVMIR/NVVMDialect.h"
-#include "llvm/ADT/StringExtras.h"
 #include "llvm/ADT/StringSwitch.h"
-#include "llvm/Support/CommandLine.h"
-#include "llvm/Support/raw_ostream.h"
+#include "llvm/Support/FormatVariadic.h"
 
 #include <cmath>
-#include <iostream>
 
 using namespace mlir;
 using namespace mlir::qlm;
@@ -47,7 +46,8 @@ namespace {
 /// How a kernel is launched.
 struct Launch {
   int64_t perRow = 0; ///< blocks of a row, or of a tile of `rows` rows
-  int64_t rows = 1, threads = 1, shared = 0, workspace = 0;
+  int64_t rows = 1;   ///< 0: blocks of a step of any size
+  int64_t threads = 1, shared = 0, workspace = 0;
 };
 } // namespace
 
@@ -63,8 +63,10 @@ static AttentionShape getShape(const Words &words, MLIRContext *context) {
                  .Case("fp8", KvType::F8E4M3)
                  .Default(KvType::F16);
   Builder b(context);
-  shape.query = words.text("type", "f16") == "bf16" ? Type(b.getBF16Type())
-                                                    : Type(b.getF16Type());
+  shape.query = llvm::StringSwitch<Type>(words.text("type", "f16"))
+                    .Case("f32", b.getF32Type())
+                    .Case("bf16", b.getBF16Type())
+                    .Default(b.getF16Type());
   shape.result = shape.query;
   shape.scale = 1 / std::sqrt(static_cast<double>(shape.headDim));
   shape.window = words.number("window", 0);
@@ -100,8 +102,7 @@ static Launch emitDecode(gpu::GPUModuleOp kernels, StringRef name,
   plan.spread(shape, kMultiprocessors);
   GpuKernelFrame frame(
       createGpuKernel(kernels, name, kBuffers, plan.threads()));
-  emitDecodeAttention(frame.builder(), shape, plan, AttentionRows::All,
-                      getBuffers(frame));
+  emitDecodeAttention(frame.builder(), shape, plan, getBuffers(frame));
   Launch launch;
   launch.perRow = plan.gridPerRow;
   launch.threads = plan.threads();
@@ -110,16 +111,12 @@ static Launch emitDecode(gpu::GPUModuleOp kernels, StringRef name,
   return launch;
 }
 
-template <typename Plan, typename Emit>
-static Launch emitTiles(gpu::GPUModuleOp kernels, StringRef name,
-                        const AttentionShape &shape, Emit emit) {
-  Plan plan = Plan::get(shape);
+static Launch emitPrefill(gpu::GPUModuleOp kernels, StringRef name,
+                          const AttentionShape &shape) {
+  PrefillPlan plan = PrefillPlan::get(shape);
   GpuKernelFrame frame(
       createGpuKernel(kernels, name, kBuffers, plan.threads()));
-  if (std::is_same_v<Plan, WgmmaPlan>)
-    frame.getFunction()->setAttr(NVVM::NVVMDialect::getMinctasmAttrName(),
-                                 frame.builder().getI32IntegerAttr(1));
-  emit(frame.builder(), shape, plan, AttentionRows::All, getBuffers(frame));
+  emitPrefillAttention(frame.builder(), shape, plan, getBuffers(frame));
   Launch launch;
   launch.perRow = shape.heads;
   launch.rows = plan.blockRows();
@@ -128,48 +125,48 @@ static Launch emitTiles(gpu::GPUModuleOp kernels, StringRef name,
   return launch;
 }
 
+static Launch emitWgmma(gpu::GPUModuleOp kernels, StringRef name,
+                        const AttentionShape &shape, const Words &words) {
+  int64_t rows = words.number("sequences", 1) * words.number("context", 512);
+  // As for more rows, or for one.
+  if (int64_t tile = words.number("tile", 0))
+    rows = tile == WgmmaPlan::kGroupRows ? 1 : INT32_MAX;
+  WgmmaPlan plan = WgmmaPlan::get(shape, rows, kMultiprocessors);
+  GpuKernelFrame frame(
+      createGpuKernel(kernels, name, kBuffers, plan.threads()));
+  frame.getFunction()->setAttr(
+      NVVM::NVVMDialect::getMinctasmAttrName(),
+      frame.builder().getI32IntegerAttr(plan.blocksPerProcessor));
+  emitWgmmaAttention(frame.builder(), shape, plan, getBuffers(frame));
+  Launch launch;
+  launch.perRow = words.number("blocks", plan.grid);
+  launch.rows = 0;
+  launch.threads = plan.threads();
+  launch.shared = plan.sharedBytes(shape);
+  launch.workspace = kCounterBytes;
+  return launch;
+}
+
 static Launch emitCase(gpu::GPUModuleOp kernels, StringRef name,
                        const Words &words) {
   AttentionShape shape = getShape(words, kernels.getContext());
   std::string kind = words.text("kernel", "decode");
   if (kind == "wgmma")
-    return emitTiles<WgmmaPlan>(kernels, name, shape, emitWgmmaAttention);
+    return emitWgmma(kernels, name, shape, words);
   if (kind == "prefill")
-    return emitTiles<PrefillPlan>(kernels, name, shape, emitPrefillAttention);
+    return emitPrefill(kernels, name, shape);
   return emitDecode(kernels, name, shape, words.number("sequences", 16));
 }
 
-static llvm::cl::opt<std::string> folder(llvm::cl::Positional,
-                                         llvm::cl::Required);
-static llvm::cl::opt<std::string> chip("chip", llvm::cl::init("sm_90a"));
-
 int main(int argc, char **argv) {
-  llvm::cl::ParseCommandLineOptions(argc, argv, "emits CUDA attention\n");
-  llvm::ExitOnError exitOnError("qlm-emit-cuda-attention: ");
-  std::unique_ptr<MLIRContext> context = bench::createCudaContext();
-  std::error_code error;
-  llvm::raw_fd_ostream cases(folder + "/cases.txt", error);
-  std::string line;
-  for (int64_t index = 0; std::getline(std::cin, line);) {
-    if (line.empty() || line[0] == '#')
-      continue;
-    Words words(line);
-    std::string name = "attention" + std::to_string(index++);
-    Location loc = UnknownLoc::get(context.get());
-    OwningOpRef<ModuleOp> module = ModuleOp::create(loc);
-    OpBuilder b(context.get());
-    b.setInsertionPointToEnd(module->getBody());
-    auto kernels = gpu::GPUModuleOp::create(b, loc, "kernels");
-    Launch launch = emitCase(kernels, name, words);
-    std::string said =
-        exitOnError(bench::compileCuda(*module, chip, folder + "/" + name));
-    for (StringRef part : llvm::split(StringRef(said), '\n'))
-      if (part.contains("registers") || part.contains("spill"))
-        llvm::errs() << name << ": " << part.trim() << "\n";
-    cases << line << " name=" << name << " per_row=" << launch.perRow
-          << " tile=" << launch.rows << " threads=" << launch.threads
-          << " shared=" << launch.shared << " workspace=" << launch.workspace
-          << "\n";
-  }
-  return 0;
+  return bench::emitCases(
+      argc, argv, "attention",
+      [](gpu::GPUModuleOp kernels, StringRef name, const Words &words) {
+        Launch launch = emitCase(kernels, name, words);
+        return llvm::formatv("per_row={0} rows={1} threads={2} shared={3} "
+                             "workspace={4}",
+                             launch.perRow, launch.rows, launch.threads,
+                             launch.shared, launch.workspace)
+            .str();
+      });
 }

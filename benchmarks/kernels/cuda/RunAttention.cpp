@@ -45,6 +45,7 @@ struct Shape {
   int64_t heads, kvHeads, dim, pageTokens, window;
   std::string kv, type;
 
+  int64_t typeBytes() const { return type == "f32" ? 4 : 2; }
   bool hasCodes() const { return kv == "int8" || kv == "fp8"; }
   int64_t elementBytes() const { return hasCodes() ? 1 : 2; }
   int64_t codeBytes() const { return dim * elementBytes() * pageTokens; }
@@ -74,6 +75,7 @@ private:
   void storeRow(std::vector<uint8_t> &bytes, int64_t page, int64_t slot,
                 int64_t kind, int64_t head, float *values) const;
   std::vector<double> reference(int64_t row, int64_t head) const;
+  std::vector<float> download() const;
   size_t place(int64_t sequence, int64_t token, int64_t head) const {
     return size_t(((bases[size_t(sequence)] + token) * shape.kvHeads + head) *
                   shape.dim);
@@ -141,12 +143,12 @@ Step::Step(Device &device, const Shape &shape,
 
   queries = randomNormal(size_t(rows * shape.heads * shape.dim), 1.5f, seed);
   std::vector<uint16_t> bits(queries.size());
-  for (size_t i = 0; i < bits.size(); ++i) {
+  for (size_t i = 0; i < bits.size() && shape.typeBytes() == 2; ++i) {
     bits[i] = bitsOf(queries[i], shape.type);
     queries[i] = rounded(queries[i], shape.type);
   }
-  query = device.upload(bits);
-  result = device.allocate(bits.size() * 2);
+  query = shape.typeBytes() == 2 ? device.upload(bits) : device.upload(queries);
+  result = device.allocate(queries.size() * size_t(shape.typeBytes()));
   positionsAt = device.upload(positions);
   ownersAt = device.upload(owners);
   tablesAt = device.upload(tables);
@@ -237,17 +239,28 @@ std::vector<double> Step::reference(int64_t row, int64_t head) const {
   return result;
 }
 
-double Step::error() {
-  std::vector<uint16_t> bits(queries.size());
+std::vector<float> Step::download() const {
+  std::vector<float> values(queries.size());
+  if (shape.typeBytes() == 4) {
+    device.download(values.data(), result, values.size() * 4);
+    return values;
+  }
+  std::vector<uint16_t> bits(values.size());
   device.download(bits.data(), result, bits.size() * 2);
+  for (size_t i = 0; i < bits.size(); ++i)
+    values[i] =
+        shape.type == "bf16" ? fromBFloat16(bits[i]) : fromFloat16(bits[i]);
+  return values;
+}
+
+double Step::error() {
+  std::vector<float> results = download();
   int64_t items = rows * shape.heads;
   std::vector<double> differences(items, 0.0), sizes(items, 0.0);
   parallelFor(items, [&](int64_t i) {
     std::vector<double> want = reference(i / shape.heads, i % shape.heads);
     for (int64_t k = 0; k < shape.dim; ++k) {
-      uint16_t got = bits[size_t(i * shape.dim + k)];
-      double value =
-          shape.type == "bf16" ? fromBFloat16(got) : fromFloat16(got);
+      double value = results[size_t(i * shape.dim + k)];
       double difference = std::fabs(value - want[size_t(k)]);
       // NaN must not get lost.
       if (!(difference <= differences[size_t(i)]))
@@ -269,11 +282,13 @@ double Step::error() {
 namespace {
 
 /// A case on the device.
-class Run {
+class Run : public CaseRun {
 public:
   Run(Device &device, const std::string &folder, const Case &words);
-  bool check(std::string &said);
-  Timing time(std::string &said);
+  std::string describe() const override;
+  bool isTimed() const override { return !words.text("label").empty(); }
+  bool check(std::string &said) override;
+  Timing time(std::string &said) override;
 
 private:
   bool isDecode() const { return words.text("kernel", "decode") == "decode"; }
@@ -303,9 +318,9 @@ Run::Run(Device &device, const std::string &folder, const Case &words)
 }
 
 void Run::setGrid(const Step &step) {
-  int64_t tile = words.number("tile", 1);
-  kernel.gridX =
-      unsigned((step.rows + tile - 1) / tile * words.number("per_row", 1));
+  int64_t rows = words.number("rows", 1);
+  int64_t tiles = rows ? (step.rows + rows - 1) / rows : 1;
+  kernel.gridX = unsigned(tiles * words.number("per_row", 1));
 }
 
 bool Run::check(std::string &said) {
@@ -330,8 +345,9 @@ bool Run::check(std::string &said) {
   for (size_t i = 0; i < steps.size(); ++i) {
     Step step(device, shape, steps[i], /*withValues=*/true, 7 * (i + 1));
     setGrid(step);
-    device.fill(step.result, 0xff,
-                size_t(step.rows * shape.heads * shape.dim) * 2);
+    device.fill(
+        step.result, 0xff,
+        size_t(step.rows * shape.heads * shape.dim * shape.typeBytes()));
     // Twice: the second must find the workspace's counters as they were.
     for (int k = 0; k < 2; ++k)
       device.launch(kernel, step.arguments(step.cache, workspace));
@@ -366,7 +382,8 @@ Timing Run::time(std::string &said) {
   std::vector<Address> caches;
   for (int i = 0; i < sets; ++i)
     caches.push_back(device.upload(random));
-  int launches = isDecode() ? std::max(sets, 16) : 4;
+  int launches =
+      isDecode() ? std::max(sets, 16) : int(words.number("launches", 4));
   auto one = [&](int i) {
     device.launch(kernel, step.arguments(caches[size_t(i % sets)], workspace));
   };
@@ -391,41 +408,23 @@ Timing Run::time(std::string &said) {
           operations / best * 1e-6};
 }
 
-int main(int argc, char **argv) {
-  if (argc < 2) {
-    std::fprintf(stderr,
-                 "usage: qlm-run-cuda-attention DIR [check|time|all]\n");
-    return 2;
-  }
-  std::string folder = argv[1], mode = argc > 2 ? argv[2] : "all";
-  Device device;
-  std::printf("%s, %d multiprocessors\n", device.getName().c_str(),
-              device.getMultiprocessors());
-  int failures = 0, count = 0;
-  std::vector<Timing> timings;
-  for (const Case &words : readCases(folder + "/cases.txt")) {
-    Run run(device, folder, words);
-    std::string said;
-    bool timed = !words.text("label").empty();
-    if (mode != "time")
-      failures += !run.check(said);
-    if (timed && mode != "check")
-      timings.push_back(run.time(said));
-    std::printf("%-7s %2lld/%-2lld heads of %-3lld %-4s cache, pages of %-3lld "
-                "%2lld x %-5lld %s\n",
-                words.text("kernel", "decode").c_str(),
-                (long long)words.number("heads", 32),
-                (long long)words.number("kv_heads", 8),
-                (long long)words.number("dim", 128),
-                words.text("kv", "f16").c_str(),
-                (long long)words.number("page", 64),
+std::string Run::describe() const {
+  char text[120];
+  std::snprintf(text, sizeof(text),
+                "%-7s %2lld/%-2lld heads of %-3lld %-4s cache, pages of %-3lld "
+                "%2lld x %-5lld",
+                words.text("kernel", "decode").c_str(), (long long)shape.heads,
+                (long long)shape.kvHeads, (long long)shape.dim,
+                shape.kv.c_str(), (long long)shape.pageTokens,
                 (long long)words.number("sequences", 1),
-                (long long)words.number("context"), said.c_str());
-    std::fflush(stdout);
-    device.release();
-    ++count;
-  }
-  writeTimings(folder + "/times.json", timings);
-  std::printf("%d cases, %d failed\n", count, failures);
-  return failures ? 1 : 0;
+                (long long)words.number("context"));
+  return text;
+}
+
+int main(int argc, char **argv) {
+  return runCases(
+      argc, argv,
+      [](Device &device, const std::string &folder, const Case &words, int) {
+        return std::make_unique<Run>(device, folder, words);
+      });
 }

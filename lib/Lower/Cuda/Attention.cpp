@@ -98,8 +98,7 @@ static CudaKernel emitDecode(const AttentionShape &shape,
                              const DecodePlan &plan,
                              const CudaRequest &request) {
   GpuKernelFrame frame(request.createKernel(plan.threads()));
-  emitDecodeAttention(frame.builder(), shape, plan, AttentionRows::All,
-                      getBuffers(frame, request));
+  emitDecodeAttention(frame.builder(), shape, plan, getBuffers(frame, request));
   CudaKernel kernel;
   kernel.grid = request.blocksPerRow(plan.gridPerRow);
   kernel.blockThreads = plan.threads();
@@ -107,23 +106,55 @@ static CudaKernel emitDecode(const AttentionShape &shape,
   return kernel;
 }
 
-/// Prefilling of either kind.
-template <typename Plan, typename Emit>
-static CudaKernel emitTiles(const AttentionShape &shape, const Plan &plan,
-                            const CudaRequest &request, Emit emit) {
+static CudaKernel emitPrefill(const AttentionShape &shape,
+                              const PrefillPlan &plan,
+                              const CudaRequest &request) {
   GpuKernelFrame frame(request.createKernel(plan.threads()));
-  // One block a processor: its registers are then given to warpgroups as they
-  // need them.
-  if (std::is_same_v<Plan, WgmmaPlan>)
-    frame.getFunction()->setAttr(NVVM::NVVMDialect::getMinctasmAttrName(),
-                                 frame.builder().getI32IntegerAttr(1));
-  emit(frame.builder(), shape, plan, AttentionRows::All,
-       getBuffers(frame, request));
+  emitPrefillAttention(frame.builder(), shape, plan,
+                       getBuffers(frame, request));
   CudaKernel kernel;
   kernel.grid = request.blocksPerRow(shape.heads, plan.blockRows());
   kernel.blockThreads = plan.threads();
   kernel.sharedBytes = plan.sharedBytes(shape);
   return kernel;
+}
+
+static CudaKernel emitWgmma(const AttentionShape &shape, const WgmmaPlan &plan,
+                            const CudaRequest &request) {
+  GpuKernelFrame frame(request.createKernel(plan.threads()));
+  // Registers of so many blocks are given to warpgroups as they need them.
+  frame.getFunction()->setAttr(
+      NVVM::NVVMDialect::getMinctasmAttrName(),
+      frame.builder().getI32IntegerAttr(plan.blocksPerProcessor));
+  emitWgmmaAttention(frame.builder(), shape, plan, getBuffers(frame, request));
+  CudaKernel kernel;
+  kernel.grid = request.blocksPerStep(plan.grid);
+  kernel.blockThreads = plan.threads();
+  kernel.sharedBytes = plan.sharedBytes(shape);
+  return kernel;
+}
+
+/// Tiles of two sizes, for few rows and for more.
+static Choices chooseWgmma(const AttentionShape &shape,
+                           const CudaRequest &request) {
+  Choices choices;
+  int64_t processors = request.target.processors;
+  int64_t most = request.maxRows();
+  int64_t few = WgmmaPlan::mostRowsOfShort(shape, processors);
+  SmallVector<int64_t> limits = {most};
+  if (few > 0 && few < most)
+    limits.insert(limits.begin(), few);
+  for (int64_t rows : limits) {
+    WgmmaPlan plan = WgmmaPlan::get(shape, rows, processors);
+    Choice choice{"wgmma", [=](const CudaRequest &request) {
+                    return FailureOr<CudaKernel>(
+                        emitWgmma(shape, plan, request));
+                  }};
+    choice.maxRows = rows;
+    choice.scratchBytes = 0;
+    choices.push_back(choice);
+  }
+  return choices;
 }
 
 Choices cuda::choosePagedAttention(PagedAttentionOp op,
@@ -169,20 +200,18 @@ Choices cuda::choosePagedAttention(PagedAttentionOp op,
   }
   if (invariant)
     return choices;
-  WgmmaPlan wgmma = WgmmaPlan::get(*shape);
+  WgmmaPlan largest =
+      WgmmaPlan::get(*shape, request.maxRows(), request.target.processors);
   if (WgmmaPlan::serves(*shape) &&
-      wgmma.sharedBytes(*shape) <= request.target.sharedLimit) {
-    choices.push_back({"wgmma", [=](const CudaRequest &request) {
-                         return FailureOr<CudaKernel>(emitTiles(
-                             *shape, wgmma, request, emitWgmmaAttention));
-                       }});
+      largest.sharedBytes(*shape) <= request.target.sharedLimit) {
+    choices.append(chooseWgmma(*shape, request));
     return choices;
   }
   PrefillPlan prefill = PrefillPlan::get(*shape);
   if (prefill.sharedBytes(*shape) <= request.target.sharedLimit)
     choices.push_back({"prefill", [=](const CudaRequest &request) {
-                         return FailureOr<CudaKernel>(emitTiles(
-                             *shape, prefill, request, emitPrefillAttention));
+                         return FailureOr<CudaKernel>(
+                             emitPrefill(*shape, prefill, request));
                        }});
   else
     choices.push_back({"plain", [=](const CudaRequest &request) {

@@ -23,16 +23,6 @@ struct AttentionBuffers {
   kernel::Val tokens, sequences, maxPages;
 };
 
-/// Which rows of a step a kernel computes.
-enum class AttentionRows {
-  All,
-  /// Rows that are their sequence's only one (decoding), a block for each
-  /// sequence; rows of other sequences are left alone.
-  Single,
-  /// The others.
-  Several
-};
-
 /// How decoding attention cuts its work.
 struct DecodePlan {
   /// Blocks that may share a token and KV head; a power of two up to 16.
@@ -89,7 +79,7 @@ struct DecodePlan {
 /// Attention of one query row at a time over the context, split among blocks:
 /// see AttentionDecode.cpp.
 void emitDecodeAttention(kernel::KernelBuilder &b, const AttentionShape &shape,
-                         const DecodePlan &plan, AttentionRows rows,
+                         const DecodePlan &plan,
                          const AttentionBuffers &buffers);
 
 /// How prefilling attention cuts its work with mma.sync.
@@ -106,25 +96,45 @@ struct PrefillPlan {
 /// Flash attention of a step's rows in tiles: see AttentionPrefill.cpp. The
 /// grid has `heads` blocks for every `blockRows` rows.
 void emitPrefillAttention(kernel::KernelBuilder &b, const AttentionShape &shape,
-                          const PrefillPlan &plan, AttentionRows rows,
+                          const PrefillPlan &plan,
                           const AttentionBuffers &buffers);
 
 /// How prefilling attention cuts its work with wgmma.
 struct WgmmaPlan {
   /// Warpgroups that multiply, 64 query rows each, and keys of a block.
   int64_t consumers, blockKeys;
+  /// Blocks of keys, and tiles of queries, in shared memory at once.
+  int64_t stages, slots;
+  /// Blocks that a multiprocessor holds, and those of a launch.
+  int64_t blocksPerProcessor, grid;
+  /// Heads whose tiles come after one another where positions reach
+  /// `longContext`; all before.
+  int64_t headsAtOnce, longContext;
+
+  static constexpr int64_t kGroupRows = 64;
+  /// Rows of a page that one copy brings at most.
+  static constexpr int64_t kMaxCopyRows = 64;
 
   static bool serves(const AttentionShape &shape);
-  static WgmmaPlan get(const AttentionShape &shape);
+  /// For steps of up to \p rows rows.
+  static WgmmaPlan get(const AttentionShape &shape, int64_t rows,
+                       int64_t processors);
+  /// Steps of so many rows or fewer take tiles of 64 rows: tiles of 128 would
+  /// be no more than multiprocessors, the longest as long, and take longer.
+  /// 0 where two blocks don't fit a multiprocessor.
+  static int64_t mostRowsOfShort(const AttentionShape &shape,
+                                 int64_t processors);
   int64_t threads() const { return 128 * (consumers + 1); }
-  int64_t blockRows() const { return 64 * consumers; }
+  int64_t blockRows() const { return kGroupRows * consumers; }
+  /// Positions and sequences of a tile's rows, and its number.
+  int64_t rowsBytes() const { return blockRows() * 8 + 32; }
   int64_t sharedBytes(const AttentionShape &shape) const;
 };
 
-/// The same as emitPrefillAttention for sm_90a: see AttentionWgmma.cpp.
+/// The same for sm_90a: see AttentionWgmma.cpp. The grid has `grid` blocks for
+/// a step of any size; the workspace has a counter of tiles.
 void emitWgmmaAttention(kernel::KernelBuilder &b, const AttentionShape &shape,
-                        const WgmmaPlan &plan, AttentionRows rows,
-                        const AttentionBuffers &buffers);
+                        const WgmmaPlan &plan, const AttentionBuffers &buffers);
 
 } // namespace mlir::qlm::cuda
 

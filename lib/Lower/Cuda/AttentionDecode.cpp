@@ -161,41 +161,12 @@ void DecodeEmitter::findItem() {
 /// before it is known whether the row exists: their buffers hold those of the
 /// largest step.
 void DecodeEmitter::findRow(function_ref<void()> body) {
-  if (which == AttentionRows::All) {
-    position = loadIndex(buffers.positions, token);
-    sequence = loadIndex(buffers.tokenSequences, token);
-    Val exists = token < buffers.tokens;
-    if (hasWork)
-      exists = exists & hasWork;
-    b.ifElse(exists, [&] { body(); }, [&] { waitForPrevious(); });
-    return;
-  }
-  // The block is of a sequence: its first row is the first place whose
-  // sequence is not less. Rows are in the order of sequences.
-  sequence = token;
-  b.ifThen(sequence < buffers.sequences, [&] {
-    Val zero = constantLike(sequence, int64_t(0));
-    // Where each sequence has one row, row and sequence are the same.
-    Val isDecode = buffers.tokens == buffers.sequences;
-    Val steps = b.select(isDecode, zero, constantLike(sequence, int64_t(31)));
-    auto range = b.forRange(
-        zero, steps, 1, {sequence, buffers.tokens},
-        [&](Val, ArrayRef<Val> bounds) {
-          Val middle = (bounds[0] + bounds[1]) >> 1;
-          Val inside = b.min(middle, buffers.tokens - 1);
-          Val isBelow = (bounds[0] < bounds[1]) &
-                        (loadIndex(buffers.tokenSequences, inside) < sequence);
-          return SmallVector<Val>{
-              b.select(isBelow, middle + 1, bounds[0]),
-              b.select(isBelow, bounds[1], b.max(bounds[0], middle))};
-        });
-    token = range[0];
-    position = loadIndex(buffers.positions, token);
-    Val next = b.min(token + 1, buffers.tokens - 1);
-    Val isSingle = (token + 1 == buffers.tokens) |
-                   (loadIndex(buffers.tokenSequences, next) != sequence);
-    b.ifThen(isSingle, [&] { body(); });
-  });
+  position = loadIndex(buffers.positions, token);
+  sequence = loadIndex(buffers.tokenSequences, token);
+  Val exists = token < buffers.tokens;
+  if (hasWork)
+    exists = exists & hasWork;
+  b.ifElse(exists, [&] { body(); }, [&] { waitForPrevious(); });
 }
 
 void DecodeEmitter::emitRow() {
@@ -386,7 +357,7 @@ SmallVector<Val> DecodeEmitter::attendBlock(Val first, Val stage,
 }
 
 void cuda::emitDecodeAttention(KernelBuilder &b, const AttentionShape &shape,
-                               const DecodePlan &plan, AttentionRows rows,
+                               const DecodePlan &plan,
                                const AttentionBuffers &buffers) {
-  DecodeEmitter(b, shape, plan, rows, buffers).emit();
+  DecodeEmitter(b, shape, plan, buffers).emit();
 }

@@ -55,11 +55,10 @@ namespace {
 class PrefillEmitter {
 public:
   PrefillEmitter(KernelBuilder &b, const AttentionShape &shape,
-                 const PrefillPlan &plan, AttentionRows which,
-                 const AttentionBuffers &buffers)
+                 const PrefillPlan &plan, const AttentionBuffers &buffers)
       : b(b), ptx(b), shape(shape), blockShape(getBlockShape(shape)),
         plan(plan), buffers(buffers), fragments(b, blockShape),
-        tile(b, shape, which, buffers, plan.blockRows(), kBlockKeys) {}
+        tile(b, shape, buffers, plan.blockRows(), kBlockKeys) {}
 
   void emit();
 
@@ -101,7 +100,11 @@ void PrefillEmitter::emit() {
     ptx.launchDependents();
     ptx.waitForPrevious();
   }
-  tile.find(ptx.block(), [&] { emitTile(); });
+  Val number = ptx.block();
+  b.ifThen(number < tile.count(), [&] {
+    tile.select(number);
+    emitTile();
+  });
 }
 
 void PrefillEmitter::emitTile() {
@@ -110,7 +113,7 @@ void PrefillEmitter::emitTile() {
   for (int64_t set = 0; set < 2; ++set) {
     rows[set] = warpRow + fragments.group() + 8 * set;
     Val inside = b.min(rows[set], tile.endRow - 1);
-    positions[set] = tile.loadIndex(buffers.positions, inside);
+    positions[set] = tile.loadPosition(inside);
     Val feature = b.extendSigned(inside * shape.heads + tile.head, b.i64()) *
                   (shape.headDim * bytes);
     (set ? high : low) =
@@ -130,11 +133,10 @@ void PrefillEmitter::copyBlock(const Segment &segment, Val block) {
   int64_t rowChunks = shape.rowBytes() / 16;
   int64_t rowsAtOnce = std::max<int64_t>(1, plan.threads() / rowChunks);
   bool isEven = plan.threads() % rowChunks == 0 && kBlockKeys % rowsAtOnce == 0;
-  Val lastKey = tile.loadIndex(buffers.positions, segment.end - 1);
   Val keys[2] = {ptx.address(stagePart(block, 0)),
                  ptx.address(stagePart(block, 1))};
   auto copy = [&](Val row, Val chunk) {
-    Val token = b.min(block * kBlockKeys + row, lastKey);
+    Val token = b.min(block * kBlockKeys + row, segment.lastKey);
     Val slot = token % shape.pageTokens;
     for (int64_t part = 0; part < 2; ++part)
       ptx.copyAsync(keys[part] + blockShape.chunkOffset(row, chunk),
@@ -153,7 +155,7 @@ void PrefillEmitter::copyBlock(const Segment &segment, Val block) {
   if (shape.isQuantized()) {
     // Scales, one at a time: a page's last may be the sequence's last.
     b.ifThen(thread < kBlockKeys, [&] {
-      Val token = b.min(block * kBlockKeys + thread, lastKey);
+      Val token = b.min(block * kBlockKeys + thread, segment.lastKey);
       for (int64_t part = 0; part < 2; ++part) {
         Val scale = tile.pagePart(segment, token, part)
                         .at(shape.codeBytes())
@@ -176,8 +178,7 @@ SmallVector<Val> PrefillEmitter::attendSegment(const Segment &segment,
   // The last position of the warp's rows in the segment.
   Val warpEnd = b.min(warpRow + 16, segment.end);
   Val isMine = (warpRow < segment.end) & (warpRow + 16 > segment.begin);
-  Val lastKey =
-      tile.loadIndex(buffers.positions, b.max(warpEnd - 1, segment.begin));
+  Val lastKey = tile.loadPosition(b.max(warpEnd - 1, segment.begin));
   return b.forRange(
       segment.firstBlock, segment.lastBlock, 1, state,
       [&](Val block, ArrayRef<Val> before) {
@@ -285,7 +286,7 @@ void PrefillEmitter::store(ArrayRef<Val> state) {
 }
 
 void cuda::emitPrefillAttention(KernelBuilder &b, const AttentionShape &shape,
-                                const PrefillPlan &plan, AttentionRows rows,
+                                const PrefillPlan &plan,
                                 const AttentionBuffers &buffers) {
-  PrefillEmitter(b, shape, plan, rows, buffers).emit();
+  PrefillEmitter(b, shape, plan, buffers).emit();
 }

@@ -126,6 +126,12 @@ void Ptx::waitForCopies(int64_t pending) {
            true);
 }
 
+Val Ptx::countUp(kernel::Ptr counter, Val last) {
+  return assemble("atom.relaxed.gpu.global.inc.u32 $0, [$1], $2;",
+                  "=r,l,r,~{memory}", b.i32(), {b.val(counter.get()), last},
+                  true)[0];
+}
+
 Val Ptx::address(kernel::Ptr place) {
   return b.val(LLVM::PtrToIntOp::create(b, b.getLoc(), b.i32(), place.get()));
 }
@@ -213,13 +219,15 @@ static std::string repeat(StringRef text, int64_t count) {
   return all;
 }
 
-SmallVector<Val> Ptx::pin(ArrayRef<Val> descriptors) {
-  int64_t count = descriptors.size();
-  std::string constraints = repeat("=l", count);
+SmallVector<Val> Ptx::pin(ArrayRef<Val> values) {
+  int64_t count = values.size();
+  std::string constraints =
+      repeat(values.front().isFloat() ? "=f" : "=l", count);
   for (int64_t i = 0; i < count; ++i)
     constraints += std::to_string(i) + (i + 1 < count ? "," : "");
-  return assemble("", constraints, SmallVector<Type>(count, b.i64()),
-                  descriptors, true);
+  return assemble("", constraints,
+                  SmallVector<Type>(count, values.front().type()), values,
+                  true);
 }
 
 SmallVector<Val> Ptx::multiplyShared(ArrayRef<Val> queries, ArrayRef<Val> keys,
@@ -285,13 +293,4 @@ void Ptx::setRegisters(int64_t count, bool increase) {
   assemble(Twine("setmaxnreg.") + (increase ? "inc" : "dec") +
                ".sync.aligned.u32 " + Twine(count) + ";",
            "", {}, {}, true);
-}
-
-void Ptx::arriveNamed(Val id, int64_t threads) {
-  assemble("bar.arrive $0, " + Twine(threads) + ";", "r,~{memory}", {}, id,
-           true);
-}
-
-void Ptx::barrierNamed(Val id, int64_t threads) {
-  assemble("bar.sync $0, " + Twine(threads) + ";", "r,~{memory}", {}, id, true);
 }

@@ -72,6 +72,10 @@ public:
   void commitCopies();
   void waitForCopies(int64_t pending);
 
+  /// Counts an u32 in global memory up, from \p last on to 0 again; gives what
+  /// it was. No order with other accesses.
+  Val countUp(kernel::Ptr counter, Val last);
+
   // mbarriers, by their shared address (i32).
   void initBarrier(Val barrier, int64_t arrivals);
   /// Makes initialized barriers visible to the copy engine.
@@ -90,9 +94,10 @@ public:
   // wgmma. A group of instructions is issued by one call; results are valid
   // after waitProducts, which returns them.
 
-  /// The same descriptors, computed here and not later: between products in
-  /// flight nothing may define their operands, or ptxas serialises them.
-  Vals pin(ArrayRef<Val> descriptors);
+  /// The same f32 or i64, computed here, neither before nor later: between
+  /// products in flight nothing may define their operands, or ptxas serialises
+  /// them.
+  Vals pin(ArrayRef<Val> values);
   /// queries [64, 16 steps] times keys [columns, 16 steps], a descriptor a
   /// step; gives columns / 2 sums.
   Vals multiplyShared(ArrayRef<Val> queries, ArrayRef<Val> keys,
@@ -106,9 +111,6 @@ public:
   Vals waitProducts(int64_t pending, ArrayRef<Val> sums,
                     ArrayRef<Val> kept = {});
   void setRegisters(int64_t count, bool increase);
-  /// Arrives without waiting, or waits, at barrier \p id (i32).
-  void arriveNamed(Val id, int64_t threads);
-  void barrierNamed(Val id, int64_t threads);
 
   /// The shared address of \p place (i32).
   Val address(kernel::Ptr place);

@@ -13,16 +13,27 @@ using namespace mlir::qlm::cuda;
 using kernel::Ptr;
 using kernel::Val;
 
-void AttentionTile::find(Val block, function_ref<void()> body) {
+Val AttentionTile::count() {
+  return (buffers.tokens + (rows - 1)) / rows * shape.heads;
+}
+
+TilePlace AttentionTile::locate(Val number) {
+  TilePlace place;
   Val tiles = (buffers.tokens + (rows - 1)) / rows;
-  Val place = block / shape.heads;
-  head = block % shape.heads;
-  kvHead = head / shape.group();
-  b.ifThen(place < tiles, [&] {
-    firstRow = (tiles - 1 - place) * rows;
-    endRow = b.min(firstRow + rows, buffers.tokens);
-    body();
-  });
+  place.firstRow = (tiles - 1 - number / shape.heads) * rows;
+  place.head = number % shape.heads;
+  place.endRow = b.min(place.firstRow + rows, buffers.tokens);
+  return place;
+}
+
+void AttentionTile::select(Val number) {
+  static_cast<TilePlace &>(*this) = locate(number);
+}
+
+void AttentionTile::setLists(Ptr copies) {
+  positionList = copies;
+  sequenceList = copies.at(rows * 4);
+  firstListed = firstRow;
 }
 
 /// The first row after \p begin, up to endRow, that is not of \p sequence.
@@ -39,7 +50,7 @@ Val AttentionTile::searchEnd(Val begin, Val sequence) {
   for (int64_t i = 0; i < steps; ++i) {
     Val middle = (low + high) >> 1;
     Val inside = b.min(middle, endRow - 1);
-    Val isSame = loadIndex(buffers.tokenSequences, inside) == sequence;
+    Val isSame = loadOfRow(sequenceList, inside) == sequence;
     Val isOpen = low < high;
     low = b.select(isOpen & isSame, middle + 1, low);
     high = b.select(isOpen & (isSame ^ 1), middle, high);
@@ -50,44 +61,32 @@ Val AttentionTile::searchEnd(Val begin, Val sequence) {
 SmallVector<Val> AttentionTile::forSegments(
     ArrayRef<Val> state,
     function_ref<SmallVector<Val>(const Segment &, ArrayRef<Val>)> body) {
-  Val first = loadIndex(buffers.tokenSequences, firstRow);
-  lastSequence = loadIndex(buffers.tokenSequences, endRow - 1);
+  Val first = loadOfRow(sequenceList, firstRow);
+  lastSequence = loadOfRow(sequenceList, endRow - 1);
   SmallVector<Val> carried(state);
   carried.push_back(firstRow);
-  auto results = b.forRange(
-      first, lastSequence + 1, 1, carried,
-      [&](Val sequence, ArrayRef<Val> before) {
-        Segment segment;
-        segment.sequence = sequence;
-        segment.begin = before.back();
-        segment.end = findEnd(segment.begin, sequence);
-        segment.pages =
-            buffers.blockTables.element(b.i32(), sequence * buffers.maxPages);
-        Val lastKey = loadIndex(buffers.positions, segment.end - 1);
-        Val zero = constantLike(lastKey, int64_t(0));
-        segment.firstBlock = zero;
-        if (shape.window) {
-          Val position = loadIndex(buffers.positions, segment.begin);
-          segment.firstBlock =
-              b.max(position - (shape.window - 1), zero) / blockKeys;
-        }
-        segment.lastBlock = lastKey / blockKeys + 1;
-        if (which == AttentionRows::Several) {
-          // Rows before and after, or the row itself where there is none.
-          Val previous = b.max(segment.begin - 1, zero);
-          Val next = b.min(segment.end, buffers.tokens - 1);
-          Val isSingle =
-              (segment.end - segment.begin == 1) &
-              ((segment.begin == 0) |
-               (loadIndex(buffers.tokenSequences, previous) != sequence)) &
-              ((segment.end == buffers.tokens) |
-               (loadIndex(buffers.tokenSequences, next) != sequence));
-          segment.lastBlock = b.select(isSingle, zero, segment.lastBlock);
-        }
-        SmallVector<Val> next = body(segment, before.drop_back());
-        next.push_back(segment.end);
-        return next;
-      });
+  auto results =
+      b.forRange(first, lastSequence + 1, 1, carried,
+                 [&](Val sequence, ArrayRef<Val> before) {
+                   Segment segment;
+                   segment.sequence = sequence;
+                   segment.begin = before.back();
+                   segment.end = findEnd(segment.begin, sequence);
+                   segment.pages = buffers.blockTables.element(
+                       b.i32(), sequence * buffers.maxPages);
+                   segment.lastKey = loadPosition(segment.end - 1);
+                   Val zero = constantLike(segment.lastKey, int64_t(0));
+                   segment.firstBlock = zero;
+                   if (shape.window) {
+                     Val position = loadPosition(segment.begin);
+                     segment.firstBlock =
+                         b.max(position - (shape.window - 1), zero) / blockKeys;
+                   }
+                   segment.lastBlock = segment.lastKey / blockKeys + 1;
+                   SmallVector<Val> next = body(segment, before.drop_back());
+                   next.push_back(segment.end);
+                   return next;
+                 });
   results.pop_back();
   return results;
 }
@@ -95,7 +94,8 @@ SmallVector<Val> AttentionTile::forSegments(
 Ptr AttentionTile::pagePart(const Segment &segment, Val token, int64_t part) {
   Val page = b.extendSigned(loadIndex(segment.pages, token / shape.pageTokens),
                             b.i64());
-  Val index = page * (2 * shape.kvHeads) +
-              b.extendSigned(kvHead + part * shape.kvHeads, b.i64());
+  Val index =
+      page * (2 * shape.kvHeads) +
+      b.extendSigned(head / shape.group() + part * shape.kvHeads, b.i64());
   return buffers.cache.at(index * shape.headBytes());
 }

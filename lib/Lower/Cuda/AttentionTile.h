@@ -19,38 +19,51 @@
 
 namespace mlir::qlm::cuda {
 
+/// A tile of one head. All are i32.
+struct TilePlace {
+  /// First row; one past the last.
+  kernel::Val firstRow, endRow, head;
+};
+
 /// The rows of a tile that are of one sequence. All are i32.
 struct Segment {
   kernel::Val sequence, begin, end;
-  /// Blocks of keys [firstBlock, lastBlock) that its rows see; none where the
-  /// kernel leaves the rows alone.
+  /// Position of its last row, and with it the last key that is there.
+  kernel::Val lastKey;
+  /// Blocks of keys [firstBlock, lastBlock) that its rows see, at least one.
   kernel::Val firstBlock, lastBlock;
   /// The sequence's row of the block tables.
   kernel::Ptr pages;
 };
 
-class AttentionTile {
+class AttentionTile : public TilePlace {
 public:
   using Val = kernel::Val;
 
   AttentionTile(kernel::KernelBuilder &b, const AttentionShape &shape,
-                AttentionRows which, const AttentionBuffers &buffers,
-                int64_t rows, int64_t blockKeys)
-      : b(b), shape(shape), which(which), buffers(buffers), rows(rows),
-        blockKeys(blockKeys) {}
+                const AttentionBuffers &buffers, int64_t rows,
+                int64_t blockKeys)
+      : b(b), shape(shape), buffers(buffers), rows(rows), blockKeys(blockKeys),
+        positionList(buffers.positions), sequenceList(buffers.tokenSequences) {}
 
-  /// Finds the tile and head of block \p block; calls \p body if there is one.
-  /// The last tiles, which see most keys, come first.
-  void find(Val block, function_ref<void()> body);
+  /// Tiles of a step, of all heads (i32).
+  Val count();
+  /// Where tile \p number, less than count(), is. The last rows, which see most
+  /// keys, come first.
+  TilePlace locate(Val number);
+  /// Makes it the current tile.
+  void select(Val number);
+  /// Takes the positions and sequences of the current tile's rows from copies,
+  /// `[2, rows]` i32.
+  void setLists(kernel::Ptr copies);
 
   /// Visits the segments in order, carrying \p state along.
   SmallVector<Val> forSegments(
       ArrayRef<Val> state,
       function_ref<SmallVector<Val>(const Segment &, ArrayRef<Val>)> body);
 
-  /// First row; one past the last; the head and its KV head.
-  Val firstRow, endRow, head, kvHead;
-
+  /// Position of row \p row of the tile.
+  Val loadPosition(Val row) { return loadOfRow(positionList, row); }
   Val loadIndex(kernel::Ptr list, Val index) {
     return list.element(b.i32(), index).load(b.i32());
   }
@@ -61,13 +74,17 @@ public:
 private:
   Val findEnd(Val begin, Val sequence);
   Val searchEnd(Val begin, Val sequence);
+  Val loadOfRow(kernel::Ptr list, Val row) {
+    return loadIndex(list, firstListed ? row - firstListed : row);
+  }
 
   kernel::KernelBuilder &b;
   const AttentionShape &shape;
-  AttentionRows which;
   const AttentionBuffers &buffers;
   int64_t rows, blockKeys;
-  Val lastSequence;
+  /// The lists, and the row that they begin with (none: the step's first).
+  kernel::Ptr positionList, sequenceList;
+  Val firstListed, lastSequence;
 };
 
 } // namespace mlir::qlm::cuda

@@ -52,9 +52,8 @@ struct WatchedPart {
 class DecodeEmitter {
 public:
   DecodeEmitter(kernel::KernelBuilder &b, const AttentionShape &shape,
-                const DecodePlan &plan, AttentionRows which,
-                const AttentionBuffers &buffers)
-      : b(b), ptx(b), shape(shape), plan(plan), which(which), buffers(buffers),
+                const DecodePlan &plan, const AttentionBuffers &buffers)
+      : b(b), ptx(b), shape(shape), plan(plan), buffers(buffers),
         fragments(b, shape), rows(DecodePlan::rows(shape)),
         rowSets(rows > 8 ? 2 : 1) {}
 
@@ -146,7 +145,6 @@ private:
   Ptx ptx;
   const AttentionShape &shape;
   DecodePlan plan;
-  AttentionRows which;
   const AttentionBuffers &buffers;
   Fragments fragments;
   int64_t rows, rowSets;

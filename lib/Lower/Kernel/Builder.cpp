@@ -186,6 +186,26 @@ SmallVector<Val> KernelBuilder::forRange(
   return wrap(*this, loop.getResults());
 }
 
+SmallVector<Val>
+KernelBuilder::whileTrue(ArrayRef<Val> init,
+                         function_ref<Val(ArrayRef<Val>)> condition,
+                         function_ref<SmallVector<Val>(ArrayRef<Val>)> body) {
+  SmallVector<Value> start = unwrap(init);
+  OpBuilder::InsertionGuard guard(*this);
+  auto loop = scf::WhileOp::create(
+      *this, loc, TypeRange(ValueRange(start)), start,
+      [&](OpBuilder &inner, Location, ValueRange values) {
+        restoreInsertionPoint(inner.saveInsertionPoint());
+        Val isTrue = condition(wrap(*this, values));
+        scf::ConditionOp::create(*this, loc, isTrue.get(), values);
+      },
+      [&](OpBuilder &inner, Location, ValueRange values) {
+        restoreInsertionPoint(inner.saveInsertionPoint());
+        scf::YieldOp::create(*this, loc, unwrap(body(wrap(*this, values))));
+      });
+  return wrap(*this, loop.getResults());
+}
+
 void KernelBuilder::ifThen(Val condition, function_ref<void()> then) {
   auto branch = scf::IfOp::create(*this, loc, condition.get(),
                                   /*withElseRegion=*/false);

@@ -29,7 +29,8 @@ module attributes {qlm.plan = {max_step_tokens = 256 : i64, max_logit_rows = 256
     // CHECK-SAME: paged_attention_decode_1, maxRows = 256, grid = <16 * tokens, block 1>
     // CHECK-SAME: decodeOnly = true
     // CHECK-SAME: paged_attention_wgmma
-    // CHECK-SAME: grid = <4 * tokens, block 128>
+    // A block a multiprocessor, whatever the rows.
+    // CHECK-SAME: grid = <132 * one, block 1>
     // INVARIANT: qlm.launch "layers.0.attention"
     // INVARIANT-SAME: paged_attention_decode
     // INVARIANT-NOT: decodeOnly

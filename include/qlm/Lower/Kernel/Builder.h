@@ -263,6 +263,10 @@ public:
   SmallVector<Val>
   forRange(Val lo, Val hi, int64_t step, ArrayRef<Val> init,
            function_ref<SmallVector<Val>(Val, ArrayRef<Val>)> body);
+  /// while (condition(values)) values = body(values); gives the last values.
+  SmallVector<Val>
+  whileTrue(ArrayRef<Val> init, function_ref<Val(ArrayRef<Val>)> condition,
+            function_ref<SmallVector<Val>(ArrayRef<Val>)> body);
   void ifThen(Val condition, function_ref<void()> then);
   void ifElse(Val condition, function_ref<void()> then,
               function_ref<void()> otherwise);
