@@ -15,7 +15,7 @@
 // or two consumer warpgroups with 64 rows of one head each:
 //
 //   loaders      Q0  Q1         Q2 ...           rows, as slots are empty
-//   pages        K0  K1 V0  K2 V1  K3 V2 ...     one bulk copy a plane and page
+//   pages        K0  V0  K1  V1  K2 ...          one bulk copy a plane and page
 //   consumer 0   QK0 |softmax 0|QK1 PV0|softmax 1|QK2 PV1| ...
 //   consumer 1      |QK0      |softmax 0|QK1 PV0|softmax 1| ...
 //
@@ -70,8 +70,8 @@ WgmmaPlan WgmmaPlan::get(const AttentionShape &shape, int64_t rows,
   WgmmaPlan plan;
   plan.blockKeys = shape.headDim == 256 ? 64 : 128;
   plan.consumers = rows <= mostRowsOfShort(shape, processors) ? 1 : 2;
-  plan.slots = shape.headDim == 256 || plan.consumers == 1 ? 1 : 2;
-  plan.stages = shape.headDim == 64 ? 3 : 2;
+  plan.stages = 2;
+  plan.slots = shape.headDim == 256 ? 1 : 2;
   plan.blocksPerProcessor = plan.consumers == 1 ? 2 : 1;
   plan.grid = plan.blocksPerProcessor * processors;
   // Few heads whose queries share keys, and that divide all.
@@ -124,7 +124,7 @@ void WgmmaEmitter::initBarriers() {
     for (int64_t i = 0; i < plan.slots; ++i) {
       ptx.initBarrier(barrier(number(i), RowsFull), kLoaders);
       ptx.initBarrier(barrier(number(i), QueriesFull), kLoaders);
-      ptx.initBarrier(barrier(number(i), SlotEmpty), consumerThreads + 2);
+      ptx.initBarrier(barrier(number(i), SlotEmpty), consumerThreads + 1);
     }
     ptx.fenceBarriers();
   });
@@ -139,10 +139,7 @@ void WgmmaEmitter::emitRoles() {
         ptx.setRegisters(kCopyRegisters, /*increase=*/false);
         b.ifElse(
             thread < kGroupThreads - kLoaders,
-            [&] {
-              for (int64_t part = 0; part < 2; ++part)
-                b.ifThen(thread == 32 * part, [&] { copyPages(part); });
-            },
+            [&] { b.ifThen(thread == 0, [&] { copyPages(); }); },
             [&] { load(); });
       },
       [&] {

@@ -74,8 +74,8 @@ private:
   Val loadQueries(Val place);
   Val convertPiece(Ptr source);
 
-  // Threads that copy pages: of keys (0), of values (1).
-  void copyPages(int64_t part);
+  // The thread that copies pages.
+  void copyPages();
   void copyBlock(const Segment &segment, Val block, Val count, int64_t part);
 
   // Consumers. A consumer carries from one block of keys to the next what it
@@ -172,8 +172,8 @@ private:
 
   static constexpr int64_t kGroupRows = WgmmaPlan::kGroupRows;
   static constexpr int64_t kGroupThreads = 128;
-  /// The first threads of warps 0 and 1 copy pages; warps 2 and 3 load.
-  static constexpr int64_t kLoaders = 64;
+  /// The first thread of warp 0 copies pages; the other warps load.
+  static constexpr int64_t kLoaders = 96;
   /// The number that is announced behind the last tile.
   static constexpr int64_t kNoTile = -1;
   static constexpr int64_t kPlaneFeatures = 64, kPlaneRowBytes = 128;

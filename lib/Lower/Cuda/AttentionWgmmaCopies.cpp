@@ -8,8 +8,7 @@
 // The first warpgroup of a block. Its loaders go from tile to tile as far ahead
 // as slots are empty: they take the next tile's number, copy its rows'
 // positions and sequences, which all others then read from shared memory, and
-// its queries. Two more threads follow them and copy pages as they are, one
-// keys, one values: neither waits for the other's stages.
+// its queries. One more thread follows them and copies pages as they are.
 //
 //===----------------------------------------------------------------------===//
 
@@ -164,7 +163,7 @@ Val WgmmaEmitter::convertPiece(Ptr source) {
 // Pages
 //===----------------------------------------------------------------------===//
 
-void WgmmaEmitter::copyPages(int64_t part) {
+void WgmmaEmitter::copyPages() {
   forTiles({number(0)}, [&](Val place, Val, ArrayRef<Val> carried) {
     SmallVector<Val> after = tile.forSegments(
         carried, [&](const Segment &segment, ArrayRef<Val> before) {
@@ -173,7 +172,8 @@ void WgmmaEmitter::copyPages(int64_t part) {
           ptx.waitForPrevious();
           Val first = before[0] - segment.firstBlock;
           b.forRange(segment.firstBlock, segment.lastBlock, 1, [&](Val block) {
-            copyBlock(segment, block, first + block, part);
+            for (int64_t part = 0; part < 2; ++part)
+              copyBlock(segment, block, first + block, part);
           });
           return SmallVector<Val>{first + segment.lastBlock};
         });

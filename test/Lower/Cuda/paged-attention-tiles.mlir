@@ -26,16 +26,16 @@ module attributes {qlm.plan = {max_step_tokens = 4096 : i64, max_logit_rows = 16
   }
 }
 
-// One consumer: all its threads say that a stage is empty, and with the two
-// that copy pages that a slot is; all loaders that rows are there.
+// One consumer: all its threads say that a stage is empty, and with the
+// one that copies pages that a slot is; all loaders that rows are there.
 // CHECK: llvm.func @[[FEW]](
 // CHECK-SAME: nvvm.minctasm = 2
 // CHECK: mbarrier.init.shared::cta.b64 [$0], 1;
 // CHECK: mbarrier.init.shared::cta.b64 [$0], 128;
-// CHECK: mbarrier.init.shared::cta.b64 [$0], 64;
-// CHECK: mbarrier.init.shared::cta.b64 [$0], 130;
+// CHECK: mbarrier.init.shared::cta.b64 [$0], 96;
+// CHECK: mbarrier.init.shared::cta.b64 [$0], 129;
 // CHECK: setmaxnreg.dec.sync.aligned.u32 40;
-// CHECK-COUNT-2: cp.async.bulk.shared::cluster.global
+// CHECK: cp.async.bulk.shared::cluster.global
 // The next turn is counted while the queries of this tile are copied.
 // CHECK: cp.async.cg.shared.global [$0], [$1], 16;
 // CHECK: atom.relaxed.gpu.global.inc.u32
@@ -44,7 +44,7 @@ module attributes {qlm.plan = {max_step_tokens = 4096 : i64, max_logit_rows = 16
 // CHECK: setmaxnreg.inc.sync.aligned.u32 216;
 // CHECK: llvm.func @[[MORE]](
 // CHECK-SAME: nvvm.minctasm = 1
-// CHECK: mbarrier.init.shared::cta.b64 [$0], 258;
+// CHECK: mbarrier.init.shared::cta.b64 [$0], 257;
 // CHECK: setmaxnreg.inc.sync.aligned.u32 232;
 // The block's first step; the first of another sequence or tile, which has two
 // products under way like all others.
