@@ -94,16 +94,23 @@ static AttentionBuffers getBuffers(GpuKernelFrame &frame,
   return buffers;
 }
 
+/// The kernel that was emitted by \p plan.
+template <typename Plan>
+static CudaKernel describe(const AttentionShape &shape, const Plan &plan,
+                           TilesAttr grid) {
+  CudaKernel kernel;
+  kernel.grid = grid;
+  kernel.blockThreads = plan.threads();
+  kernel.sharedBytes = plan.sharedBytes(shape);
+  return kernel;
+}
+
 static CudaKernel emitDecode(const AttentionShape &shape,
                              const DecodePlan &plan,
                              const CudaRequest &request) {
   GpuKernelFrame frame(request.createKernel(plan.threads()));
   emitDecodeAttention(frame.builder(), shape, plan, getBuffers(frame, request));
-  CudaKernel kernel;
-  kernel.grid = request.blocksPerRow(plan.gridPerRow);
-  kernel.blockThreads = plan.threads();
-  kernel.sharedBytes = plan.sharedBytes(shape);
-  return kernel;
+  return describe(shape, plan, request.blocksPerRow(plan.gridPerRow));
 }
 
 static CudaKernel emitPrefill(const AttentionShape &shape,
@@ -112,11 +119,8 @@ static CudaKernel emitPrefill(const AttentionShape &shape,
   GpuKernelFrame frame(request.createKernel(plan.threads()));
   emitPrefillAttention(frame.builder(), shape, plan,
                        getBuffers(frame, request));
-  CudaKernel kernel;
-  kernel.grid = request.blocksPerRow(shape.heads, plan.blockRows());
-  kernel.blockThreads = plan.threads();
-  kernel.sharedBytes = plan.sharedBytes(shape);
-  return kernel;
+  return describe(shape, plan,
+                  request.blocksPerRow(shape.heads, plan.blockRows()));
 }
 
 static CudaKernel emitWgmma(const AttentionShape &shape, const WgmmaPlan &plan,
@@ -127,11 +131,7 @@ static CudaKernel emitWgmma(const AttentionShape &shape, const WgmmaPlan &plan,
       NVVM::NVVMDialect::getMinctasmAttrName(),
       frame.builder().getI32IntegerAttr(plan.blocksPerProcessor));
   emitWgmmaAttention(frame.builder(), shape, plan, getBuffers(frame, request));
-  CudaKernel kernel;
-  kernel.grid = request.blocksPerStep(plan.grid);
-  kernel.blockThreads = plan.threads();
-  kernel.sharedBytes = plan.sharedBytes(shape);
-  return kernel;
+  return describe(shape, plan, request.blocksPerStep(plan.grid));
 }
 
 /// Tiles of two sizes, for few rows and for more.

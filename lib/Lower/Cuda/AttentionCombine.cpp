@@ -45,7 +45,7 @@ void DecodeEmitter::storeWarp(ArrayRef<Val> state) {
 /// the order of warps.
 DecodeEmitter::Merged DecodeEmitter::mergeWarps(Val index) {
   Val row = index / rowVectors();
-  Merged merged = {infinity(), b.constant(b.f32(), 0.0),
+  Merged merged = {ptx.infinity(), b.constant(b.f32(), 0.0),
                    b.zero(b.vec(kVectorLanes, b.f32()))};
   SmallVector<Val> maxima;
   for (int64_t w = 0; w < plan.warps; ++w) {
@@ -55,7 +55,7 @@ DecodeEmitter::Merged DecodeEmitter::mergeWarps(Val index) {
   }
   for (int64_t w = 0; w < plan.warps; ++w) {
     Part part = warpPart(constantLike(warp, w));
-    Val weight = ptx.exp2(maxima[w] - finite(merged.maximum));
+    Val weight = ptx.exp2(maxima[w] - ptx.finite(merged.maximum));
     Val sum = part.sums.element(b.f32(), row).load(b.f32());
     merged.sum = b.fma(sum, weight, merged.sum);
     Val outputs =
@@ -96,7 +96,7 @@ void DecodeEmitter::combine(LoadVector load) {
   Ptr results = buffers.result.at(b.extendSigned(feature, b.i64()) * bytes);
   b.forRange(thread, vectorCount(), plan.threads(), [&](Val index) {
     SmallVector<Merged> parts = load(index);
-    Val maximum = infinity(), sum = b.constant(b.f32(), 0.0);
+    Val maximum = ptx.infinity(), sum = b.constant(b.f32(), 0.0);
     for (const Merged &part : parts)
       maximum = ptx.larger(maximum, part.maximum);
     SmallVector<Val> totals(kLanes, sum);
@@ -127,8 +127,7 @@ void DecodeEmitter::combine(LoadVector load) {
 
 /// Combines parts in memory: that of split 0 at \p parts, and so on. Splits
 /// without keys have none; the block's own stands for it, with weight zero.
-void DecodeEmitter::combineParts(Ptr parts, bool isShared) {
-  Val own = isShared ? split : constantLike(split, int64_t(0));
+void DecodeEmitter::combineParts(Ptr parts) {
   Val count = lastChunk - startChunk;
   auto exists = [&](int64_t s) {
     // Chunks startChunk, startChunk + 1, ... are of splits in turn.
@@ -138,12 +137,12 @@ void DecodeEmitter::combineParts(Ptr parts, bool isShared) {
   combine([&](Val index) {
     Val row = index / rowVectors();
     SmallVector<Merged> loaded;
-    for (int64_t s = 0; s < (isShared ? plan.splits : 1); ++s) {
-      Val place = b.select(exists(s), constantLike(split, s), own);
+    for (int64_t s = 0; s < plan.splits; ++s) {
+      Val place = b.select(exists(s), constantLike(split, s), split);
       Part part(parts.at(place * (partFloats(shape) * 4)), rows, shape.headDim);
       Val maximum = part.maxima.element(b.f32(), row).load(b.f32());
       loaded.push_back(
-          {b.select(exists(s), maximum, infinity()),
+          {b.select(exists(s), maximum, ptx.infinity()),
            part.sums.element(b.f32(), row).load(b.f32()),
            part.outputs.at(index * 16).load(b.vec(kVectorLanes, b.f32()), 16)});
     }
@@ -196,7 +195,7 @@ void DecodeEmitter::combineBlocks() {
   ptx.barrier();
   b.ifThen(flag.load(b.i32()) == last, [&] {
     ptx.assemble("fence.acq_rel.gpu;", "~{memory}", {}, {}, true);
-    combineParts(parts, /*isShared=*/true);
+    combineParts(parts);
   });
 }
 
@@ -331,7 +330,7 @@ void DecodeEmitter::combineWatched(Ptr parts, Val present, int64_t splits) {
       for (int64_t i = 0; i < kVectorLanes; ++i)
         outputs =
             b.insert(outputs, b.select(isOwn, own.outputs.lane(i), six[i]), i);
-      Val maximum = b.select(exists, six[4], infinity());
+      Val maximum = b.select(exists, six[4], ptx.infinity());
       all.push_back({b.select(isOwn, own.maximum, maximum),
                      b.select(isOwn, own.sum, six[5]), outputs});
     }

@@ -234,7 +234,7 @@ void DecodeEmitter::loadQueries() {
 /// State: maxima [rowSets] (of scores times log2 e), sums [rowSets], outputs
 /// [tiles][2 * rowSets]; in the loop the next copy's page besides.
 SmallVector<Val> DecodeEmitter::attend() {
-  SmallVector<Val> state(rowSets, infinity());
+  SmallVector<Val> state(rowSets, ptx.infinity());
   state.append(rowSets + fragments.outputTiles() * 2 * rowSets,
                b.constant(b.f32(), 0.0));
   Val zero = constantLike(split, int64_t(0));
@@ -314,7 +314,7 @@ SmallVector<Val> DecodeEmitter::attendBlock(Val first, Val stage,
     valid.push_back(isSeen);
   }
   for (int64_t i = 0; i < 8; ++i)
-    scores[i] = b.select(valid[2 * (i / 4) + i % 2], scores[i], infinity());
+    scores[i] = b.select(valid[2 * (i / 4) + i % 2], scores[i], ptx.infinity());
 
   // Softmax, the first row set in scores 0, 1, 4, 5.
   SmallVector<Val> next(state), weights(8, b.constant(b.f32(), 0.0));

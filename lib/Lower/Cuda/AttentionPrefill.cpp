@@ -28,8 +28,6 @@
 #include "AttentionFragments.h"
 #include "AttentionTile.h"
 
-#include <limits>
-
 using namespace mlir;
 using namespace mlir::qlm;
 using namespace mlir::qlm::cuda;
@@ -74,9 +72,6 @@ private:
   Ptr stagePart(Val block, int64_t part) {
     return buffers.shared.at(((block & 1) * 2 + part) * blockShape.headBytes());
   }
-  Val infinity() {
-    return b.constant(b.f32(), -std::numeric_limits<double>::infinity());
-  }
 
   KernelBuilder &b;
   Ptx ptx;
@@ -120,7 +115,7 @@ void PrefillEmitter::emitTile() {
         fragments.loadQuery(buffers.query.at(feature), rows[set] < tile.endRow);
   }
   // Maxima [2] (of scores times log2 e), sums [2], outputs [tiles][4].
-  SmallVector<Val> state(2, infinity());
+  SmallVector<Val> state(2, ptx.infinity());
   state.append(2 + 4 * fragments.outputTiles(), b.constant(b.f32(), 0.0));
   auto attend = [&](const Segment &segment, ArrayRef<Val> before) {
     return attendSegment(segment, before);
@@ -221,7 +216,7 @@ SmallVector<Val> PrefillEmitter::attendBlock(const Segment &segment, Val block,
       Val isSeen = column <= last;
       if (shape.window)
         isSeen = isSeen & (column > last - shape.window);
-      scores[i] = b.select(isSeen, scores[i], infinity());
+      scores[i] = b.select(isSeen, scores[i], ptx.infinity());
     }
     softmax(scores, state, set);
   }
@@ -252,9 +247,7 @@ void PrefillEmitter::softmax(MutableArrayRef<Val> scores,
   largest = ptx.larger(largest, ptx.shuffleXor(largest, 2));
   Val factor = b.constant(b.f32(), shape.scale * kLog2E);
   Val maximum = ptx.larger(state[set], largest * factor);
-  // Rows that see nothing yet keep -infinity; any finite number does here.
-  Val finite =
-      b.select(maximum == infinity(), b.constant(b.f32(), 0.0), maximum);
+  Val finite = ptx.finite(maximum);
   Val correction = ptx.exp2(state[set] - finite);
   Val sum = state[2 + set] * correction;
   for (size_t i : mine) {

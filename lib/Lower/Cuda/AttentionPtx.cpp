@@ -7,6 +7,8 @@
 
 #include "AttentionPtx.h"
 
+#include <limits>
+
 using namespace mlir;
 using namespace mlir::qlm;
 using namespace mlir::qlm::cuda;
@@ -55,6 +57,14 @@ Val Ptx::exp2(Val x) {
 
 Val Ptx::log2(Val x) {
   return assemble("lg2.approx.f32 $0, $1;", "=f,f", b.f32(), x)[0];
+}
+
+Val Ptx::infinity() {
+  return b.constant(b.f32(), -std::numeric_limits<double>::infinity());
+}
+
+Val Ptx::finite(Val maximum) {
+  return b.select(maximum == infinity(), b.constant(b.f32(), 0.0), maximum);
 }
 
 Val Ptx::larger(Val a, Val c) {

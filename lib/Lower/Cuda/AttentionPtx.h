@@ -45,6 +45,11 @@ public:
   Val exp2(Val x);
   /// Base 2 logarithm of f32, absolute error below 2^-21.
   Val log2(Val x);
+  /// What the maximum of no score is (f32).
+  Val infinity();
+  /// \p maximum, or zero where no score was seen, so that differences with it
+  /// are numbers.
+  Val finite(Val maximum);
   /// The larger of two f32.
   Val larger(Val a, Val b);
   /// 1 / x of f32, one unit in the last place.

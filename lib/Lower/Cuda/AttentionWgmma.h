@@ -168,7 +168,6 @@ private:
 
   Val makeDescriptor(Val address, int64_t leading);
   Val number(int64_t value) { return b.constant(b.i32(), value); }
-  Val infinity();
 
   static constexpr int64_t kGroupRows = WgmmaPlan::kGroupRows;
   static constexpr int64_t kGroupThreads = 128;

@@ -15,8 +15,6 @@
 
 #include "AttentionWgmma.h"
 
-#include <limits>
-
 using namespace mlir;
 using namespace mlir::qlm;
 using namespace mlir::qlm::cuda;
@@ -29,10 +27,6 @@ static constexpr int64_t kDescriptor =
     (int64_t(1) << 62) | (int64_t(1024 / 16) << 32);
 /// First named barrier of the consumers, one for each.
 static constexpr int64_t kGroupBarrier = 1;
-
-Val WgmmaEmitter::infinity() {
-  return b.constant(b.f32(), -std::numeric_limits<double>::infinity());
-}
 
 //===----------------------------------------------------------------------===//
 // Order
@@ -70,7 +64,7 @@ void WgmmaEmitter::consume() {
   quad = lane & 3;
   ptx.waitForPrevious();
   Val zero = b.constant(b.f32(), 0.0);
-  Pending start{{{infinity(), infinity()}, {zero, zero}, {}},
+  Pending start{{{ptx.infinity(), ptx.infinity()}, {zero, zero}, {}},
                 SmallVector<Val>(plan.blockKeys / 4, number(0)),
                 number(0),
                 number(plan.blockKeys),
@@ -175,7 +169,7 @@ WgmmaEmitter::Pending WgmmaEmitter::enterSegment(const Segment &segment,
   mask(segment, segment.firstBlock, scores);
   RowState state = pending.state;
   for (int64_t set = 0; set < 2; ++set) {
-    state.maxima[set] = b.select(isOther, infinity(), state.maxima[set]);
+    state.maxima[set] = b.select(isOther, ptx.infinity(), state.maxima[set]);
     state.sums[set] =
         b.select(isOther, b.constant(b.f32(), 0.0), state.sums[set]);
   }
@@ -343,7 +337,7 @@ void WgmmaEmitter::mask(const Segment &segment, Val block,
       Val isSeen = last >= column;
       if (shape.window)
         isSeen = isSeen & (last - shape.window < column);
-      scores[i] = b.select(isSeen, scores[i], infinity());
+      scores[i] = b.select(isSeen, scores[i], ptx.infinity());
     }
   }
 }
@@ -372,8 +366,7 @@ SmallVector<Val> WgmmaEmitter::softmax(MutableArrayRef<Val> scores,
     // A row that sees nothing yet keeps -infinity.
     Val finite = maximum;
     if (isMasked)
-      finite =
-          b.select(maximum == infinity(), b.constant(b.f32(), 0.0), maximum);
+      finite = ptx.finite(maximum);
     corrections.push_back(ptx.exp2(state.maxima[set] - finite));
     Val negative = -finite;
     for (auto [n, i] : llvm::enumerate(mine)) {

@@ -17,8 +17,6 @@
 #include "Attention.h"
 #include "AttentionFragments.h"
 
-#include <limits>
-
 namespace mlir::qlm::cuda {
 
 /// Floats of one part: outputs, maxima and sums of the rows, in whole vectors.
@@ -104,7 +102,7 @@ private:
   };
   Merged mergeWarps(kernel::Val index);
   void combineWarps(const Part &total);
-  void combineParts(kernel::Ptr parts, bool isShared);
+  void combineParts(kernel::Ptr parts);
   void combineSplits();
   void combineOwn();
   void combineBlocks();
@@ -131,14 +129,6 @@ private:
   Part warpPart(kernel::Val warp) {
     return Part(buffers.shared.at(warp * (partFloats(shape) * 4)), rows,
                 shape.headDim);
-  }
-  kernel::Val infinity() {
-    return b.constant(b.f32(), -std::numeric_limits<double>::infinity());
-  }
-  /// Zero where a maximum is -infinity (no key seen), so that differences
-  /// with it are numbers.
-  kernel::Val finite(kernel::Val maximum) {
-    return b.select(maximum == infinity(), b.constant(b.f32(), 0.0), maximum);
   }
 
   kernel::KernelBuilder &b;
