@@ -60,15 +60,21 @@ def restore(folder, output, keep: bool = True) -> Path:
     CheckpointError
         As `read_weights`, and where `output` exists; nothing is written then.
     """
-    folder, output = Path(folder), Path(output)
+    _restore(Path(folder), Path(output), keep)
+    return Path(output)
+
+
+def _restore(folder: Path, output: Path, keep: bool):
+    """`restore`; gives quantc's options that keep the codes, or why they can't
+    be kept."""
     if output.exists():
         raise CheckpointError(f"{output} exists")
-    weights, known = read_weights(folder), {}
+    weights, known, found = read_weights(folder), {}, None
     if keep:
         try:
-            known, _ = find_known_scales(folder)
-        except NotOurs:
-            pass
+            known, found = find_known_scales(folder)
+        except NotOurs as reason:
+            found = reason
     config = read_config(folder)
     del config["quantization_config"]
     files = {"model.safetensors": {name: Tensor(kind, store_floats(values, kind))
@@ -76,7 +82,7 @@ def restore(folder, output, keep: bool = True) -> Path:
     if known:
         files[KEPT_FILE] = known
     write_folder(folder, output, config, files)
-    return output
+    return found
 
 
 def main(arguments: list[str]) -> int:
@@ -85,14 +91,12 @@ def main(arguments: list[str]) -> int:
         print("usage: python -m qlm.checkpoints FOLDER OUTPUT", file=sys.stderr)
         return 2
     try:
-        restore(*arguments)
-        try:
-            _, options = find_known_scales(arguments[0])
-        except NotOurs as reason:
-            print(f"qlm.checkpoints: codes are not kept: {reason}",
+        found = _restore(Path(arguments[0]), Path(arguments[1]), keep=True)
+        if isinstance(found, NotOurs):
+            print(f"qlm.checkpoints: codes are not kept: {found}",
                   file=sys.stderr)
         else:
-            words = [*options, "--statistics", f"{arguments[1]}/{KEPT_FILE}"]
+            words = [*found, "--statistics", f"{arguments[1]}/{KEPT_FILE}"]
             print("qlm.checkpoints: to keep its codes: quantc", arguments[1],
                   *words, file=sys.stderr)
     except (CheckpointError, OSError) as error:
