@@ -36,5 +36,5 @@ module attributes {qlm.plan = {max_step_tokens = 256 : i64, max_logit_rows = 256
 }
 
 // ASSEMBLED: qlm.stage
-// A word or two of spills are lost beside the wait for keys.
-// ASSEMBLED-NOT: qlm.spill_bytes = {{[1-9][0-9]}}
+// ptxas may spill one word, which is lost beside the wait for keys.
+// ASSEMBLED-NOT: qlm.spill_bytes = {{[1-35-9]|[1-9][0-9]}}
